@@ -1,0 +1,1 @@
+"""Tasks, episodes, learners and the engine: knows no domain."""

@@ -1,0 +1,1 @@
+"""One folder a domain, with the same file names in each."""
