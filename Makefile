@@ -10,7 +10,7 @@ SUITE     ?= text
 
 BIN := $(abspath $(VENV))/bin
 PY  := $(BIN)/python
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
+PIP := $(PY) -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 # Kept in the clone, one for each environment: a second clone sharing an environment installs itself into it.
 STAMP      := .setup/$(subst /,_,$(abspath $(VENV)))
 DOCS_STAMP := $(STAMP).docs
@@ -34,7 +34,7 @@ $(VENV)/pyvenv.cfg:
 
 $(STAMP): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip --upgrade >/dev/null
-	@echo "installing into $(VENV) (about 1.5 GB, mostly torch; the first time takes minutes)"
+	@echo "installing into $(VENV) (about 2 GB, mostly torch; the first time takes minutes)"
 	@# torch first and alone: whatever build of it the index holds for this machine is then kept.
 	@$(PIP) torch==2.13.0
 	@$(PIP) -e '.[dev]'
