@@ -1,0 +1,150 @@
+"""Adapted: a learner that has learned one task. It predicts, explains itself, and lives in a folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from quickstudy.core import engine, explain
+from quickstudy.core.checkpoint import load_folder, save_folder
+from quickstudy.core.encoder import Encoder
+from quickstudy.core.episode import Labelled
+from quickstudy.core.errors import CheckpointError, DataError
+from quickstudy.core.learner import Fast, Meta, MetaLearner
+from quickstudy.core.objective import Classify
+from quickstudy.core.spec import Spec
+from quickstudy.core.task import Task
+
+
+class Prediction(NamedTuple):
+    """An answer: `label` is None where the model says 'none of these'."""
+
+    label: str | None
+    probability: float
+    """Of the likeliest label, whether or not it was given out."""
+    probabilities: dict[str, float]
+
+
+class Influence(NamedTuple):
+    """What one support example did for an answer: `effect` is the change of log-probability, in nats."""
+
+    item: Any
+    label: str
+    effect: float
+
+
+class Explanation(NamedTuple):
+    """An answer and the support examples behind it, those that spoke for it first."""
+
+    prediction: Prediction
+    label: str
+    """The label that is explained."""
+    influences: list[Influence]
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A task, learned: learner, what it knew (`meta`), what it learned (`fast`), and the support it learned from."""
+
+    learner: MetaLearner
+    meta: Meta
+    fast: Fast
+    support: Labelled
+    items: tuple[Any, ...]
+    """The support as people see it, row by row."""
+    labels: tuple[str, ...]
+    encoder: Encoder
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Anything a domain wants kept beside the model, as JSON."""
+
+    @classmethod
+    def learn(cls, learner: MetaLearner, meta: Meta, task: Task, encoder: Encoder) -> "Adapted":
+        """Encode a task's support once and adapt to it."""
+        number = {label: i for i, label in enumerate(task.labels)}
+        y = torch.tensor([number[label] for label in task.support_labels])
+        support = Labelled.of(encoder.encode(list(task.support)), y)
+        fast = engine.adapt(learner, meta, support)
+        return cls(learner, meta, fast, support, tuple(task.support), task.labels, encoder)
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """Logits [n, ways] (or real outputs) for encoded items [n, …]."""
+        return engine.predict(self.learner, self.meta, self.fast, x)
+
+    def predict(self, items: Sequence[Any], *, threshold: float = 0.0) -> list[Prediction]:
+        """Classify items.
+
+        Args:
+            threshold: answer 'none of these' (label None) where the best probability is below it.
+        """
+        self._classifies("predict")
+        probabilities = torch.softmax(self.outputs(self.encoder.encode(list(items))), -1)
+        return [self._prediction(row, threshold) for row in probabilities]
+
+    def explain(self, item: Any, *, label: str | None = None, most: int | None = None) -> Explanation:
+        """Say which support examples spoke for `label` (by default the predicted one), by leaving each out."""
+        self._classifies("explain")
+        x = self.encoder.encode([item])
+        prediction = self._prediction(torch.softmax(self.outputs(x), -1)[0], 0.0)
+        label = label if label is not None else prediction.label
+        if label not in self.labels:
+            raise DataError(f"No label {label!r}; there are {', '.join(self.labels)}.")
+        effects = explain.influence(self.learner, self.meta, self.support, x[0], self.labels.index(label))
+        order = torch.argsort(effects, descending=True)[:most].tolist()
+        y = self.support.y.tolist()
+        return Explanation(
+            prediction, label, [Influence(self.items[i], self.labels[y[i]], float(effects[i])) for i in order]
+        )
+
+    def save(self, folder: Path | str) -> None:
+        """Write the model to a folder, whole or not at all: tensors as safetensors, the rest as JSON."""
+        parts = {"meta": self.meta, "fast": self.fast, "support": self.support._asdict()}
+        tensors = {f"{part}.{name}": value.contiguous() for part, values in parts.items() for name, value in values.items()}
+        record = {
+            "kind": "adapted",
+            "learner": self.learner.to_json(),
+            "labels": list(self.labels),
+            "items": list(self.items),
+            "encoder": self.encoder.fingerprint,
+            "notes": self.notes,
+        }
+        save_folder(Path(folder), tensors, record)
+
+    @classmethod
+    def load(cls, folder: Path | str, encoder: Encoder) -> "Adapted":
+        """Read what `save` wrote; nothing in the folder is trusted, and nothing is ever unpickled.
+
+        Raises:
+            CheckpointError: the folder is damaged, hostile, or was made with another encoder.
+        """
+        tensors, record = load_folder(Path(folder), kind="adapted")
+        if record.get("encoder") != encoder.fingerprint:
+            raise CheckpointError(
+                f"{folder} was made with encoder {str(record.get('encoder'))[:12]}…, this one is {encoder.fingerprint[:12]}…. "
+                "Load it with the encoder it was made with."
+            )
+        parts: dict[str, dict[str, Tensor]] = {"meta": {}, "fast": {}, "support": {}}
+        for name, value in tensors.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = value
+        learner, labels, items = Spec.from_json(record.get("learner")), record.get("labels"), record.get("items")
+        if not isinstance(learner, MetaLearner) or not isinstance(labels, list) or not isinstance(items, list):
+            raise CheckpointError(f"{folder}/record.json lacks a learner, labels or items; it isn't an adapted model.")
+        if set(parts["support"]) != {"x", "y", "mask"} or len(items) != len(parts["support"]["mask"]):
+            raise CheckpointError(f"{folder}: the support's tensors and its {len(items)} items don't pair up.")
+        return cls(
+            learner, parts["meta"], parts["fast"], Labelled(**parts["support"]), tuple(items), tuple(labels), encoder,
+            record.get("notes") or {},
+        )  # fmt: skip
+
+    def _prediction(self, row: Tensor, threshold: float) -> Prediction:
+        best = int(row.argmax())
+        probability = float(row[best])
+        label = self.labels[best] if probability >= threshold else None
+        return Prediction(label, probability, dict(zip(self.labels, row.tolist(), strict=True)))
+
+    def _classifies(self, what: str) -> None:
+        if not isinstance(self.learner.objective, Classify):
+            raise DataError(f"`{what}` is for classification; this task is {type(self.learner.objective).__name__}.")

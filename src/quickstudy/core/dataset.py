@@ -1,0 +1,207 @@
+"""MetaDataset: the experience that tasks are drawn from, and samplers that draw them without keeping state.
+
+Two kinds of experience share one interface, `sampler(shots, seed)(step) -> Episode`:
+
+* `MetaDataset`: items with classes; a task is a few classes, a few items each (topics, relations, species);
+* `TaskDataset`: each task is its own small data set (a user, a learner, a function to regress).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from quickstudy.core.engine import Sample
+from quickstudy.core.episode import Episode, Labelled, stack
+from quickstudy.core.errors import DataError
+
+Count = int | tuple[int, int]
+"""A number, or a range (both ends included) from which each task draws its own."""
+
+
+@dataclass(frozen=True)
+class Shots:
+    """The shape of tasks: `ways` classes with `shots` support and `queries` query items each, `tasks` tasks a batch."""
+
+    ways: Count = 5
+    shots: Count = 5
+    queries: int = 15
+    tasks: int = 16
+    within_group: bool = False
+    """Draw all classes of a task from one group (a domain, a data set): harder negatives."""
+
+    @property
+    def most_ways(self) -> int:
+        """How many outputs a learner needs."""
+        return self.ways if isinstance(self.ways, int) else self.ways[1]
+
+
+@dataclass(frozen=True)
+class MetaDataset:
+    """Items with classes.
+
+    Args:
+        x: inputs [N, …], all of them, once; tasks are rows of it.
+        y: class numbers [N].
+        classes: the name of each class number.
+        groups: where each class comes from (a data set, a domain); by default all from one place.
+        names: an optional input [classes, …] for each class's name or description.
+    """
+
+    x: Shaped[Tensor, "..."]
+    y: Int[Tensor, " n"]
+    classes: tuple[str, ...]
+    groups: tuple[str, ...] = ()
+    names: Shaped[Tensor, "..."] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise DataError(f"x has {len(self.x)} rows but y has {len(self.y)}.")
+        if len(self.y) and not 0 <= int(self.y.min()) <= int(self.y.max()) < len(self.classes):
+            raise DataError(
+                f"y holds class numbers {int(self.y.min())} to {int(self.y.max())}, but there are {len(self.classes)} classes."
+            )
+        object.__setattr__(self, "groups", tuple(self.groups) or ("",) * len(self.classes))
+        if len(self.groups) != len(self.classes):
+            raise DataError(f"{len(self.classes)} classes but {len(self.groups)} groups; name one group per class.")
+
+    def rows(self) -> list[Int[Tensor, " m"]]:
+        """The row numbers of each class."""
+        order = torch.argsort(self.y, stable=True)
+        return list(order.split(torch.bincount(self.y, minlength=len(self.classes)).tolist()))
+
+    def only(self, classes: Sequence[int]) -> "MetaDataset":
+        """The data set of these classes alone, renumbered in the order given."""
+        chosen = list(classes)
+        number = torch.full((len(self.classes),), -1, dtype=torch.long)
+        number[chosen] = torch.arange(len(chosen))
+        keep = number[self.y] >= 0
+        return replace(
+            self,
+            x=self.x[keep],
+            y=number[self.y[keep]],
+            classes=tuple(self.classes[c] for c in chosen),
+            groups=tuple(self.groups[c] for c in chosen),
+            names=None if self.names is None else self.names[chosen],
+        )
+
+    def split(self, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2), seed: int = 0) -> "Split":
+        """Split by class at random: no class is in two parts."""
+        order = np.random.default_rng(seed).permutation(len(self.classes))
+        first, second = (np.cumsum(fractions)[:2] * len(order)).round().astype(int)
+        return Split(*(self.only(sorted(part.tolist())) for part in np.split(order, [first, second])))
+
+    def join(self, other: "MetaDataset") -> "MetaDataset":
+        """Both data sets as one; classes of the same name stay apart."""
+        both_named = self.names is not None and other.names is not None
+        return MetaDataset(
+            torch.cat([self.x, other.x]),
+            torch.cat([self.y, other.y + len(self.classes)]),
+            self.classes + other.classes,
+            self.groups + other.groups,
+            torch.cat([self.names, other.names]) if both_named else None,  # pyright: ignore[reportArgumentType]
+        )
+
+    def sampler(self, shots: Shots, seed: int = 0) -> Sample:
+        """Draw tasks: batch number `step` is a pure function of (seed, step).
+
+        Raises:
+            DataError: too few classes, or a class too small for the shots and queries asked for.
+        """
+        rows = [r.numpy() for r in self.rows()]
+        need = _most(shots.shots) + shots.queries
+        usable = [c for c, r in enumerate(rows) if len(r) >= need]
+        pools = _pools(usable, self.groups, shots)
+        if not pools:
+            raise DataError(
+                f"Tasks of {shots.most_ways} classes with {need} items each ({_most(shots.shots)} to learn from, "
+                f"{shots.queries} to judge by) can't be drawn: {len(usable)} of {len(rows)} classes have that many items"
+                + (", and no group holds enough of them." if shots.within_group else ".")
+                + " Ask for fewer ways, shots or queries."
+            )
+
+        def sample(step: int) -> Episode:
+            rng = np.random.default_rng([seed, step])
+            ways = [_draw(rng, shots.ways) for _ in range(shots.tasks)]
+            k = [_draw(rng, shots.shots) for _ in range(shots.tasks)]
+            picked = [self._one(rng, rows, pools, shots, w, s) for w, s in zip(ways, k, strict=True)]
+            return stack(picked) if len(set(ways)) > 1 or len(set(k)) > 1 else _stack_same(picked)
+
+        return sample
+
+    def _one(
+        self, rng: np.random.Generator, rows: list[np.ndarray], pools: list[list[int]], shots: Shots, ways: int, k: int
+    ) -> Episode:
+        pool = pools[int(rng.integers(len(pools)))]
+        classes = rng.choice(pool, ways, replace=False)
+        items = np.stack([rng.choice(rows[c], k + shots.queries, replace=False) for c in classes])
+        label = torch.arange(ways)
+
+        def part(chosen: np.ndarray) -> Labelled:
+            # Shot by shot, as the field writes tasks: the first `ways` rows hold one item of each class.
+            return Labelled.of(self.x[torch.from_numpy(chosen.T.reshape(-1))], label.repeat(chosen.shape[1]))
+
+        return Episode(part(items[:, :k]), part(items[:, k:]))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Three parts that share no class: to meta-train on, to choose by, to report."""
+
+    train: MetaDataset
+    valid: MetaDataset
+    test: MetaDataset
+
+
+@dataclass(frozen=True)
+class TaskDataset:
+    """Tasks as they are: one `Labelled` each (a user's ratings, a learner's answers), of any number of rows."""
+
+    tasks: tuple[Labelled, ...]
+
+    def split(self, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2), seed: int = 0) -> tuple["TaskDataset", ...]:
+        """Split by task at random: no user, learner or function is in two parts."""
+        order = np.random.default_rng(seed).permutation(len(self.tasks))
+        cuts = (np.cumsum(fractions)[:2] * len(order)).round().astype(int)
+        return tuple(TaskDataset(tuple(self.tasks[i] for i in part)) for part in np.split(order, cuts))
+
+    def sampler(self, shots: Shots, seed: int = 0) -> Sample:
+        """Draw `shots.tasks` tasks; of each, `shots.shots` rows to learn from and up to `shots.queries` to judge by."""
+        big = [task for task in self.tasks if len(task.mask) > _most(shots.shots)]
+        if not big:
+            raise DataError(f"No task has more than {_most(shots.shots)} rows, so none is left to judge by. Ask for fewer.")
+
+        def sample(step: int) -> Episode:
+            rng = np.random.default_rng([seed, step])
+            chosen = []
+            for i in rng.integers(len(big), size=shots.tasks):
+                task, k = big[i], _draw(rng, shots.shots)
+                order = torch.from_numpy(rng.permutation(len(task.mask))[: k + shots.queries])
+                part = [Labelled(*(t[rows] for t in task)) for rows in (order[:k], order[k:])]
+                chosen.append(Episode(*part))
+            return stack(chosen)
+
+        return sample
+
+
+def _pools(usable: list[int], groups: tuple[str, ...], shots: Shots) -> list[list[int]]:
+    pools = [usable]
+    if shots.within_group:
+        pools = [[c for c in usable if groups[c] == group] for group in sorted(set(groups))]
+    return [pool for pool in pools if len(pool) >= shots.most_ways]
+
+
+def _stack_same(episodes: list[Episode]) -> Episode:
+    parts = zip(*episodes, strict=True)
+    return Episode(*(Labelled(*(torch.stack(column) for column in zip(*part, strict=True))) for part in parts))
+
+
+def _most(count: Count) -> int:
+    return count if isinstance(count, int) else count[1]
+
+
+def _draw(rng: np.random.Generator, count: Count) -> int:
+    return count if isinstance(count, int) else int(rng.integers(count[0], count[1] + 1))

@@ -1,0 +1,276 @@
+"""The engine: every loop over tasks and steps lives here, and no learner knows which form it runs in.
+
+Three forms of the same computation, equal to rounding:
+
+* ``dual``: closed-form inner backward, first layer never materialised (`quickstudy.core.dual`); the fastest;
+* ``stacked``: all tasks at once, vmap over forward passes only; works for any network with vmap rules;
+* ``loop``: one task after the other; works for everything. Padding is cut away where it would enter batch statistics.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from quickstudy.core import dual
+from quickstudy.core.checkpoint import TrainingState
+from quickstudy.core.episode import Episode, Labelled, unstack
+from quickstudy.core.errors import ModelError
+from quickstudy.core.learner import Fast, Meta, MetaLearner
+from quickstudy.core.net import Net, has, training
+
+Form = Literal["auto", "dual", "stacked", "loop"]
+Sample = Callable[[int], Episode]
+"""A batch of tasks as a pure function of the step's number, so that a resumed run meets the same tasks."""
+
+_NO_VMAP_RULE = (nn.RNNBase, nn.RNNCellBase)
+_BATCH_STATISTICS = (nn.modules.batchnorm._BatchNorm,)
+
+
+def choose_form(learner: MetaLearner, episodes: Episode) -> Form:
+    """The fastest form that is exact for this learner on these tasks."""
+    if dual.applies(learner, episodes):
+        return "dual"
+    if not learner.maps:
+        return "loop"
+    net: Net | None = getattr(learner, "net", None)
+    if net is not None:
+        if has(net, *_NO_VMAP_RULE):
+            return "loop"
+        ragged = not all(bool(part.mask.all()) for part in episodes)
+        if ragged and has(net, *_BATCH_STATISTICS):
+            return "loop"  # padded rows would enter the batch statistics
+    return "stacked"
+
+
+def task_losses(
+    learner: MetaLearner, meta: Meta, episodes: Episode, *, form: Form = "auto", seed: int = 0
+) -> Float[Tensor, "tasks"]:
+    """What meta-training lowers, task by task, differentiable in `meta`.
+
+    Args:
+        learner: any learner.
+        meta: what it knows so far.
+        episodes: stacked tasks, x [tasks, rows, …].
+        form: how to compute it; "auto" takes the fastest exact one.
+        seed: of dropout. Tasks of one batch share their dropout masks, which makes all forms agree.
+
+    Raises:
+        ModelError: the form asked for can't run this learner.
+    """
+    form = choose_form(learner, episodes) if form == "auto" else form
+    with _seeded(seed):
+        if form == "dual":
+            if not dual.applies(learner, episodes):
+                raise ModelError(f"{type(learner).__name__} has no dual form here; use form='stacked' or 'auto'.")
+            return dual.task_losses(learner, meta, episodes)
+        if form == "loop":
+            return torch.stack([_one_loss(learner, meta, episode, seed) for episode in unstack(episodes)])
+        if not learner.inner_loop or type(learner).loss is not MetaLearner.loss:
+            return torch.vmap(learner.loss, in_dims=(None, 0), randomness="same")(meta, episodes)
+        fast = learner.adapt(_for_each_task(meta, episodes), episodes.support)
+        return torch.vmap(learner.outer_loss, in_dims=(None, 0, 0), randomness="same")(meta, fast, episodes)
+
+
+def meta_gradient(
+    learner: MetaLearner,
+    meta: Meta,
+    episodes: Episode,
+    *,
+    form: Form = "auto",
+    chunk: int | None = None,
+    seed: int = 0,
+) -> tuple[float, Meta]:
+    """The mean loss over tasks and its gradient with respect to the trainable part of `meta`.
+
+    Args:
+        chunk: tasks at once, which bounds memory; None for all (one at a time in the loop form).
+
+    Returns:
+        (loss, gradients by name).
+    """
+    names = learner.trainable(meta)
+    if not names:
+        raise ModelError(f"{type(learner).__name__} has nothing that follows a gradient; use its `estimate`, or `evaluate`.")
+    leaves = {k: v.detach().requires_grad_(k in names) for k, v in meta.items()}
+    tasks = len(episodes.support.mask)
+    form = choose_form(learner, episodes) if form == "auto" else form
+    size = chunk or (1 if form == "loop" else tasks)
+    total = 0.0
+    with training(), torch.enable_grad():
+        for start in range(0, tasks, size):
+            part = _slice(episodes, slice(start, start + size))
+            loss = task_losses(learner, leaves, part, form=form, seed=seed).sum() / tasks
+            loss.backward()
+            total += float(loss.detach())
+    zero = torch.zeros_like
+    return total, {k: g if (g := leaves[k].grad) is not None else zero(leaves[k]) for k in names}
+
+
+def adapt(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
+    """Learn one task (support [n, …]) or stacked tasks ([tasks, n, …]); nothing is differentiated through."""
+    with torch.no_grad():
+        if support.mask.ndim == 1:
+            return learner.adapt(meta, support)
+        if learner.inner_loop:
+            return learner.adapt({k: v.expand(len(support.mask), *v.shape) for k, v in meta.items()}, support)
+        return torch.vmap(learner.adapt, in_dims=(None, 0))(meta, support)
+
+
+def predict(learner: MetaLearner, meta: Meta, fast: Fast, x: Tensor, *, many: bool = False) -> Tensor:
+    """Outputs for x [n, …] of one adapted task, or [tasks, n, …] when `many`; nothing is differentiated through."""
+    with torch.no_grad():
+        if not many:
+            return learner.predict(meta, fast, x)
+        return torch.vmap(learner.predict, in_dims=(None, 0, 0))(meta, fast, x)
+
+
+def outputs(learner: MetaLearner, meta: Meta, episodes: Episode, *, form: Form = "auto") -> Float[Tensor, "tasks q k"]:
+    """Adapt to every task and predict its query, in the fastest exact form; nothing is differentiated through."""
+    form = choose_form(learner, episodes) if form == "auto" else form
+    if form != "loop":
+        fast = adapt(learner, meta, episodes.support)
+        return predict(learner, meta, fast, episodes.query.x, many=True)
+    return torch.stack(
+        [
+            predict(learner, meta, adapt(learner, meta, one.support.trimmed()), one.query.x)
+            for one in unstack(episodes)
+        ]
+    )
+
+
+class Scores(NamedTuple):
+    """How well each task went: `score` in the objective's unit (accuracy in percent), `loss` likewise."""
+
+    score: Float[Tensor, "tasks"]
+    loss: Float[Tensor, "tasks"]
+
+
+def evaluate(learner: MetaLearner, meta: Meta, batches: Iterable[Episode], *, form: Form = "auto") -> Scores:
+    """Adapt to every task's support and judge by its query. Confidence intervals: `report.Estimate.of(scores.score)`."""
+    scores, losses = [], []
+    for episodes in batches:
+        out = outputs(learner, meta, episodes, form=form)
+        scores.append(learner.objective.score(out, episodes.query))
+        losses.append(learner.objective.loss(out, episodes.query))
+    return Scores(torch.cat(scores), torch.cat(losses))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of meta-training: its number (from 1), the loss before it, and what is known after it."""
+
+    number: int
+    loss: float
+    meta: Meta
+    _optimiser: torch.optim.Optimizer
+    _names: tuple[str, ...]
+
+    def state(self, **fingerprints: str) -> TrainingState:
+        """Everything that a resumed run needs; `fingerprints` name the encoder, data and settings it must share."""
+        tensors = {f"meta.{k}": v.detach().clone() for k, v in self.meta.items()}
+        for name, slots in zip(self._names, self._optimiser.state_dict()["state"].values(), strict=True):
+            tensors |= {f"optimiser.{name}.{slot}": torch.as_tensor(v).clone() for slot, v in slots.items()}
+        return TrainingState(step=self.number, tensors=tensors, record=dict(fingerprints))
+
+
+def meta_train(
+    learner: MetaLearner,
+    sample: Sample,
+    *,
+    steps: int,
+    rate: float = 1e-3,
+    warmup: int = 0,
+    decay: bool = False,
+    weight_decay: float = 0.0,
+    optimiser: Literal["adam", "sgd"] = "adam",
+    clip: float | None = None,
+    seed: int = 0,
+    meta: Meta | None = None,
+    resume: TrainingState | None = None,
+    form: Form = "auto",
+    chunk: int | None = None,
+) -> Iterator[Step]:
+    """Meta-train, one step per iteration: stop by leaving the loop, save by `step.state()`.
+
+    Args:
+        sample: `sample(k)` gives the k-th batch of tasks, k = 0, 1, …
+        steps: how many steps in all, those before a resumption included.
+        rate: the outer learning rate; it rises over `warmup` steps and, with `decay`, falls linearly to a tenth.
+        weight_decay: decoupled, as in AdamW.
+        clip: bound on the norm of the whole meta-gradient.
+        seed: of the initial meta-parameters and of dropout.
+        meta: what to start from instead of `learner.init(seed)`.
+        resume: a state to go on from; the run ends at the same numbers as one that was never stopped.
+        form, chunk: see `meta_gradient`.
+    """
+    meta = dict(meta if meta is not None else learner.init(seed))
+    if resume is not None:
+        meta = {k.removeprefix("meta."): v.clone() for k, v in resume.tensors.items() if k.startswith("meta.")}
+    names = tuple(learner.trainable(meta))
+    if not names:
+        raise ModelError(f"{type(learner).__name__} learns nothing by gradient; use its `estimate` instead.")
+    # The optimiser moves its own copies, so that no tensor handed in or given out ever changes.
+    leaves = [meta[name].detach().clone().requires_grad_() for name in names]
+    # foreach and fused variants sum in another order on some machines; the plain one is the same everywhere.
+    outer = (
+        torch.optim.AdamW(leaves, lr=rate, weight_decay=weight_decay, foreach=False)
+        if optimiser == "adam"
+        else torch.optim.SGD(leaves, lr=rate, momentum=0.9, weight_decay=weight_decay, foreach=False)
+    )
+    if resume is not None:
+        _restore(outer, names, resume)
+    for number in range(resume.step if resume else 0, steps):
+        loss, gradient = meta_gradient(learner, meta, sample(number), form=form, chunk=chunk, seed=seed * 1_000_003 + number)
+        for leaf, name in zip(leaves, names, strict=True):
+            leaf.grad = gradient[name]
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(leaves, clip)
+        for group in outer.param_groups:
+            group["lr"] = rate * _schedule(number, steps, warmup, decay)
+        outer.step()
+        meta = meta | {name: leaf.detach().clone() for name, leaf in zip(names, leaves, strict=True)}
+        yield Step(number + 1, loss, meta, outer, names)
+
+
+def _restore(outer: torch.optim.Optimizer, names: tuple[str, ...], resume: TrainingState) -> None:
+    state = outer.state_dict()
+    for i, name in enumerate(names):
+        prefix = f"optimiser.{name}."
+        slots = {k.removeprefix(prefix): v.clone() for k, v in resume.tensors.items() if k.startswith(prefix)}
+        if slots:
+            state["state"][i] = slots
+    outer.load_state_dict(state)
+
+
+def _schedule(number: int, steps: int, warmup: int, decay: bool) -> float:
+    rise = min(1.0, (number + 1) / warmup) if warmup else 1.0
+    return rise * (1.0 - 0.9 * number / max(1, steps) if decay else 1.0)
+
+
+def _one_loss(learner: MetaLearner, meta: Meta, episode: Episode, seed: int) -> Tensor:
+    torch.manual_seed(seed)  # the same dropout masks as in the stacked form
+    net: Net | None = getattr(learner, "net", None)
+    if net is not None and has(net, *_BATCH_STATISTICS):
+        episode = Episode(episode.support.trimmed(), episode.query.trimmed())
+    return learner.loss(meta, episode)
+
+
+def _for_each_task(meta: Meta, episodes: Episode) -> Meta:
+    """Every meta-parameter once per task, by a view: nothing is copied."""
+    return {k: v.expand(len(episodes.support.mask), *v.shape) for k, v in meta.items()}
+
+
+def _slice(episodes: Episode, rows: slice) -> Episode:
+    return Episode(*(Labelled(*(t[rows] for t in part)) for part in episodes))
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

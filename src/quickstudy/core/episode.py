@@ -1,0 +1,72 @@
+"""Episode: a task as torch sees it; ragged tasks are padded, and a mask says which rows are real."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Shaped
+from torch import Tensor
+
+from quickstudy.core.errors import DataError
+
+
+class Labelled(NamedTuple):
+    """Inputs with their answers. A row whose mask is False is padding and must change nothing."""
+
+    x: Shaped[Tensor, "..."]
+    """Inputs [*tasks, n, …]: features [n, d], images [n, c, h, w], token ids [n, length]."""
+    y: Shaped[Tensor, "..."]
+    """int64 class numbers, or float targets [*tasks, n, out] for regression."""
+    mask: Bool[Tensor, "*tasks n"]
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor, mask: Tensor | None = None) -> "Labelled":
+        """Labelled rows that are all real unless a mask is given.
+
+        Raises:
+            DataError: `x`, `y` and `mask` have different numbers of rows.
+        """
+        mask = torch.ones(y.shape[: 1 if y.is_floating_point() else y.ndim], dtype=torch.bool) if mask is None else mask
+        if x.shape[: mask.ndim] != mask.shape or y.shape[: mask.ndim] != mask.shape:
+            raise DataError(f"x {list(x.shape)}, y {list(y.shape)} and mask {list(mask.shape)} don't have the same rows.")
+        return cls(x, y, mask)
+
+    def trimmed(self) -> "Labelled":
+        """One task without its padding rows."""
+        return self if bool(self.mask.all()) else Labelled(self.x[self.mask], self.y[self.mask], self.mask[self.mask])
+
+    def padded(self, rows: int) -> "Labelled":
+        """One task with zero rows, masked, up to `rows`."""
+        extra = rows - len(self.mask)
+        if extra < 0:
+            raise DataError(f"Can't pad {len(self.mask)} rows to {rows}.")
+        grow = [torch.cat([t, t.new_zeros(extra, *t.shape[1:])]) for t in self] if extra else list(self)
+        return Labelled(*grow)
+
+
+class Episode(NamedTuple):
+    """A task to learn from (support) and to be judged by (query)."""
+
+    support: Labelled
+    query: Labelled
+
+
+def stack(episodes: Sequence[Episode]) -> Episode:
+    """Stack ragged tasks into one batch [tasks, rows, …], padding with masked zeros."""
+    if not episodes:
+        raise DataError("No episode to stack.")
+
+    def batch(parts: list[Labelled]) -> Labelled:
+        rows = max(len(part.mask) for part in parts)
+        padded = [part.padded(rows) for part in parts]
+        return Labelled(*(torch.stack(column) for column in zip(*padded, strict=True)))
+
+    return Episode(batch([e.support for e in episodes]), batch([e.query for e in episodes]))
+
+
+def unstack(episodes: Episode) -> list[Episode]:
+    """The tasks of a batch, one by one, padding left in."""
+    support, query = episodes
+    return [
+        Episode(Labelled(*(t[i] for t in support)), Labelled(*(t[i] for t in query))) for i in range(len(support.mask))
+    ]

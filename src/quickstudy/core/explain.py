@@ -1,0 +1,68 @@
+"""Explanations: which support examples spoke for an answer, by leaving each of them out.
+
+    effect_i = log p(label | x; whole support) - log p(label | x; support without i)
+
+Exact, not an approximation of influence (Cook 1977; Koh & Liang 2017, arXiv:1703.04730 approximate it): because an
+episode has a mask, all n leave-one-out tasks are adapted in one batch.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from quickstudy.core import engine
+from quickstudy.core.episode import Episode, Labelled
+from quickstudy.core.learner import Meta, MetaLearner
+
+
+def leave_one_out(
+    learner: MetaLearner, meta: Meta, support: Labelled, x: Tensor, *, chunk: int = 256
+) -> Float[Tensor, "n q k"]:
+    """Outputs for x [q, …] after adapting without each of the n support rows.
+
+    Memory holds `chunk` tasks at once; their inputs are views of one support.
+    """
+    n = len(support.mask)
+    parts = []
+    for start in range(0, n, chunk):
+        left = torch.arange(start, min(n, start + chunk))
+        mask = support.mask.expand(len(left), n) & (torch.arange(n) != left.unsqueeze(1))
+        parts.append(engine.outputs(learner, meta, _repeat(support, mask, x)))
+    return torch.cat(parts)
+
+
+def held_out(learner: MetaLearner, meta: Meta, support: Labelled, folds: Int[Tensor, " n"]) -> Float[Tensor, "n k"]:
+    """Outputs for every support row from a learner that never saw its fold.
+
+    Args:
+        folds: the fold of each row; `torch.arange(n)` is leave-one-out.
+    """
+    result: Tensor | None = None
+    for fold in folds.unique():
+        rows = folds == fold
+        task = Episode(
+            Labelled(*(t.unsqueeze(0) for t in support._replace(mask=support.mask & ~rows))),
+            Labelled(*(t[rows].unsqueeze(0) for t in support)),
+        )
+        out = engine.outputs(learner, meta, task)[0]
+        result = out.new_zeros(len(rows), out.shape[-1]) if result is None else result
+        result[rows] = out
+    assert result is not None
+    return result
+
+
+def influence(
+    learner: MetaLearner, meta: Meta, support: Labelled, x: Tensor, output: int
+) -> Float[Tensor, "n"]:
+    """How much each support row raised the log-probability of class `output` for one input x […], in nats."""
+    whole = engine.predict(learner, meta, engine.adapt(learner, meta, support), x.unsqueeze(0))
+    without = leave_one_out(learner, meta, support, x.unsqueeze(0))
+    return torch.log_softmax(whole, -1)[0, output] - torch.log_softmax(without, -1)[:, 0, output]
+
+
+def _repeat(support: Labelled, mask: Tensor, x: Tensor) -> Episode:
+    tasks = len(mask)
+    x = x.expand(tasks, *x.shape)
+    query = Labelled(x, torch.zeros(x.shape[:2], dtype=torch.long), torch.ones(x.shape[:2], dtype=torch.bool))
+    repeated = Labelled(support.x.expand(tasks, *support.x.shape), support.y.expand(tasks, *support.y.shape), mask)
+    return Episode(repeated, query)

@@ -1,0 +1,145 @@
+"""MetaLearner: the one interface of every algorithm. Fields are hyper-parameters, methods are pure.
+
+A learner is written as for one task. `meta` is what was learned across tasks, `fast` what was learned within one; both
+are flat dictionaries of tensors. The engine runs a learner over many tasks (see `quickstudy.core.engine`):
+
+* a learner without an inner loop is mapped over tasks as it stands;
+* a learner with one (`inner_loop = True`) gets all tasks stacked, and must touch parameters only by elementwise
+  arithmetic and by `inner_gradient`, which work for one task and for many alike.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from quickstudy.core.episode import Episode, Labelled
+from quickstudy.core.net import Net, apply, initial
+from quickstudy.core.objective import Objective
+from quickstudy.core.spec import Spec
+
+Meta = dict[str, Tensor]
+Fast = dict[str, Tensor]
+
+
+class PlainSGD(NamedTuple):
+    """An inner loop that is `steps` of gradient descent at one rate on the whole of `net`, from the meta-parameters."""
+
+    net: Net
+    steps: int
+    rate: float
+    second_order: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaLearner(Spec, ABC):
+    """What every learner has; see the module's docstring for the contract."""
+
+    objective: Objective
+    """What outputs mean, and how many there are."""
+
+    paper: ClassVar[str]
+    """Authors, year, title, arXiv id."""
+    inner_loop: ClassVar[bool] = False
+    """Whether `adapt` follows gradients."""
+    maps: ClassVar[bool] = True
+    """Whether vmap can run it over tasks; otherwise the engine takes them one by one."""
+    symmetric: ClassVar[frozenset[str]] = frozenset({"order", "labels"})
+    """Changes of the support that change nothing else: its order; the numbering of its classes."""
+
+    @abstractmethod
+    def init(self, seed: int = 0) -> Meta:
+        """What is known before any task was seen."""
+
+    @abstractmethod
+    def adapt(self, meta: Meta, support: Labelled) -> Fast:
+        """Learn one task from its support [n, …]."""
+
+    @abstractmethod
+    def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n k"]:
+        """Outputs (logits, or real numbers) for inputs [n, …] of the adapted task."""
+
+    def loss(self, meta: Meta, episode: Episode) -> Float[Tensor, ""]:
+        """What meta-training lowers: the outer loss after adapting to the support."""
+        return self.outer_loss(meta, self.adapt(meta, episode.support), episode)
+
+    def outer_loss(self, meta: Meta, fast: Fast, episode: Episode) -> Float[Tensor, ""]:
+        """How good `fast` is: by default the loss of the query's predictions. A forward pass only."""
+        return self.objective.loss(self.predict(meta, fast, episode.query.x), episode.query)
+
+    def trainable(self, meta: Meta) -> list[str]:
+        """Which entries of `meta` follow the meta-gradient; by default all that are floating point."""
+        return [name for name, value in meta.items() if value.is_floating_point()]
+
+    def plain_sgd(self) -> PlainSGD | None:
+        """Says that `adapt` is nothing but plain gradient descent, so that the engine may use a faster equal form."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetLearner(MetaLearner):
+    """A learner whose `meta` and `fast` are the parameters of a network that maps inputs to outputs."""
+
+    net: Net
+    """The network: a spec from `quickstudy.nets`, or any `nn.Module`."""
+
+    def init(self, seed: int = 0) -> Meta:
+        return initial(self.net, seed)
+
+    def support_loss(self, fast: Fast, support: Labelled) -> Float[Tensor, ""]:
+        """The loss of one task's support under parameters `fast`, silent about classes that the support lacks."""
+        outputs = self.objective.restrict(apply(self.net, fast, support.x), self.objective.present(support))
+        return self.objective.loss(outputs, support)
+
+    def adapted(self, weights: Fast, support: Labelled) -> Fast:
+        """Adapted weights together with which outputs the support spoke about."""
+        return {f"net.{name}": value for name, value in weights.items()} | {"present": self.objective.present(support)}
+
+    def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n k"]:
+        weights = {name.removeprefix("net."): value for name, value in fast.items() if name.startswith("net.")}
+        return self.objective.restrict(apply(self.net, weights, x), fast["present"])
+
+
+def inner_gradient(
+    loss: Callable[[Fast, Labelled], Tensor],
+    fast: Fast,
+    support: Labelled,
+    *,
+    fixed: Fast | None = None,
+    second_order: bool = True,
+) -> Fast:
+    """The gradient of a support loss with respect to `fast`, for one task or for stacked tasks.
+
+    The one primitive that inner loops are made of. For stacked tasks only the *forward* is mapped by vmap; the gradient
+    is plain autograd of the summed task losses, which is each task's own gradient as tasks share nothing.
+    (`vmap` over `torch.func.grad` would differentiate wrongly through layer, batch and instance norm when the result is
+    differentiated again.)
+
+    Args:
+        loss: the loss of *one* task, a pure function of its parameters and its support.
+        fast: parameters, [tasks, …] when the support is [tasks, n, …].
+        fixed: parameters that the loss needs but that don't move here; the meta-gradient still reaches them.
+        second_order: keep the graph, so that a meta-gradient flows through the step.
+    """
+    outside = torch.is_grad_enabled()
+    keep = second_order and outside
+    # A first-order step still lets the meta-gradient reach the parameters it started from (they enter additively), so
+    # the gradient itself is all that is cut.
+    at = {k: v if keep and v.requires_grad else v.detach().requires_grad_() for k, v in fast.items()}
+    fixed = {k: v if keep else v.detach() for k, v in (fixed or {}).items()}
+    # Fused attention kernels on the CPU have no second derivative; the backend is chosen in the forward pass.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH) if keep else nullcontext():
+        if support.mask.ndim > 1:
+            total = torch.vmap(loss, randomness="same")(fixed | at, support).sum()
+        else:
+            total = loss(fixed | at, support)
+        grads = torch.autograd.grad(total, list(at.values()), create_graph=keep, allow_unused=True)
+    return {
+        k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(at.items(), grads, strict=True)
+    }

@@ -1,0 +1,123 @@
+"""Objectives: what an output means, how wrong it is, and how to score it.
+
+Every method takes leading task dimensions or none, and ignores rows whose mask is False. Ranking and sequences are
+objectives too and will stand beside these two.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+from quickstudy.core.episode import Labelled
+from quickstudy.core.spec import Spec
+
+# The logit of a class that no support example carries: small enough that its probability is exactly 0 in float64,
+# finite so that no derivative turns into nan.
+ABSENT = -1e4
+
+
+@dataclass(frozen=True)
+class Objective(Spec):
+    """How outputs are read; `outputs` is the number of columns a learner has to give out."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int: ...
+
+    @abstractmethod
+    def row_losses(self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "..."]) -> Float[Tensor, "*t n"]:
+        """The loss of each row."""
+
+    @abstractmethod
+    def slope(self, outputs: Float[Tensor, "*t n k"], labelled: Labelled) -> Float[Tensor, "*t n k"]:
+        """The derivative of `loss` with respect to `outputs`, in closed form."""
+
+    @abstractmethod
+    def row_scores(self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "..."]) -> Float[Tensor, "*t n"]:
+        """The score of each row, bigger is better (accuracy in percent; negative squared error)."""
+
+    def restrict(self, outputs: Tensor, present: Tensor) -> Tensor:
+        """Silence what the support knows nothing about; nothing to do unless outputs are classes."""
+        return outputs
+
+    def present(self, support: Labelled) -> Bool[Tensor, "*t k"]:
+        """Which outputs the support speaks about."""
+        return torch.ones(*support.mask.shape[:-1], self.outputs, dtype=torch.bool)
+
+    def loss(self, outputs: Float[Tensor, "*t n k"], labelled: Labelled) -> Float[Tensor, "*t"]:
+        """Mean loss over the real rows of each task."""
+        return mean(self.row_losses(outputs, labelled.y), labelled.mask)
+
+    def score(self, outputs: Float[Tensor, "*t n k"], labelled: Labelled) -> Float[Tensor, "*t"]:
+        """Mean score over the real rows of each task."""
+        return mean(self.row_scores(outputs, labelled.y), labelled.mask)
+
+
+@dataclass(frozen=True)
+class Classify(Objective):
+    """One of `ways` classes; outputs are logits, the loss is cross-entropy in nats, the score accuracy in percent.
+
+    A task may hold fewer classes than `ways`: those absent from the support get no probability.
+    """
+
+    ways: int
+
+    @property
+    def outputs(self) -> int:
+        return self.ways
+
+    def one_hot(self, labelled: Labelled) -> Float[Tensor, "*t n k"]:
+        """Rows of the identity for each label, zero where masked; a form that has a rule under vmap."""
+        classes = torch.arange(self.ways, device=labelled.y.device)
+        dtype = labelled.x.dtype if labelled.x.is_floating_point() else torch.get_default_dtype()
+        return ((labelled.y.unsqueeze(-1) == classes) & labelled.mask.unsqueeze(-1)).to(dtype)
+
+    def present(self, support: Labelled) -> Bool[Tensor, "*t k"]:
+        return self.one_hot(support).sum(-2) > 0
+
+    def restrict(self, outputs: Tensor, present: Tensor) -> Tensor:
+        return torch.where(present.unsqueeze(-2), outputs, ABSENT)
+
+    def row_losses(self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n"]) -> Float[Tensor, "*t n"]:
+        return -torch.log_softmax(outputs, -1).gather(-1, y.unsqueeze(-1)).squeeze(-1)
+
+    def slope(self, outputs: Float[Tensor, "*t n k"], labelled: Labelled) -> Float[Tensor, "*t n k"]:
+        error = torch.softmax(outputs, -1) * labelled.mask.unsqueeze(-1) - self.one_hot(labelled)
+        return error / count(labelled.mask).unsqueeze(-1)
+
+    def row_scores(self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n"]) -> Float[Tensor, "*t n"]:
+        return (outputs.argmax(-1) == y).to(outputs.dtype) * 100.0
+
+
+@dataclass(frozen=True)
+class Regress(Objective):
+    """`dim` real numbers; the loss is the squared error averaged over them, the score its negative."""
+
+    dim: int = 1
+
+    @property
+    def outputs(self) -> int:
+        return self.dim
+
+    def row_losses(self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n k"]) -> Float[Tensor, "*t n"]:
+        return (outputs - y).pow(2).mean(-1)
+
+    def slope(self, outputs: Float[Tensor, "*t n k"], labelled: Labelled) -> Float[Tensor, "*t n k"]:
+        error = (outputs - labelled.y) * labelled.mask.unsqueeze(-1)
+        return 2.0 * error / (self.dim * count(labelled.mask).unsqueeze(-1))
+
+    def row_scores(self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n k"]) -> Float[Tensor, "*t n"]:
+        return -self.row_losses(outputs, y)
+
+
+def count(mask: Bool[Tensor, "*t n"]) -> Shaped[Tensor, "*t 1"]:
+    """How many rows are real, at least 1 so that an empty task divides by something."""
+    return mask.sum(-1, keepdim=True).clamp(min=1)
+
+
+def mean(values: Float[Tensor, "*t n"], mask: Bool[Tensor, "*t n"]) -> Float[Tensor, "*t"]:
+    """Mean over the real rows. `where` and not a product, since a padded row may hold inf."""
+    return torch.where(mask, values, 0.0).sum(-1) / count(mask).squeeze(-1)

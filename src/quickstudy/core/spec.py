@@ -1,0 +1,89 @@
+"""Specs: frozen dataclasses that describe a learner, a network or an objective, and survive a trip through JSON."""
+
+import dataclasses
+import importlib
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from quickstudy.core.errors import DataError, did_you_mean
+
+# Packages whose import registers more specs. Named as text: the core imports nothing above it.
+PLUGINS = ["quickstudy.learners", "quickstudy.nets"]
+
+
+class Spec:
+    """Base of every frozen dataclass that can be written to JSON and read back.
+
+    A subclass is known by its class name, so `from_json` can rebuild it; nothing but registered specs, numbers,
+    strings, booleans, None and lists of these is ever built from a file.
+    """
+
+    registry: ClassVar[dict[str, type["Spec"]]] = {}
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Spec.registry[cls.__name__] = cls
+
+    def to_json(self) -> dict[str, Any]:
+        """Return `{"type": class name, field: value, …}`, ready for `json.dumps`.
+
+        Raises:
+            DataError: a field holds something that JSON can't carry, such as an `nn.Module`.
+        """
+        assert dataclasses.is_dataclass(self)
+        fields = {f.name: _encode(getattr(self, f.name), f"{type(self).__name__}.{f.name}")
+                  for f in dataclasses.fields(self)}  # fmt: skip
+        return {"type": type(self).__name__, **fields}
+
+    @staticmethod
+    def from_json(record: Any) -> Any:
+        """Rebuild the spec that `to_json` wrote; every field is checked against its annotation.
+
+        Raises:
+            DataError: an unknown type or field, or a value of the wrong kind.
+        """
+        if not isinstance(record, dict) or not isinstance(record.get("type"), str):
+            raise DataError(f'A spec is an object with a "type"; this is {str(record)[:80]!r}.')
+        name = record["type"]
+        cls = _resolve(name)
+        values = {key: _decode(value) for key, value in record.items() if key != "type"}
+        try:
+            # Nested specs are built already; pydantic only has to check them and the plain values.
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise DataError(f"{name}.{where}: {first['msg']}; got {str(first['input'])[:80]!r}.") from None
+
+
+def _resolve(name: str) -> type[Spec]:
+    if name not in Spec.registry:
+        for plugin in PLUGINS:
+            importlib.import_module(plugin)
+    if name not in Spec.registry:
+        known = sorted(Spec.registry)
+        raise DataError(f"Unknown type {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+    return Spec.registry[name]
+
+
+def _encode(value: Any, where: str) -> Any:
+    if isinstance(value, Spec):
+        return value.to_json()
+    if isinstance(value, tuple | list):
+        return [_encode(item, where) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise DataError(
+        f"{where} is a {type(value).__name__}, which a file can't carry. "
+        "Describe it by a spec (for networks: a class with `build`, see quickstudy.nets.MLP)."
+    )
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict):
+        return Spec.from_json(value)
+    if isinstance(value, list):
+        return tuple(_decode(item) for item in value)
+    return value

@@ -1,0 +1,12 @@
+"""Learning algorithms, one a file. Each reads like its paper's pseudo-code; `quickstudy.core.engine` runs them."""
+
+from quickstudy.learners.anil import ANIL
+from quickstudy.learners.centroid import Centroid
+from quickstudy.learners.fine_tune import FineTune
+from quickstudy.learners.logistic import Logistic
+from quickstudy.learners.maml import MAML
+from quickstudy.learners.prototypical import Prototypical
+from quickstudy.learners.reptile import Reptile
+from quickstudy.learners.ridge import Ridge
+
+__all__ = ["ANIL", "MAML", "Centroid", "FineTune", "Logistic", "Prototypical", "Reptile", "Ridge"]

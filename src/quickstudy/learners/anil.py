@@ -1,0 +1,48 @@
+"""Almost no inner loop: MAML whose inner steps move only the last layer.
+
+    θ = (body, head):   head' = head - α ∇_head L(body, head; support)
+
+Raghu, Raghu, Bengio & Vinyals 2020, arXiv:1909.09157, section 4.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from quickstudy.core.episode import Labelled
+from quickstudy.core.errors import ModelError
+from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient
+from quickstudy.core.net import skeleton
+
+
+@dataclass(frozen=True, kw_only=True)
+class ANIL(NetLearner):
+    """ANIL. The head is the network's last linear layer."""
+
+    steps: int = 5
+    """Inner steps; the paper uses 1 (Omniglot) and 5 (miniImagenet)."""
+    rate: float = 0.1
+    """Inner learning rate α; the paper's .01 to .5."""
+    second_order: bool = True
+    """Differentiate through the inner steps."""
+
+    paper: ClassVar[str] = "Raghu, Raghu, Bengio & Vinyals 2020. Rapid Learning or Feature Reuse? arXiv:1909.09157"
+    inner_loop: ClassVar[bool] = True
+    symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
+
+    def adapt(self, meta: Meta, support: Labelled) -> Fast:
+        body = {name: weight for name, weight in meta.items() if not name.startswith(self.head())}
+        head = {name: weight for name, weight in meta.items() if name.startswith(self.head())}
+        for _ in range(self.steps):
+            # The body is bound, not moved: its gradient is never computed in the inner loop.
+            gradient = inner_gradient(self.support_loss, head, support, fixed=body, second_order=self.second_order)
+            head = {name: weight - self.rate * gradient[name] for name, weight in head.items()}
+        return self.adapted(body | head, support)
+
+    def head(self) -> str:
+        """The name of the last linear layer, with its final dot."""
+        linear = [name for name, part in skeleton(self.net).named_modules() if isinstance(part, nn.Linear)]
+        if not linear:
+            raise ModelError(f"ANIL adapts the last linear layer, and {self.net} has none.")
+        return f"{linear[-1]}."

@@ -1,0 +1,52 @@
+"""Logistic regression on frozen features: the baseline that is hardest to beat once there are ten examples a class.
+
+    min_W  Σ_i -log softmax(x_i W + b)[y_i] + ‖W‖² / 2C
+
+scikit-learn's solver (Pedregosa et al. 2011, JMLR 12); as a few-shot baseline: Tian et al. 2020, arXiv:2003.11539.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from quickstudy.core.episode import Labelled
+from quickstudy.core.learner import Fast, Meta, MetaLearner
+from quickstudy.core.objective import Classify
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logistic(MetaLearner):
+    """Multinomial logistic regression, solved to convergence for each task on its own."""
+
+    objective: Classify
+    inverse_penalty: float = 30.0
+    """C; scikit-learn's default of 1 underfits features of unit length."""
+    iterations: int = 300
+
+    paper: ClassVar[str] = "Tian et al. 2020. Rethinking Few-Shot Image Classification. arXiv:2003.11539"
+    maps: ClassVar[bool] = False
+
+    def init(self, seed: int = 0) -> Meta:
+        return {}
+
+    def adapt(self, meta: Meta, support: Labelled) -> Fast:
+        from sklearn.linear_model import LogisticRegression
+
+        support = support.trimmed()
+        ways, dtype = self.objective.ways, support.x.dtype
+        classes = support.y.unique()
+        weights, bias = torch.zeros(ways, support.x.shape[-1], dtype=dtype), torch.zeros(ways, dtype=dtype)
+        if len(classes) > 1:
+            model = LogisticRegression(C=self.inverse_penalty, max_iter=self.iterations)
+            model.fit(support.x.numpy(), support.y.numpy())
+            # Two classes are stored as one row: the difference of their logits.
+            rows = slice(1, None) if len(classes) == 2 else slice(None)
+            weights[classes[rows]] = torch.from_numpy(model.coef_).to(dtype)
+            bias[classes[rows]] = torch.from_numpy(model.intercept_).to(dtype)
+        return {"weights": weights, "bias": bias, "present": self.objective.present(support)}
+
+    def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n ways"]:
+        return self.objective.restrict(x @ fast["weights"].t() + fast["bias"], fast["present"])

@@ -1,0 +1,41 @@
+"""Reptile: move the initialisation towards the weights that plain training on each task ends at.
+
+    φ ← φ + ε mean_i (W_i - φ),   W_i = k steps of SGD on task i from φ
+
+Nichol, Achiam & Schulman 2018, arXiv:1803.02999, algorithms 1 and 2 (the batched version).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from quickstudy.core.episode import Episode, Labelled
+from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reptile(NetLearner):
+    """Reptile. It trains on the support alone; the paper does the same, with more shots in training than in testing."""
+
+    steps: int = 10
+    """Inner steps k; the paper uses 5 to 10 in training, 50 in testing."""
+    rate: float = 0.1
+    """Inner learning rate; the paper's Adam at .001 is replaced by plain SGD, which needs a larger one."""
+
+    paper: ClassVar[str] = "Nichol, Achiam & Schulman 2018. On First-Order Meta-Learning Algorithms. arXiv:1803.02999"
+    inner_loop: ClassVar[bool] = True
+    symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
+
+    def adapt(self, meta: Meta, support: Labelled) -> Fast:
+        fast = meta
+        for _ in range(self.steps):
+            gradient = inner_gradient(self.support_loss, fast, support, second_order=False)
+            fast = {name: weight - self.rate * gradient[name] for name, weight in fast.items()}
+        return self.adapted(fast, support)
+
+    def outer_loss(self, meta: Meta, fast: Fast, episode: Episode) -> Float[Tensor, ""]:
+        # Its gradient in φ is φ - W_i: the paper's update read as gradient descent (section 2).
+        return torch.stack([(meta[name] - fast[f"net.{name}"].detach()).pow(2).sum() for name in meta]).sum() / 2

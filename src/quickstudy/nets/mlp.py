@@ -1,0 +1,45 @@
+"""Multilayer perceptron on fixed features."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from quickstudy.core.spec import Spec
+
+_ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
+# None of the norms keeps running statistics: they would leak from one task into the next.
+_NORMS = {
+    "layer": nn.LayerNorm,
+    "batch": lambda width: nn.BatchNorm1d(width, track_running_stats=False),
+    "group": lambda width: nn.GroupNorm(1, width),
+    "rms": nn.RMSNorm,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLP(Spec):
+    """Linear layers with an activation, and optionally a norm and dropout, between them: [n, inputs] -> [n, outputs].
+
+    With relu or tanh and neither norm nor dropout, the engine runs gradient descent on it in its fast dual form.
+    """
+
+    inputs: int
+    outputs: int
+    hidden: tuple[int, ...] = (64, 64)
+    activation: Literal["relu", "tanh", "gelu"] = "relu"
+    norm: Literal["none", "layer", "batch", "group", "rms"] = "none"
+    dropout: float = 0.0
+
+    def build(self) -> nn.Module:
+        parts: list[nn.Module] = []
+        width = self.inputs
+        for size in self.hidden:
+            parts.append(nn.Linear(width, size))
+            if self.norm != "none":
+                parts.append(_NORMS[self.norm](size))
+            parts.append(_ACTIVATIONS[self.activation]())
+            if self.dropout:
+                parts.append(nn.Dropout(self.dropout))
+            width = size
+        return nn.Sequential(*parts, nn.Linear(width, self.outputs))
