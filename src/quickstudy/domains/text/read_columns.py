@@ -56,7 +56,9 @@ def not_found(table: Table, role: str, names: Sequence[str]) -> DataError:
     if header_is_data(table):
         hint = f'Is the header missing? Then add a first row such as "text,label": it is {quoted(table.columns)}.'
     else:
-        close = next((name for name in table.columns if did_you_mean(_plain(name), names[:8])), None)
+        known = {*TEXT_NAMES, *LABEL_NAMES, *DESCRIPTION_NAMES}
+        free = [name for name in table.columns if _plain(name) not in known]
+        close = next((name for name in free if did_you_mean(_plain(name), names[:8])), None)
         guess = f' Did you mean "{close}"?' if close else ""
         hint = f'There are {quoted(table.columns)}.{guess} Name it: {role}="{close or "..."}", or rename it "{role}".'
     return DataError(f"no column is known to hold the {role}. {hint}", file=table.name, row=table.header)

@@ -3,7 +3,7 @@
 import codecs
 import gzip
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -48,16 +48,26 @@ class TextSource:
                         f"a NUL byte at offset {self._taken - len(data) + data.index(0)}: the file is damaged, or "
                         "not UTF-8 text (UTF-16?). Save it as UTF-8."
                     )
-                yield self._decoded(data, codecs.utf_8_decode)[0]
+                try:
+                    yield data.decode()
+                except UnicodeDecodeError as error:
+                    raise self._not_utf8(error) from None
 
     def chunks(self) -> Iterator[str]:
-        """The text in pieces of 64 kB, wherever its lines end."""
-        decoder = codecs.getincrementaldecoder("utf-8")()
+        """The text in pieces of up to 64 kB, none of them empty, wherever its lines end."""
+        decoder, last = codecs.getincrementaldecoder("utf-8")(), False
         with self._open() as file:
-            while data := file.read(2**16):
-                self._taken += len(data)
-                yield self._decoded(data, decoder.decode)
-            self._decoded(b"", lambda data: decoder.decode(data, final=True))
+            while not last:
+                data = file.read(2**16)
+                self._taken, last, broken = self._taken + len(data), not data, None
+                try:
+                    text = decoder.decode(data, last)
+                except UnicodeDecodeError as error:
+                    text, broken = error.object[: error.start].decode(), error
+                if text:
+                    yield text
+                if broken:  # only now, so that `row` has come to the byte
+                    raise self._not_utf8(broken)
 
     def starts_with(self, character: str) -> bool:
         """Whether this is the first character that isn't white space (within the first 64 bytes)."""
@@ -79,17 +89,14 @@ class TextSource:
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror or error}.", file=self.path) from None
 
-    def _decoded(self, data: bytes, decode: Callable[[bytes], Any]) -> Any:
-        try:
-            return decode(data)
-        except UnicodeDecodeError as error:
-            found, at = error.object, error.start
-            around = shortened(found[max(0, at - 20) : at + 20].decode("cp1252", errors="replace"))
-            raise self.error(
-                f"byte 0x{found[at]:02x} at offset {self._taken - len(found) + at} is not UTF-8. Convert the file "
-                f'from its own encoding; if it is Windows-1252 this reads "{around}", and this converts it: '
-                "iconv -f WINDOWS-1252 -t UTF-8 old > new"
-            ) from None
+    def _not_utf8(self, error: UnicodeDecodeError) -> DataError:
+        data, at = error.object, error.start
+        around = shortened(data[max(0, at - 20) : at + 20].decode("cp1252", errors="replace"))
+        return self.error(
+            f"byte 0x{data[at]:02x} at offset {self._taken - len(data) + at} is not UTF-8. Convert the file from its "
+            f'own encoding; if it is Windows-1252 this reads "{around}", and this converts it: '
+            "iconv -f WINDOWS-1252 -t UTF-8 old > new"
+        )
 
 
 def whole_text(path: Path, limit: int = LIMIT) -> str:
@@ -98,9 +105,10 @@ def whole_text(path: Path, limit: int = LIMIT) -> str:
     parts, size = [], 0
     for line in source.lines():
         parts.append(line)
-        source.row, size = source.row + 1, size + len(line)
+        size += len(line)
         if size > limit:
             raise source.error(f"the text is longer than {limit:,} characters.")
+        source.row += 1
     return "".join(parts)
 
 
