@@ -1,0 +1,163 @@
+"""Gaussian classes with a learned prior: Bayesian discriminant analysis in closed form. Our default.
+
+Past tasks teach how far examples of one class scatter (Σ_w) and how far class means lie apart (Σ_b around μ):
+
+    m_c ~ N(μ, Σ_b),   x | c ~ N(m_c, Σ_w)
+
+In the basis where Σ_w = I and Σ_b = diag(ψ), a class with n examples of mean x̄ has the posterior and the predictive
+
+    precision = 1/ψ + n      m̂_c = (μ/ψ + n x̄) / precision      p(x | c, support) = N(x; m̂_c, 1 + 1/precision)
+
+A description of a class is one more observation of its mean, d = β (m_c - μ) + δ + noise of variance τ; β, δ and τ are
+learned from past tasks too. The model is probabilistic linear discriminant analysis, Ioffe 2006 (ECCV), equations 1-5;
+that its covariances are estimated across tasks, and shrunk, is ours.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from quickstudy.core.episode import Labelled
+from quickstudy.core.errors import DataError
+from quickstudy.core.learner import Fast, Meta, MetaLearner
+from quickstudy.core.objective import Classify
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(MetaLearner):
+    """Gaussian classes with a learned prior.
+
+    A row of the support may describe a class instead of being an example of it: its y is then the class's number plus
+    `objective.ways`.
+    """
+
+    objective: Classify
+    dim: int
+    """Number of features."""
+    shrink_within: float = 0.7
+    """How far Σ_w is drawn to a multiple of I, from 0 to 1; chosen on validation classes."""
+    shrink_between: float = 0.5
+    """The same for Σ_b."""
+
+    paper: ClassVar[str] = "Ioffe 2006. Probabilistic Linear Discriminant Analysis. ECCV. doi:10.1007/11744085_41"
+
+    def init(self, seed: int = 0) -> Meta:
+        one = torch.ones(())
+        return {
+            "center": torch.zeros(self.dim),
+            "basis": torch.eye(self.dim) * math.sqrt(self.dim),
+            "mean": torch.zeros(self.dim),
+            "between": torch.ones(self.dim),
+            "slope": one,
+            "shift": torch.zeros(self.dim),
+            "noise": torch.ones(self.dim),
+            "log_temperature": torch.zeros(2),
+        }
+
+    def trainable(self, meta: Meta) -> list[str]:
+        # Covariances come in closed form (`estimate`); only the calibration follows a gradient.
+        return ["log_temperature"]
+
+    def estimate(self, tasks: Sequence[Labelled], names: Sequence[Tensor | None] = ()) -> Meta:
+        """Learn the prior from past tasks, one vote each.
+
+        Args:
+            tasks: past data sets, x [n, dim] with class numbers from 0; every class with at least two examples.
+            names: for each task, features [classes, dim] of its classes' names or descriptions, or None.
+
+        Raises:
+            DataError: no task, or none with two classes and two examples of one.
+        """
+        tasks = [task.trimmed() for task in tasks]
+        tasks = [task._replace(x=task.x.double()) for task in tasks]
+        if not tasks or not any(_degrees(task) for task in tasks):
+            raise DataError("A prior needs a past task in which some class has two examples or more; there is none.")
+        meta = {k: v.double() for k, v in self.init().items()}
+        meta["center"] = torch.stack([_means(task.x, task.y)[0].mean(0) for task in tasks]).mean(0)
+        unit = [task._replace(x=normalize(task.x - meta["center"], dim=-1)) for task in tasks]
+        within = _shrink(torch.stack([_within(task) for task in unit if _degrees(task)]).mean(0), self.shrink_within)
+        values, vectors = torch.linalg.eigh(within)
+        whiten = vectors * values.clamp(min=1e-10).rsqrt() @ vectors.t()
+        white = [task._replace(x=task.x @ whiten) for task in unit]
+        scatter = torch.stack([_within(task).trace() / self.dim for task in white if _degrees(task)]).mean()
+        between = _shrink(torch.stack([_between(task) for task in white]).mean(0), self.shrink_between) / scatter
+        values, vectors = torch.linalg.eigh(between)
+        meta["basis"] = whiten @ vectors / scatter.sqrt()
+        meta["between"] = values.clamp(min=1e-3 * float(values.mean().clamp(min=1e-6)))
+        means = [_means(self._features(meta, task.x), task.y)[0] for task in tasks]
+        meta["mean"] = torch.stack([m.mean(0) for m in means]).mean(0)
+        pairs = [(self._features(meta, n.double()), m) for n, m in zip(names, means, strict=False) if n is not None]
+        if pairs:
+            meta |= _describe(pairs)
+        return {k: v.float() for k, v in meta.items()}
+
+    def adapt(self, meta: Meta, support: Labelled) -> Fast:
+        ways = self.objective.ways
+        z = self._features(meta, support.x)
+        examples = self.objective.one_hot(support).to(z.dtype)
+        described = self.objective.one_hot(support._replace(y=support.y - ways)).to(z.dtype)
+        count = examples.sum(0).unsqueeze(-1)
+        weight = described.sum(0).unsqueeze(-1) * meta["slope"] / meta["noise"]  # of a description's position
+        precision = 1 / meta["between"] + count + weight * meta["slope"]
+        told = (described.t() @ (z - meta["shift"])) * meta["slope"] / meta["noise"]
+        total = meta["mean"] / meta["between"] + examples.t() @ z + told + weight * meta["slope"] * meta["mean"]
+        return {"mean": total / precision, "variance": 1 / precision, "present": count.squeeze(-1) > 0}
+
+    def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n ways"]:
+        z, mean = self._features(meta, x), fast["mean"]
+        weight = 1 / (1 + fast["variance"])
+        # log N(z; mean, 1 + variance), expanded so that no [n, ways, dim] tensor exists; what all classes share is left out.
+        logits = z @ (weight * mean).t() - (z * z) @ weight.t() / 2
+        logits = logits + ((weight.log() - weight * mean * mean).sum(-1) / 2)
+        return self.objective.restrict(logits * meta["log_temperature"][0].exp(), fast["present"])
+
+    def _features(self, meta: Meta, x: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        return normalize(x - meta["center"], dim=-1) @ meta["basis"]
+
+
+def _means(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of each class, and how many examples it has."""
+    counts = torch.bincount(y)
+    return torch.zeros(len(counts), x.shape[1], dtype=x.dtype).index_add(0, y, x) / counts.unsqueeze(1), counts
+
+
+def _degrees(task: Labelled) -> int:
+    """Degrees of freedom of the scatter within classes."""
+    return len(task.y) - len(task.y.unique())
+
+
+def _within(task: Labelled) -> Float[Tensor, "d d"]:
+    means, _ = _means(task.x, task.y)
+    residual = task.x - means[task.y]
+    return residual.t() @ residual / _degrees(task)
+
+
+def _between(task: Labelled) -> Float[Tensor, "d d"]:
+    """The scatter of class means, less what the scatter within classes adds to it; its basis has Σ_w near I."""
+    means, counts = _means(task.x, task.y)
+    apart = means - means.mean(0)
+    excess = (1 / counts.double()).mean() * (_within(task) if _degrees(task) else torch.eye(means.shape[1]).double())
+    return apart.t() @ apart / len(means) - excess
+
+
+def _shrink(matrix: Float[Tensor, "d d"], amount: float) -> Float[Tensor, "d d"]:
+    size = len(matrix)
+    return (1 - amount) * matrix + amount * matrix.trace() / size * torch.eye(size, dtype=matrix.dtype)
+
+
+def _describe(pairs: list[tuple[Tensor, Tensor]]) -> Meta:
+    """How descriptions relate to class means: d = slope (m - mean) + shift + noise, fitted within each task."""
+    told = torch.cat([d - d.mean(0) for d, _ in pairs])
+    true = torch.cat([m - m.mean(0) for _, m in pairs])
+    slope = ((told * true).sum() / true.pow(2).sum()).clamp(min=1e-3)
+    return {
+        "slope": slope,
+        "shift": torch.stack([d.mean(0) for d, _ in pairs]).mean(0),
+        "noise": (told - slope * true).pow(2).mean().clamp(min=1e-6).expand(told.shape[1]).clone(),
+    }
