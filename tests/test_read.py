@@ -356,7 +356,7 @@ def test_two_columns_without_an_obvious_label_are_refused(write):
     ],
 )
 def test_a_missing_header_is_suspected(write, content):
-    refused(write("a.csv", content), "is the header missing?".capitalize()[3:], '"text,label"', row=1)
+    refused(write("a.csv", content), "the header missing?", '"text,label"', row=1)
 
 
 def test_a_missing_header_of_texts_alone_is_suspected(write):
@@ -384,9 +384,9 @@ def test_a_missing_key_is_named_with_its_row(write):
             "a.csv",
             "text,label\na,x\nb, c,x\n",
             3,
-            "3 cells where the header has 2 (a text with , in it needs quotes",
+            '2 cells expected, as in the header, but 3 came (a text with "," in it needs quotes',
         ),
-        ("a.tsv", "text\tlabel\na\n", 2, "1 cells where the header has 2 (a text with tab"),
+        ("a.tsv", "text\tlabel\na\n", 2, "2 cells expected, as in the header, but 1 came (a text with a tab"),
         ("a.csv", 'text,label\na,x\n"b,x\nc,y\n', 3, "a quote opened in this row is never closed"),
         ("a.csv", 'text,label\n"a" b,x\n', 2, "double each quote"),
         ("a.csv", "text,label\na,x\rb,y\r", 2, "bare carriage return"),
@@ -410,6 +410,13 @@ def test_a_missing_key_is_named_with_its_row(write):
         ("a.json", '[{"text": "a", "label": "x"}, {"text": b}, {"text": "long enough"}]', 2, "not JSON"),
         ("a.json", '[{"text": "a", "label": "x"}, {"text": "b', 2, "is the file cut off?"),
         ("a.json", '[{"text": "a", "label": "x"},', 2, "cut off"),
+        ("a.json", '[{"text": "a", "label": "x"}', 2, "cut off"),
+        (
+            "a.json",
+            '[{"text": "a", "label": "x"}]\n[{"text": "b", "label": "y"}]',
+            2,
+            "after the end of the JSON list",
+        ),
         ("a.json", '[{"text": "a", "label": "x"}, ' + "[" * 100_000, 2, "nested too deep"),
     ],
 )
@@ -563,7 +570,7 @@ def test_a_pipe_is_refused_without_waiting(tmp_path):
     refused(tmp_path / "a.csv", "neither a file nor a folder")
 
 
-@pytest.mark.parametrize("source", [None, 3, ["a", "b"], ("a", "b"), {"text": "a"}])
+@pytest.mark.parametrize("source", [None, 3, ["a", "b"], ("a", "b"), (1, 2), {"text": "a"}])
 def test_other_sources_are_refused(source):
     with pytest.raises(DataError, match=f"came {type(source).__name__}; expected the path"):
         read_examples(source)
@@ -630,6 +637,13 @@ def test_faulty_folders_of_data_sets_are_refused(write, tmp_path):
 )
 def test_lines_and_texts_are_bounded(write, name, content, row):
     refused(write(name, content), "longer than 100", row=row, read=read_texts, limit=100)
+
+
+def test_an_item_and_a_cell_are_bounded(write):
+    path = write("a.json", '[{"text": "' + "a" * 3_000_000 + '", "label": "x"}]')
+    refused(path, "an item longer than 1,048,576", row=1)
+    path = write("a.parquet", as_parquet([("a" * 2_000_000, "x")]))
+    refused(path, '"text" is longer than 1,048,576 characters', row=1)
 
 
 def test_a_text_of_many_lines_is_bounded(write):

@@ -126,7 +126,9 @@ def clean_text(value: Any, limit: int = LIMIT) -> str:
         return Bad(f"is longer than {limit:,} characters")
     if "\0" in value:
         return Bad("holds a NUL character")
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+    try:
+        value.encode()
+    except UnicodeEncodeError:
         return Bad("holds half of a surrogate pair, which no encoding can write")
     return value or _EMPTY
 

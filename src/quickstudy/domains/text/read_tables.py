@@ -71,29 +71,34 @@ def open_table(source: Any, limit: int = LIMIT) -> Table:
         return _open_file(existing(source), limit)
     if hasattr(source, "columns") and hasattr(source, "iloc"):
         names = [str(name) for name in source.columns]
-        return Table("DataFrame", names, lambda wanted: _in_memory(
-            list(source.index), [source.iloc[:, names.index(name)] for name in wanted]))  # fmt: skip
-    if (
-        isinstance(source, tuple)
-        and len(source) == 2
-        and not any(isinstance(part, str | bytes) for part in source)
-    ):
-        texts, labels = (part.tolist() if hasattr(part, "tolist") else list(part) for part in source)
+        columns = [source.iloc[:, i] for i in range(len(names))]
+        return _in_memory("DataFrame", names, columns, list(source.index))
+    if isinstance(source, tuple) and len(source) == 2 and all(_is_column(part) for part in source):
+        texts, labels = source
         if len(texts) != len(labels):
             raise DataError(f"{len(texts)} texts came with {len(labels)} labels: give one label a text.")
-        pair = {"text": texts, "label": labels}
-        return Table("examples", list(pair), lambda wanted: _in_memory(
-            range(len(texts)), [pair[name] for name in wanted]))  # fmt: skip
+        return _in_memory("examples", ["text", "label"], source, range(len(texts)))
+    kind = type(source)
     raise DataError(
-        f"came {type(source).__name__}; expected the path of a table or a folder, a pandas DataFrame, "
-        "or a pair (texts, labels)."
+        f"came {kind.__module__}.{kind.__qualname__}".replace("builtins.", "")
+        + "; expected the path of a table or a folder, a pandas DataFrame, or a pair (texts, labels)."
     )
 
 
-def _in_memory(index: Sequence[Any], columns: Sequence[Any]) -> Iterator[Row]:
-    # tolist turns numpy's and pandas' scalars into Python's.
-    lists = [column.tolist() if hasattr(column, "tolist") else column for column in columns]
-    return zip(index, zip(*lists, strict=True), strict=True)
+def _is_column(part: Any) -> bool:
+    return (
+        hasattr(part, "__len__") and hasattr(part, "__getitem__") and not isinstance(part, str | bytes | dict)
+    )
+
+
+def _in_memory(name: str, names: Sequence[str], columns: Sequence[Any], index: Sequence[Any]) -> Table:
+    def rows(wanted: Sequence[str]) -> Iterator[Row]:
+        chosen = [columns[names.index(column)] for column in wanted]
+        # tolist turns the scalars of numpy and pandas into Python's.
+        lists = [column.tolist() if hasattr(column, "tolist") else column for column in chosen]
+        return zip(index, zip(*lists, strict=True), strict=True)
+
+    return Table(name, names, rows)
 
 
 def _open_file(path: Path, limit: int) -> Table:
@@ -122,8 +127,9 @@ def _csv(source: TextSource, delimiter: str) -> Table:
     first_row, header = next(records, (1, []))
     header = [name.strip() for name in header]
     if not any(header):
-        raise DataError("the file is empty; expected a header such as text,label and a row an example.",
-                        file=source.path)  # fmt: skip
+        raise DataError(
+            "the file is empty; expected a header such as text,label and a row an example.", file=source.path
+        )
 
     def rows(wanted: Sequence[str]) -> Iterator[Row]:
         at = [header.index(name) for name in wanted]
@@ -131,9 +137,14 @@ def _csv(source: TextSource, delimiter: str) -> Table:
             if len(record) == len(header):
                 yield row, [record[i] for i in at]
             else:
-                name = {"\t": "tab"}.get(delimiter, delimiter)
-                yield row, Bad(f"{len(record)} cells where the header has {len(header)} "
-                               f"(a text with {name} in it needs quotes around it)")  # fmt: skip
+                sign = "a tab" if delimiter == "\t" else f'"{delimiter}"'
+                yield (
+                    row,
+                    Bad(
+                        f"{len(header)} cells expected, as in the header, but {len(record)} came "
+                        f"(a text with {sign} in it needs quotes around it)"
+                    ),
+                )
 
     # Columns without a name (a frame's index, cells left by a spreadsheet) can't be asked for.
     return Table(str(source.path), [name for name in header if name], rows, first_row)
@@ -152,22 +163,22 @@ def _records(source: TextSource, reader: Iterator[list[str]]) -> Iterator[tuple[
 
 def _json(source: TextSource) -> Table:
     items = _json_list(source) if source.starts_with("[") else _json_lines(source)
-    row, first = next(items, (1, None))
+    first = next(items, None)
     if first is None:
         raise DataError("the file is empty; expected an object an example.", file=source.path)
-    if isinstance(first, Bad):
-        raise DataError(f"{first}.", file=source.path, row=row)
+    if isinstance(first[1], Bad):
+        raise DataError(f"{first[1]}.", file=source.path, row=first[0])
 
     def rows(wanted: Sequence[str]) -> Iterator[Row]:
-        for row, item in chain([(row_of_first, first)], items):
-            absent = [] if isinstance(item, Bad) else [name for name in wanted if name not in item]
+        for row, item in chain([first], items):
             if isinstance(item, Bad):
                 yield row, item
+            elif absent := [name for name in wanted if name not in item]:
+                yield row, Bad(f"no {quoted(absent)} here")
             else:
-                yield row, Bad(f"no {quoted(absent)} here") if absent else [item[name] for name in wanted]
+                yield row, [item[name] for name in wanted]
 
-    row_of_first = row
-    return Table(str(source.path), list(first), rows)
+    return Table(str(source.path), list(first[1]), rows)
 
 
 def _json_lines(source: TextSource) -> Iterator[tuple[int, Any]]:
@@ -185,7 +196,7 @@ def _json_list(source: TextSource) -> Iterator[tuple[int, Any]]:
     chunks, decode, space = source.chunks(), json.JSONDecoder().raw_decode, re.compile(r"\s*")
     text, at = "", 0
 
-    def next_character() -> str:
+    def next_character() -> str:  # that isn't white space; '' at the end
         nonlocal text, at
         while True:
             at = space.match(text, at).end()  # type: ignore[union-attr]
@@ -193,7 +204,7 @@ def _json_list(source: TextSource) -> Iterator[tuple[int, Any]]:
                 return text[at]
             text, at = next(chunks, ""), 0
             if not text:
-                raise source.error("the JSON list is cut off: its closing ] is missing.")
+                return ""
 
     def item() -> Any:
         nonlocal text, at
@@ -217,29 +228,33 @@ def _json_list(source: TextSource) -> Iterator[tuple[int, Any]]:
                     raise source.error(f"not JSON ({message}): is the file cut off?") from None
                 text, at = text[at:] + more, 0
 
-    opened = next_character()
-    while opened in "[,":
+    while next_character() in ("[", ","):
         at += 1
         if next_character() == "]":
             break
         yield source.row, _as_object(item())
         source.row += 1
-        opened = next_character()
-    if text[at] != "]":
-        raise source.error(f'not JSON: "{text[at]}" where a comma or ] should stand.')
+    if (found := next_character()) != "]":
+        raise source.error(f'not JSON: "{found}" where a comma or ] should stand; is the file cut off?')
+    at += 1
+    if next_character():
+        raise source.error("something stands after the end of the JSON list: remove it, or make it one list.")
 
 
 def _as_object(value: Any) -> Any:
     if isinstance(value, dict):
         return value
-    return Bad(f'came {json_kind(value)}; expected an object such as {{"text": "...", "label": "..."}}')
+    return Bad(f'came {_json_kind(value)}; expected an object such as {{"text": "...", "label": "..."}}')
 
 
-def json_kind(value: Any) -> str:
-    """What a person calls a JSON value of this type."""
-    return {dict: "an object", list: "a list", str: "a string", type(None): "null"}.get(
-        type(value), "a number"
-    )
+def _json_kind(value: Any) -> str:
+    return {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "true or false",
+        type(None): "null",
+    }.get(type(value), "a number")
 
 
 def _parquet(path: Path) -> Table:
@@ -263,7 +278,7 @@ def _parquet(path: Path) -> Table:
                         yield row, [_python_value(value) for value in values]
         except (ArrowException, OSError) as error:
             raise DataError(
-                f"the Parquet file is damaged ({shortened(error)}).", file=path, row=row + 1
+                f"the Parquet file is damaged after row {row} ({shortened(error)}).", file=path
             ) from None
 
     return Table(str(path), file.schema_arrow.names, rows)
