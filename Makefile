@@ -25,12 +25,13 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1  \t/p' Makefile
 
 setup: $(STAMP)  ## make the environment (again when pyproject.toml or constraints.txt changed)
+	@:
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "quickstudy needs Python 3.11 or later; $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
-	  { rm -rf $(VENV); echo "venv is missing (on Debian: apt-get install python3-venv), or use VENV=folder"; exit 1; }
+	  { rm -f $@; echo "venv is missing (on Debian: apt-get install python3-venv), or use VENV=folder"; exit 1; }
 
 $(STAMP): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip --upgrade >/dev/null
