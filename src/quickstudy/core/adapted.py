@@ -10,7 +10,7 @@ from torch import Tensor
 
 from quickstudy.core import engine, explain
 from quickstudy.core.checkpoint import load_folder, save_folder
-from quickstudy.core.encoder import Encoder
+from quickstudy.core.encoder import Encoder, identity
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import CheckpointError, DataError
 from quickstudy.core.learner import Fast, Meta, MetaLearner
@@ -57,6 +57,8 @@ class Adapted:
     """The support as people see it, row by row."""
     labels: tuple[str, ...]
     encoder: Encoder
+    temperature: float = 1.0
+    """What outputs are divided by before they are read as probabilities."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Anything a domain wants kept beside the model, as JSON."""
 
@@ -71,7 +73,8 @@ class Adapted:
 
     def outputs(self, x: Tensor) -> Tensor:
         """Logits [n, ways] (or real outputs) for encoded items [n, …]."""
-        return engine.predict(self.learner, self.meta, self.fast, x)
+        out = engine.predict(self.learner, self.meta, self.fast, x)
+        return out / self.temperature if isinstance(self.learner.objective, Classify) else out
 
     def predict(self, items: Sequence[Any], *, threshold: float = 0.0) -> list[Prediction]:
         """Classify items.
@@ -91,26 +94,20 @@ class Adapted:
         label = label if label is not None else prediction.label
         if label not in self.labels:
             raise DataError(f"No label {label!r}; there are {', '.join(self.labels)}.")
-        effects = explain.influence(self.learner, self.meta, self.support, x[0], self.labels.index(label))
+        number = self.labels.index(label)
+        effects = explain.influence(self.learner, self.meta, self.support, x[0], number, temperature=self.temperature)
         order = torch.argsort(effects, descending=True)[:most].tolist()
         y = self.support.y.tolist()
         return Explanation(
-            prediction, label, [Influence(self.items[i], self.labels[y[i]], float(effects[i])) for i in order]
+            prediction,
+            label,
+            [Influence(self.items[i], self.labels[y[i] % len(self.labels)], float(effects[i])) for i in order],
         )
 
     def save(self, folder: Path | str) -> None:
         """Write the model to a folder, whole or not at all: tensors as safetensors, the rest as JSON."""
-        parts = {"meta": self.meta, "fast": self.fast, "support": self.support._asdict()}
-        tensors = {f"{part}.{name}": value.contiguous() for part, values in parts.items() for name, value in values.items()}
-        record = {
-            "kind": "adapted",
-            "learner": self.learner.to_json(),
-            "labels": list(self.labels),
-            "items": list(self.items),
-            "encoder": self.encoder.fingerprint,
-            "notes": self.notes,
-        }
-        save_folder(Path(folder), tensors, record)
+        tensors, record = self.parts()
+        save_folder(Path(folder), tensors, {"kind": "adapted", **record})
 
     @classmethod
     def load(cls, folder: Path | str, encoder: Encoder) -> "Adapted":
@@ -120,23 +117,49 @@ class Adapted:
             CheckpointError: the folder is damaged, hostile, or was made with another encoder.
         """
         tensors, record = load_folder(Path(folder), kind="adapted")
-        if record.get("encoder") != encoder.fingerprint:
+        return cls.from_parts(tensors, record, encoder, str(folder))
+
+    def parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The model as tensors and a JSON record, for a folder that holds more than this."""
+        parts = {"meta": self.meta, "fast": self.fast, "support": self.support._asdict()}
+        tensors = {f"{part}.{name}": value.contiguous() for part, values in parts.items() for name, value in values.items()}
+        record = {
+            "learner": self.learner.to_json(),
+            "labels": list(self.labels),
+            "items": list(self.items),
+            "encoder": identity(self.encoder),
+            "temperature": self.temperature,
+            "notes": self.notes,
+        }
+        return tensors, record
+
+    @classmethod
+    def from_parts(cls, tensors: dict[str, Tensor], record: dict[str, Any], encoder: Encoder, where: str) -> "Adapted":
+        """What `parts` gave; tensors under other names are left alone."""
+        if record.get("encoder") != identity(encoder):
             raise CheckpointError(
-                f"{folder} was made with encoder {str(record.get('encoder'))[:12]}…, this one is {encoder.fingerprint[:12]}…. "
+                f"{where} was made with encoder {str(record.get('encoder'))[:12]}…, this one is {identity(encoder)[:12]}…. "
                 "Load it with the encoder it was made with."
             )
         parts: dict[str, dict[str, Tensor]] = {"meta": {}, "fast": {}, "support": {}}
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
-            parts.setdefault(part, {})[rest] = value
+            if part in parts:
+                parts[part][rest] = value
         learner, labels, items = Spec.from_json(record.get("learner")), record.get("labels"), record.get("items")
-        if not isinstance(learner, MetaLearner) or not isinstance(labels, list) or not isinstance(items, list):
-            raise CheckpointError(f"{folder}/record.json lacks a learner, labels or items; it isn't an adapted model.")
+        temperature = record.get("temperature")
+        if (
+            not isinstance(learner, MetaLearner)
+            or not isinstance(labels, list)
+            or not isinstance(items, list)
+            or not isinstance(temperature, float)
+        ):
+            raise CheckpointError(f"{where}: record.json lacks a learner, labels, items or a temperature.")
         if set(parts["support"]) != {"x", "y", "mask"} or len(items) != len(parts["support"]["mask"]):
-            raise CheckpointError(f"{folder}: the support's tensors and its {len(items)} items don't pair up.")
+            raise CheckpointError(f"{where}: the support's tensors and its {len(items)} items don't pair up.")
         return cls(
             learner, parts["meta"], parts["fast"], Labelled(**parts["support"]), tuple(items), tuple(labels), encoder,
-            record.get("notes") or {},
+            temperature, record.get("notes") or {},
         )  # fmt: skip
 
     def _prediction(self, row: Tensor, threshold: float) -> Prediction:

@@ -175,7 +175,7 @@ class Step:
         tensors = {f"meta.{k}": v.detach().clone() for k, v in self.meta.items()}
         for name, slots in zip(self._names, self._optimiser.state_dict()["state"].values(), strict=True):
             tensors |= {f"optimiser.{name}.{slot}": torch.as_tensor(v).clone() for slot, v in slots.items()}
-        return TrainingState(step=self.number, tensors=tensors, record=dict(fingerprints))
+        return TrainingState(step=self.number, tensors=tensors, record={"fingerprints": dict(fingerprints)})
 
 
 def meta_train(

@@ -35,10 +35,11 @@ def held_out(learner: MetaLearner, meta: Meta, support: Labelled, folds: Int[Ten
     """Outputs for every support row from a learner that never saw its fold.
 
     Args:
-        folds: the fold of each row; `torch.arange(n)` is leave-one-out.
+        folds: the fold of each row; `torch.arange(n)` is leave-one-out. A row of fold -1 is never held out, and its
+            output stays 0.
     """
     result: Tensor | None = None
-    for fold in folds.unique():
+    for fold in folds[folds >= 0].unique():
         rows = folds == fold
         task = Episode(
             Labelled(*(t.unsqueeze(0) for t in support._replace(mask=support.mask & ~rows))),
@@ -52,12 +53,12 @@ def held_out(learner: MetaLearner, meta: Meta, support: Labelled, folds: Int[Ten
 
 
 def influence(
-    learner: MetaLearner, meta: Meta, support: Labelled, x: Tensor, output: int
-) -> Float[Tensor, "n"]:
+    learner: MetaLearner, meta: Meta, support: Labelled, x: Tensor, output: int, *, temperature: float = 1.0
+) -> Float[Tensor, " n"]:
     """How much each support row raised the log-probability of class `output` for one input x […], in nats."""
     whole = engine.predict(learner, meta, engine.adapt(learner, meta, support), x.unsqueeze(0))
     without = leave_one_out(learner, meta, support, x.unsqueeze(0))
-    return torch.log_softmax(whole, -1)[0, output] - torch.log_softmax(without, -1)[:, 0, output]
+    return (whole / temperature).log_softmax(-1)[0, output] - (without / temperature).log_softmax(-1)[:, 0, output]
 
 
 def _repeat(support: Labelled, mask: Tensor, x: Tensor) -> Episode:

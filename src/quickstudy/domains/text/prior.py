@@ -1,0 +1,168 @@
+"""A prior for text: what past labelling tasks taught, in a few megabytes, ready for the next one.
+
+It holds a Gaussian learner with its meta-parameters and, where the encoder was tuned, an adapter for it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from quickstudy.core.checkpoint import load_folder, save_folder
+from quickstudy.core.errors import CheckpointError, ModelError
+from quickstudy.core.learner import Meta
+from quickstudy.core.objective import Classify
+from quickstudy.core.spec import Spec
+from quickstudy.domains.text.encode import TextEncoder, load_encoder
+from quickstudy.learners import Gaussian
+from quickstudy.nets.lora import Adapter, LoRA
+
+SHIPPED = "default"
+
+
+class Experienced:
+    """An encoder that has met tasks before: its frozen features, and those of its tuned twin, added and normalised.
+
+        x = u / ‖u‖,   u = frozen(x) + blend · tuned(x)
+
+    The sum keeps what tuning forgets; tuned features alone do worse on subjects unlike those tuned on.
+    """
+
+    def __init__(self, base: TextEncoder, adapter: Adapter | None, blend: float) -> None:
+        self.base, self.blend = base, blend
+        self.tuned = base.with_adapter(adapter, 1.0) if adapter is not None and blend else None
+
+    @property
+    def dim(self) -> int:
+        return self.base.dim
+
+    @property
+    def fingerprint(self) -> str:
+        """What changes the output: the base encoder, the adapter, and the blend."""
+        return self.base.fingerprint if self.tuned is None else f"{self.tuned.fingerprint}+{self.blend:g}"
+
+    @property
+    def identity(self) -> str:
+        """The same without the number format: what saved models are compared by."""
+        adapter = f"+{self.tuned.adapter.fingerprint}+{self.blend:g}" if self.tuned is not None else ""
+        return self.base.identity + adapter
+
+    def encode(self, items: Sequence[str]) -> Float[Tensor, "n dim"]:
+        return self.encode_both(items)[1]
+
+    def encode_both(self, items: Sequence[str]) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n dim"]]:
+        """(frozen features, experienced features), each text passed through the shared layers once."""
+        if self.tuned is None:
+            frozen = self.base.encode(items)
+            return frozen, frozen
+        frozen, tuned = self.tuned.encode_both(items)
+        return frozen, normalize(frozen + self.blend * tuned, dim=-1)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What was learned across tasks, for one encoder."""
+
+    learner: Gaussian
+    meta: Meta
+    encoder: str
+    """The encoder's name, as `load_encoder` takes it."""
+    identity: str
+    """The encoder's identity; another one is refused."""
+    adapter: Adapter | None = None
+    blend: float = 1.0
+    """Weight of the tuned features beside the frozen ones."""
+    sources: tuple[dict[str, Any], ...] = ()
+    """The data sets it learned from: name, classes, examples, licence."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """How it was made, for people to read."""
+
+    def experienced(self, base: TextEncoder) -> Experienced:
+        """The encoder with this prior's adapter. Raises ModelError when the prior was made for another encoder."""
+        if base.identity != self.identity:
+            raise ModelError(
+                f"This prior was learned on encoder {self.encoder!r} ({self.identity[:12]}…), the one at hand is "
+                f"{base.identity[:12]}…. Use that encoder, or learn a prior for this one: `quickstudy learn`."
+            )
+        return Experienced(base, self.adapter, self.blend)
+
+    def for_ways(self, ways: int) -> Gaussian:
+        """The learner for tasks of this many classes; what it learned doesn't depend on their number."""
+        return replace(self.learner, objective=Classify(ways=ways))
+
+    def save(self, folder: Path | str, *, card: str = "") -> None:
+        """Write the prior to a folder, whole or not at all; matrices in float16, which loses nothing that counts."""
+        tensors, record = self.parts()
+        save_folder(Path(folder), tensors, {"kind": "prior", **record}, extra_files={"README.md": card} if card else {})
+
+    def parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The prior as tensors and a JSON record, for a folder that holds more than this."""
+        tensors = {f"meta.{name}": value.half() if value.ndim == 2 else value for name, value in self.meta.items()}
+        if self.adapter is not None:
+            tensors |= {f"adapter.{name}": value for name, value in self.adapter.half().tensors.items()}
+        return tensors, {
+            "learner": self.learner.to_json(),
+            "encoder": self.encoder,
+            "identity": self.identity,
+            "adapter": self.adapter.spec.to_json() if self.adapter is not None else None,
+            "blend": self.blend,
+            "sources": list(self.sources),
+            "settings": self.settings,
+        }
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Prior":
+        """Read what `save` wrote. Raises CheckpointError for a folder that is damaged or holds something else."""
+        tensors, record = load_folder(Path(folder), kind="prior")
+        return prior_from(tensors, record, str(folder))
+
+
+def prior_from(tensors: dict[str, Tensor], record: dict[str, Any], where: str) -> Prior:
+    """A prior from checked tensors and record, wherever they were kept."""
+    learner = Spec.from_json(record.get("learner"))
+    if not isinstance(learner, Gaussian):
+        raise CheckpointError(f"{where}: its learner is {type(learner).__name__}, expected Gaussian.")
+    meta = {name[5:]: value.float() for name, value in tensors.items() if name.startswith("meta.")}
+    for name, value in learner.init().items():
+        if name not in meta or meta[name].shape != value.shape:
+            raise CheckpointError(
+                f"{where}: meta.{name} should have shape {list(value.shape)}, "
+                + (f"it has {list(meta[name].shape)}." if name in meta else "it is missing.")
+            )
+    adapter = None
+    if record.get("adapter") is not None:
+        spec = Spec.from_json(record["adapter"])
+        if not isinstance(spec, LoRA):
+            raise CheckpointError(f"{where}: its adapter is {type(spec).__name__}, expected LoRA.")
+        low_rank = {name[8:]: value.float() for name, value in tensors.items() if name.startswith("adapter.")}
+        adapter = Adapter(spec, low_rank, str(record.get("identity")))
+    blend = record.get("blend")
+    if not isinstance(blend, int | float) or not 0 <= blend <= 100:
+        raise CheckpointError(f"{where}: blend is {blend!r}, expected a number from 0 to 100.")
+    return Prior(
+        learner, meta, str(record.get("encoder")), str(record.get("identity")), adapter, float(blend),
+        tuple(record.get("sources") or ()), dict(record.get("settings") or {}),
+    )  # fmt: skip
+
+
+def load_prior(name: str | Path = SHIPPED) -> Prior:
+    """The shipped prior ("default"), or one from a folder that `quickstudy learn` wrote."""
+    return _shipped() if str(name) == SHIPPED else Prior.load(name)
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> Prior:
+    with resources.as_file(resources.files("quickstudy.domains.text") / "prior") as folder:
+        return Prior.load(folder)
+
+
+@lru_cache(maxsize=4)
+def encoder_for(name: str) -> TextEncoder:
+    """Load an encoder once per process."""
+    return load_encoder(name)

@@ -1,0 +1,79 @@
+"""A classifier in a folder: the adapted model, and the prior it came from, so that it can go on learning."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quickstudy.core.adapted import Adapted
+from quickstudy.core.checkpoint import load_folder, save_folder
+from quickstudy.core.errors import CheckpointError
+from quickstudy.core.report import Estimate
+from quickstudy.core.task import Task
+from quickstudy.domains.text.abstain import Abstention
+from quickstudy.domains.text.choose import Candidate, Choice
+from quickstudy.domains.text.prior import Prior, encoder_for, prior_from
+from quickstudy.domains.text.use import FewShotTextClassifier
+
+_PRIOR = "prior."
+
+
+def save(model: FewShotTextClassifier, folder: Path) -> None:
+    """Write a fitted classifier, whole or not at all."""
+    adapted, prior, task = model.adapted_, model.prior_, model.task_
+    tensors, record = adapted.parts()
+    if prior is not None:
+        prior_tensors, record["prior"] = prior.parts()
+        tensors |= {_PRIOR + name: value for name, value in prior_tensors.items()}
+    record["text"] = {
+        "encoder": model.encoder_name_,
+        "classes": model.classes_.tolist(),
+        "support_labels": list(task.support_labels),
+        "descriptions": dict(task.label_descriptions),
+        "choice": model.choice_.as_record(),
+        "experienced": model.choice_.chosen.experienced,
+        "settings": {name: getattr(model, name) for name in ("coverage", "use_names", "random_state")},
+    }
+    save_folder(folder, tensors, {"kind": "adapted", **record})
+
+
+def load(folder: Path) -> FewShotTextClassifier:
+    """Read what `save` wrote; nothing in it is trusted."""
+    tensors, record = load_folder(folder, kind="adapted")
+    try:
+        return _rebuilt(tensors, record, str(folder))
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise CheckpointError(
+            f"{folder}: record.json isn't that of a text classifier ({type(error).__name__}: {error}). Adapt it anew."
+        ) from error
+
+
+def _rebuilt(tensors: dict[str, Any], record: dict[str, Any], where: str) -> FewShotTextClassifier:
+    text = record["text"]
+    prior: Prior | None = None
+    if "prior" in record:
+        own = {name.removeprefix(_PRIOR): value for name, value in tensors.items() if name.startswith(_PRIOR)}
+        prior = prior_from(own, record["prior"], where)
+    base = encoder_for(str(text["encoder"]))
+    encoder = prior.experienced(base) if prior is not None and text["experienced"] else base
+    adapted = Adapted.from_parts(tensors, record, encoder, where)
+    labels = [str(label) for label in text["support_labels"]]
+    model = FewShotTextClassifier(prior, encoder=str(text["encoder"]), **text["settings"])
+    model.prior_, model.encoder_name_ = prior, str(text["encoder"])
+    model.classes_ = np.asarray(text["classes"])
+    model.adapted_ = adapted
+    model.task_ = Task(
+        adapted.items[: len(labels)], labels, labels=adapted.labels, label_descriptions=text["descriptions"]
+    )
+    chosen = Candidate(
+        text["choice"]["chosen"], adapted.learner, adapted.meta, adapted.support, bool(text["experienced"])
+    )
+    accuracy = {name: Estimate(**e) for name, e in text["choice"]["accuracy"].items()}
+    gain = Estimate(**text["choice"]["gain"]) if text["choice"]["gain"] else None
+    model.choice_ = Choice(chosen, accuracy, gain, text["choice"]["reason"], adapted.temperature)
+    if len(model.classes_) != len(adapted.labels):
+        raise CheckpointError(f"{where}: {len(model.classes_)} classes but {len(adapted.labels)} labels.")
+    model.abstention_ = Abstention.fit(adapted.support, len(adapted.labels), len(labels), model.coverage or 1.0)
+    return model
+
+

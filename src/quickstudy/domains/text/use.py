@@ -1,0 +1,184 @@
+"""FewShotTextClassifier: few-shot text classification with scikit-learn's face."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from quickstudy.core import engine
+from quickstudy.core.adapted import Adapted, Explanation, Prediction
+from quickstudy.core.encoder import Encoder
+from quickstudy.core.errors import DataError
+from quickstudy.core.task import Task
+from quickstudy.domains.text.abstain import Abstention, suggest
+from quickstudy.domains.text.choose import Choice, candidates_for, choose
+from quickstudy.domains.text.encode import TextEncoder
+from quickstudy.domains.text.prior import Prior, encoder_for, load_prior
+from quickstudy.domains.text.tasks import checked_texts, speaks, task_from
+
+NONE = "none of these"
+
+
+class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
+    """Learns to sort texts into your categories from a few examples of each.
+
+    Starts from what past tasks taught (`prior`), judges by held-out examples whether that helps, and falls back to the
+    frozen encoder when it doesn't. Fitting takes about a second; nothing leaves the machine.
+
+    Args:
+        prior: "default" for the shipped one, a folder that `quickstudy learn` wrote, a `Prior`, or None for none.
+        encoder: name or folder of an encoder; None takes the one that the prior was learned on.
+        coverage: with a number in (0, 1), answer "none of these" for texts unlike any category, with a threshold that
+            still answers this share of texts that do belong to one.
+        use_names: whether a category's name (or description) counts as an example of it; None lets words count and
+            codes such as "7b" not.
+        random_state: seed of the folds that larger supports are judged by.
+
+    Attributes:
+        classes_: the categories, sorted.
+        choice_: what was chosen and the gain over the frozen baseline.
+        adapted_: the model itself (`quickstudy.Adapted`).
+    """
+
+    def __init__(
+        self,
+        prior: str | Path | Prior | None = "default",
+        *,
+        encoder: str | None = None,
+        coverage: float | None = None,
+        use_names: bool | None = None,
+        random_state: int = 0,
+    ) -> None:
+        self.prior = prior
+        self.encoder = encoder
+        self.coverage = coverage
+        self.use_names = use_names
+        self.random_state = random_state
+
+    def fit(self, X: Sequence[str], y: Sequence[Any], descriptions: Mapping[Any, str] | None = None) -> Self:
+        """Learn from labelled texts.
+
+        Args:
+            X: texts, one or more for each category.
+            y: their categories: strings, numbers or booleans.
+            descriptions: what a category means, in words, for any of the categories.
+
+        Raises:
+            DataError: an empty text, one category only, lengths that differ, a description of an unknown category.
+        """
+        if self.coverage is not None and not 0 < self.coverage < 1:
+            raise DataError(f"coverage is {self.coverage!r}; expected a number between 0 and 1, such as 0.95, or None.")
+        task, classes = task_from(X, y, descriptions)
+        self.task_, self.classes_ = task, classes
+        prior = load_prior(self.prior) if isinstance(self.prior, str | Path) else self.prior
+        self.prior_ = prior
+        self.encoder_name_ = self.encoder or (prior.encoder if prior is not None else "minilm")
+        base = encoder_for(self.encoder_name_)
+        self._learn(task, prior, base)
+        return self
+
+    def partial_fit(
+        self, X: Sequence[str], y: Sequence[Any], classes: Any = None, descriptions: Mapping[Any, str] | None = None
+    ) -> Self:
+        """Learn further examples, of known categories or of new ones; the encoder's cache spares those known already.
+
+        Args:
+            classes: ignored, since categories may come at any time; there for scikit-learn's sake.
+        """
+        if not hasattr(self, "task_"):
+            return self.fit(X, y, descriptions)
+        more, _ = task_from(X, y, None, least_classes=1)
+        known = dict(zip(self.task_.labels, self.classes_.tolist(), strict=True))
+        told = {known[label]: text for label, text in self.task_.label_descriptions.items()}
+        labels = [known[label] for label in self.task_.support_labels]
+        return self.fit([*self.task_.support, *more.support], [*labels, *y], told | dict(descriptions or {}))
+
+    def predict(self, X: Sequence[str]) -> np.ndarray:
+        """The category of each text; `quickstudy.domains.text.NONE` where `coverage` says that it fits none."""
+        proba, fits = self._judge(X)
+        answers = self.classes_[proba.argmax(1)]
+        return answers if self.coverage is None else np.where(fits, answers.astype(object), NONE)
+
+    def predict_proba(self, X: Sequence[str]) -> np.ndarray:
+        """Calibrated probabilities [n, categories], in the order of `classes_`."""
+        return self._judge(X)[0]
+
+    def predictions(self, X: Sequence[str]) -> list[Prediction]:
+        """Label (None for 'none of these'), its probability, and all probabilities, of each text."""
+        proba, fits = self._judge(X)
+        labels = self.task_.labels
+        return [
+            Prediction(
+                labels[row.argmax()] if fit or self.coverage is None else None,
+                float(row.max()),
+                dict(zip(labels, row.tolist(), strict=True)),
+            )
+            for row, fit in zip(proba, fits, strict=True)
+        ]
+
+    def explain(self, text: str, *, label: Any = None, most: int | None = 5) -> Explanation:
+        """Which examples spoke for an answer: the effect of leaving each out, re-learning every time."""
+        check_is_fitted(self, "adapted_")
+        (text,) = checked_texts([text])
+        return self.adapted_.explain(text, label=None if label is None else str(label), most=most)
+
+    def suggest(self, X: Sequence[str], n: int = 1) -> np.ndarray:
+        """The positions of the `n` unlabelled texts whose label would teach most."""
+        check_is_fitted(self, "adapted_")
+        texts = checked_texts(X)
+        x = self.adapted_.encoder.encode(texts)
+        return suggest(x, torch.from_numpy(self._judge(texts)[0]), self.adapted_.support, n).numpy()
+
+    def save(self, folder: str | Path) -> None:
+        """Write the classifier to a folder, whole or not at all. It holds its examples' texts."""
+        check_is_fitted(self, "adapted_")
+        from quickstudy.domains.text.store import save
+
+        save(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "FewShotTextClassifier":
+        """Read what `save` wrote. Raises CheckpointError for a folder that is damaged, hostile or of another encoder."""
+        from quickstudy.domains.text.store import load
+
+        return load(Path(folder))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        return tags
+
+    def _learn(self, task: Task, prior: Prior | None, base: TextEncoder) -> None:
+        ways, told = len(task.labels), speaks(task, self.use_names)
+        number = {label: i for i, label in enumerate(task.labels)}
+        y = torch.tensor([number[label] for label in task.support_labels])
+        names = [task.describe(label) for label in task.labels] if told else []
+        texts = [*task.support, *names]
+        encoder: Encoder = base
+        if prior is None:
+            frozen = felt = base.encode(texts)
+        else:
+            encoder = prior.experienced(base)
+            frozen, felt = encoder.encode_both(texts)
+        candidates = candidates_for(prior, ways, y, frozen, felt)
+        self.choice_: Choice = choose(candidates, y, seed=self.random_state)
+        chosen = self.choice_.chosen
+        fast = engine.adapt(chosen.learner, chosen.meta, chosen.support)
+        self.adapted_ = Adapted(
+            chosen.learner, chosen.meta, fast, chosen.support, tuple(texts[: len(chosen.support.y)]), task.labels,
+            encoder if chosen.experienced else base, self.choice_.temperature,
+        )  # fmt: skip
+        self.abstention_ = Abstention.fit(chosen.support, ways, len(y), self.coverage or 1.0)
+
+    def _judge(self, X: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities [n, categories], and whether each text fits a category at all [n]."""
+        check_is_fitted(self, "adapted_")
+        x = self.adapted_.encoder.encode(checked_texts(X))
+        probabilities = torch.softmax(self.adapted_.outputs(x).double(), -1)
+        return probabilities.numpy(), self.abstention_.fits(x).numpy()
