@@ -21,7 +21,7 @@ from quickstudy.core.checkpoint import TrainingState
 from quickstudy.core.episode import Episode, Labelled, unstack
 from quickstudy.core.errors import ModelError
 from quickstudy.core.learner import Fast, Meta, MetaLearner
-from quickstudy.core.net import Net, has, training
+from quickstudy.core.net import Net, has, over_tasks, training
 
 Form = Literal["auto", "dual", "stacked", "loop"]
 Sample = Callable[[int], Episode]
@@ -71,9 +71,9 @@ def task_losses(
         if form == "loop":
             return torch.stack([_one_loss(learner, meta, episode, seed) for episode in unstack(episodes)])
         if not learner.inner_loop or type(learner).loss is not MetaLearner.loss:
-            return torch.vmap(learner.loss, in_dims=(None, 0), randomness="same")(meta, episodes)
+            return over_tasks(learner.loss, (None, 0))(meta, episodes)
         fast = learner.adapt(_for_each_task(meta, episodes), episodes.support)
-        return torch.vmap(learner.outer_loss, in_dims=(None, 0, 0), randomness="same")(meta, fast, episodes)
+        return over_tasks(learner.outer_loss, (None, 0, 0))(meta, fast, episodes)
 
 
 def meta_gradient(
@@ -118,7 +118,7 @@ def adapt(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
             return learner.adapt(meta, support)
         if learner.inner_loop:
             return learner.adapt({k: v.expand(len(support.mask), *v.shape) for k, v in meta.items()}, support)
-        return torch.vmap(learner.adapt, in_dims=(None, 0))(meta, support)
+        return over_tasks(learner.adapt, (None, 0))(meta, support)
 
 
 def predict(learner: MetaLearner, meta: Meta, fast: Fast, x: Tensor, *, many: bool = False) -> Tensor:
@@ -126,7 +126,7 @@ def predict(learner: MetaLearner, meta: Meta, fast: Fast, x: Tensor, *, many: bo
     with torch.no_grad():
         if not many:
             return learner.predict(meta, fast, x)
-        return torch.vmap(learner.predict, in_dims=(None, 0, 0))(meta, fast, x)
+        return over_tasks(learner.predict, (None, 0, 0))(meta, fast, x)
 
 
 def outputs(learner: MetaLearner, meta: Meta, episodes: Episode, *, form: Form = "auto") -> Float[Tensor, "tasks q k"]:
@@ -135,12 +135,7 @@ def outputs(learner: MetaLearner, meta: Meta, episodes: Episode, *, form: Form =
     if form != "loop":
         fast = adapt(learner, meta, episodes.support)
         return predict(learner, meta, fast, episodes.query.x, many=True)
-    return torch.stack(
-        [
-            predict(learner, meta, adapt(learner, meta, one.support.trimmed()), one.query.x)
-            for one in unstack(episodes)
-        ]
-    )
+    return torch.stack([_outputs_alone(learner, meta, one) for one in unstack(episodes)])
 
 
 class Scores(NamedTuple):
@@ -258,6 +253,17 @@ def _one_loss(learner: MetaLearner, meta: Meta, episode: Episode, seed: int) -> 
     if net is not None and has(net, *_BATCH_STATISTICS):
         episode = Episode(episode.support.trimmed(), episode.query.trimmed())
     return learner.loss(meta, episode)
+
+
+def _outputs_alone(learner: MetaLearner, meta: Meta, episode: Episode) -> Float[Tensor, "q k"]:
+    """One task's outputs, computed without its padding; zero in the padded rows of the query."""
+    fast, mask = adapt(learner, meta, episode.support.trimmed()), episode.query.mask
+    real = predict(learner, meta, fast, episode.query.trimmed().x)
+    if len(real) == len(mask):
+        return real
+    out = real.new_zeros(len(mask), real.shape[-1])
+    out[mask] = real
+    return out
 
 
 def _for_each_task(meta: Meta, episodes: Episode) -> Meta:

@@ -17,10 +17,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from quickstudy.core.episode import Episode, Labelled
-from quickstudy.core.net import Net, apply, initial
+from quickstudy.core.net import Net, apply, initial, over_tasks, plain_attention
 from quickstudy.core.objective import Objective
 from quickstudy.core.spec import Spec
 
@@ -127,16 +126,16 @@ def inner_gradient(
         fixed: parameters that the loss needs but that don't move here; the meta-gradient still reaches them.
         second_order: keep the graph, so that a meta-gradient flows through the step.
     """
-    outside = torch.is_grad_enabled()
-    keep = second_order and outside
+    differentiated = any(t.requires_grad for t in (*fast.values(), *(fixed or {}).values(), support.x))
+    keep = second_order and torch.is_grad_enabled() and differentiated
     # A first-order step still lets the meta-gradient reach the parameters it started from (they enter additively), so
     # the gradient itself is all that is cut.
     at = {k: v if keep and v.requires_grad else v.detach().requires_grad_() for k, v in fast.items()}
     fixed = {k: v if keep else v.detach() for k, v in (fixed or {}).items()}
-    # Fused attention kernels on the CPU have no second derivative; the backend is chosen in the forward pass.
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH) if keep else nullcontext():
+    # Fused attention kernels have no second derivative; which kernel runs is chosen in the forward pass.
+    with torch.enable_grad(), plain_attention if keep else nullcontext():
         if support.mask.ndim > 1:
-            total = torch.vmap(loss, randomness="same")(fixed | at, support).sum()
+            total = over_tasks(loss)(fixed | at, support).sum()
         else:
             total = loss(fixed | at, support)
         grads = torch.autograd.grad(total, list(at.values()), create_graph=keep, allow_unused=True)

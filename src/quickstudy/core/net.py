@@ -5,19 +5,21 @@ user's. Only parameters that require grad are meta-learned; frozen ones stay whe
 """
 
 import copy
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, backends, nn
 from torch.func import functional_call
 
 from quickstudy.core.errors import ModelError
 
 _training: ContextVar[bool] = ContextVar("quickstudy_training", default=False)
+_generator = threading.RLock()  # torch's global generator, while a network is drawn from it
 
 
 @runtime_checkable
@@ -53,7 +55,7 @@ def initial(net: Net, seed: int) -> dict[str, Tensor]:
     if isinstance(net, nn.Module):
         module = net
     else:
-        with torch.random.fork_rng(devices=[]):
+        with _generator, torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = net.build()
     return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
@@ -66,20 +68,29 @@ def apply(net: Net, params: dict[str, Tensor], x: Tensor) -> Tensor:
 
 def skeleton(net: Net, training: bool = False) -> nn.Module:
     """The module behind a net, in a fixed mode; built once and never changed. Use its structure, not its weights."""
-    return _skeleton_of_module(net, training) if isinstance(net, nn.Module) else _skeleton_of_spec(net, training)
+    return (_skeletons.of_module if isinstance(net, nn.Module) else _skeletons.of_spec)(net, training)
 
 
-@lru_cache(maxsize=64)
+class _Skeletons(threading.local):
+    """Each thread has its own: `functional_call` puts the parameters into the module while it runs."""
+
+    def __init__(self) -> None:
+        self.of_spec = lru_cache(maxsize=64)(_skeleton_of_spec)
+        self.of_module = lru_cache(maxsize=8)(_skeleton_of_module)
+
+
 def _skeleton_of_spec(net: Any, training: bool) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
+    with _generator, torch.random.fork_rng(devices=[]):
         return _checked(net.build()).train(training)
 
 
-@lru_cache(maxsize=8)
 def _skeleton_of_module(net: nn.Module, training: bool) -> nn.Module:
     # A copy, for its own train/eval flag, that shares every tensor with the original.
     shared = {id(t): t for t in [*net.parameters(), *net.buffers()]}
     return _checked(copy.deepcopy(net, shared)).train(training)
+
+
+_skeletons = _Skeletons()
 
 
 def _checked(module: nn.Module) -> nn.Module:
@@ -95,3 +106,51 @@ def _checked(module: nn.Module) -> nn.Module:
 def has(net: Net, *kinds: type[nn.Module]) -> bool:
     """Whether any layer of the net is of one of these kinds."""
     return any(isinstance(part, kinds) for part in skeleton(net).modules())
+
+
+class _PlainAttention:
+    """Attention by its plain formula, for as long as anybody is inside.
+
+    torch's fused kernels for CPUs have no second derivative and no rule under vmap. The choice is one for the whole
+    process, so threads that overlap must share it: the first one in makes it, the last one out takes it back.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._inside = 0
+        self._before: list[bool] = []
+
+    def __enter__(self) -> None:
+        with self._turn:
+            if not self._inside:
+                self._before = [enabled() for enabled, _ in _FUSED]
+                for _, enable in _FUSED:
+                    enable(False)
+            self._inside += 1
+
+    def __exit__(self, *error: Any) -> None:
+        with self._turn:
+            self._inside -= 1
+            if not self._inside:
+                for (_, enable), before in zip(_FUSED, self._before, strict=True):
+                    enable(before)
+
+
+# What `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` switches, without its 0.1 ms; and nn.MultiheadAttention's own.
+_FUSED: list[tuple[Callable[[], bool], Callable[[bool], None]]] = [
+    (backends.cuda.flash_sdp_enabled, backends.cuda.enable_flash_sdp),
+    (backends.cuda.mem_efficient_sdp_enabled, backends.cuda.enable_mem_efficient_sdp),
+    (backends.cuda.cudnn_sdp_enabled, backends.cuda.enable_cudnn_sdp),
+    (backends.mha.get_fastpath_enabled, backends.mha.set_fastpath_enabled),
+]
+plain_attention = _PlainAttention()
+
+
+def over_tasks(function: Callable[..., Any], in_dims: Any = 0) -> Callable[..., Any]:
+    """`torch.vmap`, with the same dropout masks for every task, and attention in a form that it can map."""
+
+    def mapped(*args: Any) -> Any:
+        with plain_attention:
+            return torch.vmap(function, in_dims=in_dims, randomness="same")(*args)
+
+    return mapped
