@@ -1,6 +1,7 @@
 """From texts and labels to a `Task`, refusing what can't be learned from."""
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,19 +23,14 @@ def task_from(
             that is missing, a description of an unknown category.
     """
     texts = checked_texts(X)
-    labels = list(_column(y, "y"))
+    labels = _labels(y)
     if len(labels) != len(texts):
         raise DataError(f"X has {len(texts)} texts but y has {len(labels)} labels; they must pair up.")
-    for i, label in enumerate(labels):
-        if label is None or label != label or (isinstance(label, str) and not label.strip()):
-            raise DataError(f"y[{i}] is {label!r}; every text needs a label.")
-    classes = np.unique(np.asarray(labels))
+    classes = np.unique(labels)
     names = [str(c) for c in classes.tolist()]
-    if len(set(names)) < len(names):
-        raise DataError("y mixes labels that are written alike, such as 1 and '1'. Make them all text or all numbers.")
     if len(classes) < least_classes:
         raise DataError(
-            f"y holds one category only ({names[0]!r}); sorting needs at least two. "
+            f"y holds one class only ({names[0]!r}); sorting needs at least two. "
             "Add examples of another one, if only of 'other'."
         )
     told = {str(label): text for label, text in (descriptions or {}).items()}
@@ -43,7 +39,7 @@ def task_from(
             raise DataError(f"`descriptions` describes {label!r}, which no example carries.{did_you_mean(label, names)}")
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"The description of {label!r} is {text!r}; expected words.")
-    given = [str(label) for label in np.asarray(labels).tolist()]
+    given = [str(label) for label in labels.tolist()]
     return Task(texts, given, labels=tuple(names), label_descriptions=told), classes
 
 
@@ -62,6 +58,27 @@ def checked_texts(X: Any) -> list[str]:
     return [str(text) for text in texts]
 
 
+def _labels(y: Any) -> np.ndarray:
+    """y as an array [n] of the type it came in. Raises DataError for labels that are missing, mixed or continuous."""
+    if y is None:
+        raise DataError("The classifier requires y to be passed, but the target y is None. Give each text a label.")
+    if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1:
+        from sklearn.exceptions import DataConversionWarning
+
+        what = "A column-vector y was passed when a 1d array was expected. Give y.ravel()."
+        warnings.warn(what, DataConversionWarning, stacklevel=4)
+    labels = list(_column(y, "y"))
+    for i, label in enumerate(labels):
+        if label is None or label != label or (isinstance(label, str) and not label.strip()):
+            raise DataError(f"y[{i}] is {label!r}; every text needs a label.")
+        if isinstance(label, float) and not label.is_integer():
+            raise DataError(f"Unknown label type: continuous. y[{i}] is {label!r}; expected categories.")
+    if len({isinstance(label, str) for label in labels}) > 1:
+        raise DataError("y mixes text with other labels, such as '1' with 1. Make them all text or all numbers.")
+    # Text has one form; numbers keep their width, so that answers come in the type that was given.
+    return np.asarray(labels, dtype=y.dtype if isinstance(y, np.ndarray) and y.dtype.kind in "iufb" else None)
+
+
 def speaks(task: Task, use_names: bool | None) -> bool:
     """Whether labels say something about their categories: words do, codes don't, descriptions always."""
     if use_names is not None:
@@ -74,6 +91,8 @@ def _column(values: Any, name: str) -> Iterable[Any]:
         values = values.to_numpy()
     if hasattr(values, "todense"):
         raise DataError(f"{name} is a sparse matrix; expected texts.")
+    if hasattr(values, "__array__"):
+        values = np.asarray(values)
     if isinstance(values, np.ndarray):
         if values.ndim == 2 and values.shape[1] == 1:
             values = values[:, 0]

@@ -1,13 +1,16 @@
 """FewShotTextClassifier: few-shot text classification with scikit-learn's face."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from quickstudy.core import engine
 from quickstudy.core.adapted import Adapted, Explanation, Prediction
@@ -51,7 +54,7 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         encoder: str | None = None,
         coverage: float | None = None,
         use_names: bool | None = None,
-        random_state: int = 0,
+        random_state: Any = 0,
     ) -> None:
         self.prior = prior
         self.encoder = encoder
@@ -91,11 +94,12 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         """
         if not hasattr(self, "task_"):
             return self.fit(X, y, descriptions)
-        more, _ = task_from(X, y, None, least_classes=1)
-        known = dict(zip(self.task_.labels, self.classes_.tolist(), strict=True))
-        told = {known[label]: text for label, text in self.task_.label_descriptions.items()}
-        labels = [known[label] for label in self.task_.support_labels]
-        return self.fit([*self.task_.support, *more.support], [*labels, *y], told | dict(descriptions or {}))
+        more, kinds = task_from(X, y, None, least_classes=1)
+        known, new = self._given(self.task_, self.classes_), self._given(more, kinds)
+        # Labels of two kinds are left as they are, for `fit` to refuse; numpy would make text of them.
+        labels = np.concatenate([known, new]) if known.dtype.kind == new.dtype.kind else [*known.tolist(), *new.tolist()]
+        told = {self.classes_.tolist()[self.task_.labels.index(k)]: v for k, v in self.task_.label_descriptions.items()}
+        return self.fit([*self.task_.support, *more.support], labels, told | dict(descriptions or {}))
 
     def predict(self, X: Sequence[str]) -> np.ndarray:
         """The category of each text; `quickstudy.domains.text.NONE` where `coverage` says that it fits none."""
@@ -154,6 +158,12 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         return tags
 
+    @staticmethod
+    def _given(task: Task, classes: np.ndarray) -> np.ndarray:
+        """The support's labels in the type they came in."""
+        number = {label: i for i, label in enumerate(task.labels)}
+        return classes[[number[label] for label in task.support_labels]]
+
     def _learn(self, task: Task, prior: Prior | None, base: TextEncoder) -> None:
         ways, told = len(task.labels), speaks(task, self.use_names)
         number = {label: i for i, label in enumerate(task.labels)}
@@ -167,7 +177,10 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
             encoder = prior.experienced(base)
             frozen, felt = encoder.encode_both(texts)
         candidates = candidates_for(prior, ways, y, frozen, felt)
-        self.choice_: Choice = choose(candidates, y, seed=self.random_state)
+        seed = self.random_state
+        if not isinstance(seed, int):  # None or a RandomState, as scikit-learn allows
+            seed = int(check_random_state(seed).randint(2**31))
+        self.choice_: Choice = choose(candidates, y, seed=seed)
         chosen = self.choice_.chosen
         fast = engine.adapt(chosen.learner, chosen.meta, chosen.support)
         self.adapted_ = Adapted(
@@ -180,5 +193,11 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         """Probabilities [n, categories], and whether each text fits a category at all [n]."""
         check_is_fitted(self, "adapted_")
         x = self.adapted_.encoder.encode(checked_texts(X))
-        probabilities = torch.softmax(self.adapted_.outputs(x).double(), -1)
+        # In float64, so that an answer doesn't depend on which texts it was computed along with.
+        exact = replace(self.adapted_, meta=_float64(self.adapted_.meta), fast=_float64(self.adapted_.fast))
+        probabilities = torch.softmax(exact.outputs(x.double()), -1)
         return probabilities.numpy(), self.abstention_.fits(x).numpy()
+
+
+def _float64(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.double() if value.is_floating_point() else value for name, value in tensors.items()}
