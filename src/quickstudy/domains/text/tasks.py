@@ -36,7 +36,9 @@ def task_from(
     told = {str(label): text for label, text in (descriptions or {}).items()}
     for label, text in told.items():
         if label not in names:
-            raise DataError(f"`descriptions` describes {label!r}, which no example carries.{did_you_mean(label, names)}")
+            raise DataError(
+                f"`descriptions` describes {label!r}, which no example carries.{did_you_mean(label, names)}"
+            )
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"The description of {label!r} is {text!r}; expected words.")
     given = [str(label) for label in labels.tolist()]
@@ -52,16 +54,20 @@ def checked_texts(X: Any) -> list[str]:
         raise DataError("Found array with 0 sample(s) (no texts) while a minimum of 1 is required.")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
-            raise DataError(f"X[{i}] is {_brief(text)}, expected a text (str). One text per row, in one column.")
+            raise DataError(
+                f"X[{i}] is {_brief(text)}, expected a text (str). One text per row, in one column."
+            )
         if not text.strip():
             raise DataError(f"X[{i}] is empty; there is nothing to learn from or to sort.")
     return [str(text) for text in texts]
 
 
 def _labels(y: Any) -> np.ndarray:
-    """y as an array [n] of the type it came in. Raises DataError for labels that are missing, mixed or continuous."""
+    """The labels as an array [n] of the type it came in. Raises DataError for labels that are missing, mixed or continuous."""
     if y is None:
-        raise DataError("The classifier requires y to be passed, but the target y is None. Give each text a label.")
+        raise DataError(
+            "The classifier requires y to be passed, but the target y is None. Give each text a label."
+        )
     if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1:
         from sklearn.exceptions import DataConversionWarning
 
@@ -74,7 +80,9 @@ def _labels(y: Any) -> np.ndarray:
         if isinstance(label, float) and not label.is_integer():
             raise DataError(f"Unknown label type: continuous. y[{i}] is {label!r}; expected categories.")
     if len({isinstance(label, str) for label in labels}) > 1:
-        raise DataError("y mixes text with other labels, such as '1' with 1. Make them all text or all numbers.")
+        raise DataError(
+            "y mixes text with other labels, such as '1' with 1. Make them all text or all numbers."
+        )
     # Text has one form; numbers keep their width, so that answers come in the type that was given.
     return np.asarray(labels, dtype=y.dtype if isinstance(y, np.ndarray) and y.dtype.kind in "iufb" else None)
 
@@ -97,7 +105,9 @@ def _column(values: Any, name: str) -> Iterable[Any]:
         if values.ndim == 2 and values.shape[1] == 1:
             values = values[:, 0]
         if values.ndim != 1:
-            raise DataError(f"{name} has shape {values.shape}; expected one column. Reshape your data to one text per row.")
+            raise DataError(
+                f"{name} has shape {values.shape}; expected one column. Reshape your data to one text per row."
+            )
         return values.tolist()
     if not isinstance(values, Sequence | Iterable):
         raise DataError(f"{name} is {_brief(values)}; expected a list of texts.")

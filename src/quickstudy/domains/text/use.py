@@ -74,7 +74,9 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
             DataError: an empty text, one category only, lengths that differ, a description of an unknown category.
         """
         if self.coverage is not None and not 0 < self.coverage < 1:
-            raise DataError(f"coverage is {self.coverage!r}; expected a number between 0 and 1, such as 0.95, or None.")
+            raise DataError(
+                f"coverage is {self.coverage!r}; expected a number between 0 and 1, such as 0.95, or None."
+            )
         task, classes = task_from(X, y, descriptions)
         self.task_, self.classes_ = task, classes
         prior = load_prior(self.prior) if isinstance(self.prior, str | Path) else self.prior
@@ -85,7 +87,11 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def partial_fit(
-        self, X: Sequence[str], y: Sequence[Any], classes: Any = None, descriptions: Mapping[Any, str] | None = None
+        self,
+        X: Sequence[str],
+        y: Sequence[Any],
+        classes: Any = None,
+        descriptions: Mapping[Any, str] | None = None,
     ) -> Self:
         """Learn further examples, of known categories or of new ones; the encoder's cache spares those known already.
 
@@ -97,8 +103,15 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         more, kinds = task_from(X, y, None, least_classes=1)
         known, new = self._given(self.task_, self.classes_), self._given(more, kinds)
         # Labels of two kinds are left as they are, for `fit` to refuse; numpy would make text of them.
-        labels = np.concatenate([known, new]) if known.dtype.kind == new.dtype.kind else [*known.tolist(), *new.tolist()]
-        told = {self.classes_.tolist()[self.task_.labels.index(k)]: v for k, v in self.task_.label_descriptions.items()}
+        labels = (
+            np.concatenate([known, new])
+            if known.dtype.kind == new.dtype.kind
+            else [*known.tolist(), *new.tolist()]
+        )
+        told = {
+            self.classes_.tolist()[self.task_.labels.index(k)]: v
+            for k, v in self.task_.label_descriptions.items()
+        }
         return self.fit([*self.task_.support, *more.support], labels, told | dict(descriptions or {}))
 
     def predict(self, X: Sequence[str]) -> np.ndarray:
@@ -146,7 +159,7 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
 
     @classmethod
     def load(cls, folder: str | Path) -> "FewShotTextClassifier":
-        """Read what `save` wrote. Raises CheckpointError for a folder that is damaged, hostile or of another encoder."""
+        """Read what `save` wrote. Raises CheckpointError for one that is damaged, hostile or of another encoder."""
         from quickstudy.domains.text.store import load
 
         return load(Path(folder))

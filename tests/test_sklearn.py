@@ -1,0 +1,276 @@
+"""scikit-learn's own checks, and its tools (pipelines, searches, cross-validation), on the text classifier.
+
+`check_estimator` feeds rows of numbers. To an estimator that says it takes one column of texts it applies the checks
+that need no data, and no other. So all of them run here on `OnNumbers` too: the same classifier behind a line that
+writes each row of numbers as a text. What then fails stands in `NOT_FOR_TEXT` with its reason, and the list is exact.
+"""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.exceptions import NotFittedError, SkipTestWarning
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import InputTags
+from sklearn.utils.estimator_checks import check_estimator
+from sklearn.utils.validation import validate_data
+
+from quickstudy.core.errors import DataError
+from quickstudy.domains.text.use import NONE, FewShotTextClassifier
+
+COUNT = "a text has no number of features"
+NUMBERS = "asks how bad numbers in X are refused; X holds no numbers here, and each of these is refused as 'not a text'"
+NOT_FOR_TEXT = {
+    "check_n_features_in": COUNT,
+    "check_n_features_in_after_fitting": COUNT,
+    "check_estimators_partial_fit_n_features": COUNT,
+    # The rest of this check passes: see test_the_classifier_check_passes_once_rows_are_counted.
+    "check_classifiers_train": COUNT,
+    "check_complex_data": NUMBERS,
+    "check_dtype_object": NUMBERS,
+    "check_estimators_empty_data_messages": NUMBERS,
+    "check_estimators_nan_inf": NUMBERS,
+    "check_fit2d_predict1d": "asks that one column is refused; one column of texts is what this takes",
+}
+NEEDS_SETUP = {"check_array_api_input": "runs only with SCIPY_ARRAY_API=1, and is about arrays of numbers"}
+PASSED, NOT_PASSED = 43, 11  # of 55 checks; check_classifiers_train runs three times
+
+
+def as_text(row: np.ndarray) -> str:
+    """A row of numbers as words; near numbers share some of theirs."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    near = (int(np.clip(round(float(v)) + step, -12, 12)) + 12 for v in row[:26] for step in (-1, 0, 1))
+    return " ".join(letters[place // 3] + letters[value] * 4 for place, value in enumerate(near))
+
+
+def as_texts(X):
+    X = X.to_numpy() if hasattr(X, "to_numpy") else X if hasattr(X, "toarray") else np.asarray(X)
+    plain = isinstance(X, np.ndarray) and X.ndim == 2 and X.size and X.dtype.kind in "fiu"
+    return [as_text(row) for row in X] if plain and np.isfinite(X).all() else X
+
+
+class OnNumbers(FewShotTextClassifier):
+    """The classifier behind `as_texts`; nothing else is changed."""
+
+    def fit(self, X, y, descriptions=None):
+        return super().fit(as_texts(X), y, descriptions)
+
+    def predict(self, X):
+        return super().predict(as_texts(X))
+
+    def predict_proba(self, X):
+        return super().predict_proba(as_texts(X))
+
+    def partial_fit(self, X, y, classes=None, descriptions=None):
+        return super().partial_fit(as_texts(X), y, classes, descriptions)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags = InputTags(two_d_array=True)
+        return tags
+
+
+class OnCountedNumbers(OnNumbers):
+    """The same, and numbers are refused as scikit-learn's transformers refuse them."""
+
+    def fit(self, X, y, descriptions=None):
+        return super().fit(validate_data(self, X), y, descriptions)
+
+    def predict(self, X):
+        return super().predict(validate_data(self, X, reset=False))
+
+    def predict_proba(self, X):
+        return super().predict_proba(validate_data(self, X, reset=False))
+
+
+def tiny(**settings) -> FewShotTextClassifier:
+    return FewShotTextClassifier(None, encoder="tiny", **settings)
+
+
+def results_of(estimator) -> list[dict]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the checks themselves warn of
+        return check_estimator(estimator, on_fail=None, on_skip=None)
+
+
+def test_the_checks_that_apply_to_text_as_it_is_pass():
+    with pytest.warns(SkipTestWarning, match="string=True"):
+        results = check_estimator(tiny(), on_skip=None)
+    assert {result["status"] for result in results} == {"passed"}
+
+
+@pytest.mark.slow
+def test_all_other_checks_pass_but_those_that_are_not_for_text():
+    results = results_of(OnNumbers(None, encoder="tiny"))
+    by = {
+        status: [r["check_name"] for r in results if r["status"] == status]
+        for status in ("passed", "failed", "skipped")
+    }
+    assert set(by["failed"]) == set(NOT_FOR_TEXT), [
+        r["exception"] for r in results if r["status"] == "failed"
+    ]
+    assert set(by["skipped"]) == set(NEEDS_SETUP)
+    assert not set(by["passed"]) & set(NOT_FOR_TEXT)
+    assert (len(by["passed"]), len(by["failed"]), len(results)) == (PASSED, NOT_PASSED, 55)
+
+
+@pytest.mark.slow
+def test_the_classifier_check_passes_once_rows_are_counted():
+    results = results_of(OnCountedNumbers(None, encoder="tiny"))
+    status = {r["status"] for r in results if r["check_name"] == "check_classifiers_train"}
+    assert status == {"passed"}
+
+
+# Texts in scikit-learn's tools
+
+TEXTS = [
+    "where is my card", "my card has not arrived", "when will the card come", "card still not here", "has my card been sent",
+    "cancel the transfer", "stop my transfer", "undo a transfer", "revert that transfer", "take the transfer back",
+]  # fmt: skip
+LABELS = ["arrival"] * 5 + ["undo"] * 5
+
+
+def test_cross_validation_and_search_take_lists_of_texts():
+    assert cross_val_score(tiny(), TEXTS, LABELS, cv=3).mean() == 1.0
+    search = GridSearchCV(tiny(), {"use_names": [True, False], "coverage": [None, 0.9]}, cv=2).fit(
+        TEXTS, LABELS
+    )
+    assert search.predict(["the card is not here", "transfer back"]).tolist() == ["arrival", "undo"]
+    assert search.n_splits_ == 2
+
+
+class Lower(TransformerMixin, BaseEstimator):
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        return [text.lower() for text in X]
+
+
+def test_it_stands_at_the_end_of_a_pipeline():
+    model = make_pipeline(Lower(), tiny()).fit([text.upper() for text in TEXTS], LABELS)
+    assert model.score(TEXTS, LABELS) == 1.0
+    assert model.predict_proba(TEXTS).shape == (10, 2)
+    assert model.classes_.tolist() == ["arrival", "undo"]
+
+
+def test_clone_gives_an_unfitted_copy_with_the_same_settings():
+    model = tiny(coverage=0.9, use_names=False, random_state=3).fit(TEXTS, LABELS)
+    copy = clone(model)
+    assert copy.get_params() == model.get_params()
+    with pytest.raises(NotFittedError):
+        copy.predict(TEXTS)
+    assert copy.set_params(coverage=None).coverage is None
+
+
+@pytest.mark.parametrize("state", [None, 7, np.random.RandomState(0)])
+def test_any_random_state_will_do(state):
+    texts, labels = TEXTS * 2, LABELS * 2
+    assert tiny(random_state=state).fit(texts, labels).score(texts, labels) == 1.0
+
+
+def test_pandas_columns_and_frames_of_one_column_work():
+    frame = pd.DataFrame({"text": TEXTS, "label": LABELS}, index=range(100, 110))
+    model = tiny().fit(frame["text"], frame["label"])
+    same = tiny().fit(frame[["text"]], frame["label"])
+    assert model.predict(frame["text"]).tolist() == same.predict(frame[["text"]]).tolist() == LABELS
+    assert model.score(frame["text"], frame["label"]) == 1.0
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array(LABELS),
+        np.array([0] * 5 + [7] * 5, dtype=np.int32),
+        np.array([-1] * 5 + [1] * 5),
+        np.array([False] * 5 + [True] * 5),
+        np.array([0.0] * 5 + [1.0] * 5),
+    ],
+    ids=["str", "int32", "int64", "bool", "float"],
+)
+def test_answers_have_the_type_of_the_labels(labels):
+    model = tiny().fit(TEXTS, labels)
+    for answers in (
+        model.predict(TEXTS),
+        model.classes_,
+        model.partial_fit(TEXTS[:1], labels[:1]).predict(TEXTS),
+    ):
+        assert answers.dtype == labels.dtype
+    assert model.predict(TEXTS).tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ([1, "1"] * 5, "mixes text with other labels"),
+        ([0.5, 1.5] * 5, "Unknown label type: continuous"),
+        (["a"] * 10, r"one class only \('a'\)"),
+        (["a", None] * 5, r"y\[1\] is None"),
+        (["a", " "] * 5, r"y\[1\] is ' '"),
+        (["a", "b"], "10 texts but y has 2 labels"),
+        (None, "requires y"),
+    ],
+)
+def test_labels_that_cannot_be_learned_are_refused(labels, says):
+    with pytest.raises(DataError, match=says):
+        tiny().fit(TEXTS, labels)
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        ("one text", "got one text"),
+        ([], "0 sample"),
+        (["a", ""], r"X\[1\] is empty"),
+        (["a", 3], r"X\[1\] is int '3', expected a text"),
+        (np.zeros((2, 3)), "expected one column"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused(texts, says):
+    with pytest.raises(DataError, match=says):
+        tiny().fit(texts, ["x", "y"])
+    with pytest.raises(DataError, match=says):
+        tiny().fit(TEXTS, LABELS).predict(texts)
+
+
+def test_partial_fit_adds_an_example_and_a_class():
+    model = tiny().fit(TEXTS, LABELS, descriptions={"undo": "take money back"})
+    assert "pelican" not in model.predict(["a pelican eats fish"])
+    model.partial_fit(["pelicans eat fish", "a fish for the pelican"], ["bird", "bird"])
+    assert model.classes_.tolist() == ["arrival", "bird", "undo"]
+    assert model.predict(["a pelican eats fish", *TEXTS]).tolist() == ["bird", *LABELS]
+    assert model.task_.label_descriptions == {"undo": "take money back"}
+    with pytest.raises(DataError, match="mixes text"):
+        model.partial_fit(["one more"], [3])
+    fresh = tiny().partial_fit(TEXTS, LABELS)  # as good as fit
+    assert fresh.predict(TEXTS).tolist() == LABELS
+
+
+def test_a_threshold_answers_none_of_these():
+    model = tiny(coverage=0.8).fit(TEXTS, LABELS)
+    assert model.predict(["zebra quux"]).tolist() == [NONE]
+    assert model.predictions(["zebra quux"])[0].label is None
+    assert (model.predict(TEXTS) != NONE).mean() >= 0.8
+    with pytest.raises(DataError, match="coverage is 2"):
+        tiny(coverage=2).fit(TEXTS, LABELS)
+
+
+@pytest.mark.parametrize(
+    "labels", [LABELS, [3] * 5 + [11] * 5, [True] * 5 + [False] * 5], ids=["str", "int", "bool"]
+)
+def test_saved_and_loaded_it_is_the_same(tmp_path, labels):
+    model = tiny(coverage=0.9).fit(TEXTS, labels)
+    model.save(tmp_path / "model")
+    again = FewShotTextClassifier.load(tmp_path / "model")
+    assert (again.predict_proba(TEXTS) == model.predict_proba(TEXTS)).all()
+    assert again.predict([*TEXTS, "zebra quux"]).tolist() == model.predict([*TEXTS, "zebra quux"]).tolist()
+    assert again.classes_.dtype == model.classes_.dtype
+    assert again.explain(TEXTS[0]) == model.explain(TEXTS[0])
+    assert again.suggest(TEXTS, 3).tolist() == model.suggest(TEXTS, 3).tolist()
+    more = (["a pelican", "fish"], [labels[0], labels[-1]])
+    assert (
+        again.partial_fit(*more).predict_proba(TEXTS) == model.partial_fit(*more).predict_proba(TEXTS)
+    ).all()
