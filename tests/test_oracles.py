@@ -1,0 +1,123 @@
+"""Learners against other people's code, or against formulas worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import Ridge as SklearnRidge
+from toy import blobs, one, sinusoids
+
+from quickstudy.core.engine import adapt, meta_gradient, predict
+from quickstudy.core.episode import Episode, Labelled
+from quickstudy.core.objective import Classify, Regress
+from quickstudy.learners import GE2E, MAML, Centroid, Logistic, Prototypical, Ridge
+from quickstudy.nets import MLP
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def answers(learner, task, meta=None):
+    meta = learner.init(0) if meta is None else meta
+    return predict(learner, meta, adapt(learner, meta, task.support), task.query.x)
+
+
+@pytest.mark.parametrize("shots", [2, 8], ids=["fewer rows than features", "more rows than features"])
+def test_ridge_is_sklearn_s(shots):
+    task = one(blobs(shots=shots, dim=8), 0)
+    learner = Ridge(objective=Classify(ways=3), penalty=0.5, scale=4.0)
+    # Our intercept is penalised like every weight, so it is a feature of its own there.
+    with_one = [torch.cat([x, torch.ones(len(x), 1)], 1).numpy() for x in (task.support.x, task.query.x)]
+    model = SklearnRidge(alpha=0.5, fit_intercept=False).fit(
+        with_one[0], torch.eye(3)[task.support.y].numpy()
+    )
+    assert torch.allclose(
+        answers(learner, task), 4.0 * torch.from_numpy(model.predict(with_one[1])), atol=1e-10
+    )
+
+
+def test_ridge_regression_is_sklearn_s():
+    task = one(sinusoids(shots=12), 0)
+    with_one = [torch.cat([x, torch.ones(len(x), 1)], 1).numpy() for x in (task.support.x, task.query.x)]
+    model = SklearnRidge(alpha=2.0, fit_intercept=False).fit(with_one[0], task.support.y.numpy())
+    expected = torch.from_numpy(model.predict(with_one[1])).reshape(-1, 1)
+    assert torch.allclose(answers(Ridge(objective=Regress(), penalty=2.0), task), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("ways", [2, 3, 5])
+def test_logistic_regression_gives_sklearn_s_probabilities(ways):
+    task = one(blobs(ways=ways, dim=8), 0)
+    learner = Logistic(objective=Classify(ways=ways), inverse_penalty=3.0)
+    model = LogisticRegression(C=3.0, max_iter=2000, tol=1e-8).fit(
+        task.support.x.numpy(), task.support.y.numpy()
+    )
+    ours = torch.softmax(answers(learner, task), -1)
+    assert torch.allclose(ours, torch.from_numpy(model.predict_proba(task.query.x.numpy())), atol=2e-3)
+
+
+def test_prototypes_are_class_means_and_logits_are_negative_squared_distances():
+    net = torch.nn.Identity()
+    net.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
+    task = one(blobs(), 0)
+    logits = answers(Prototypical(objective=Classify(ways=3), net=net, scale=2.0), task)
+    for i, x in enumerate(task.query.x):
+        for c in range(3):
+            mean = torch.stack(
+                [row for row, y in zip(task.support.x, task.support.y, strict=True) if y == c]
+            ).mean(0)
+            assert float(logits[i, c]) == pytest.approx(-2.0 * math.dist(x.tolist(), mean.tolist()) ** 2)
+
+
+def test_centroids_are_compared_by_angle():
+    task = one(blobs(), 0)
+    logits = answers(Centroid(objective=Classify(ways=3), scale=7.0), task)
+    for i, x in enumerate(task.query.x):
+        for c in range(3):
+            rows = [row / row.norm() for row, y in zip(task.support.x, task.support.y, strict=True) if y == c]
+            mean = torch.stack(rows).mean(0)
+            assert float(logits[i, c]) == pytest.approx(7.0 * float(x @ mean / (x.norm() * mean.norm())))
+
+
+def test_ge2e_leaves_each_row_out_of_its_own_centroid():
+    net = torch.nn.Identity()
+    net.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
+    learner = GE2E(objective=Classify(ways=3), net=net, temperature=0.5)
+    task = one(blobs(shots=2, queries=2), 0)
+    x, y = (torch.cat([task.support[i], task.query[i]]) for i in (0, 1))
+    z = x / x.norm(dim=-1, keepdim=True)
+    losses = []
+    for i in range(len(z)):
+        similar = []
+        for c in range(3):
+            centre = torch.stack([z[j] for j in range(len(z)) if y[j] == c and j != i]).mean(0)
+            similar.append(z[i] @ centre / centre.norm() / 0.5)
+        losses.append(-torch.log_softmax(torch.stack(similar), 0)[y[i]])
+    assert float(learner.loss(learner.init(0), task)) == pytest.approx(float(torch.stack(losses).mean()))
+
+
+def test_one_step_of_maml_on_a_line_by_hand():
+    """f(x) = w x + b, squared error, one inner step: both gradients worked out on paper.
+
+    Inner:  w' = w - a ∂L/∂w,  b' = b - a ∂L/∂b,  L = mean (w x + b - y)²,  with H the constant Hessian of L.
+    Outer:  ∇ L_q(θ') (I - a H).
+    """
+    rate = 0.1
+    x, y = torch.tensor([[1.0], [2.0], [-1.0]]), torch.tensor([[2.0], [1.0], [0.0]])
+    xq, yq = torch.tensor([[0.5], [3.0]]), torch.tensor([[1.0], [-1.0]])
+    net = MLP(inputs=1, outputs=1, hidden=())
+    theta = torch.tensor([0.3, -0.2])
+    design, design_q = (torch.cat([t, torch.ones_like(t)], 1) for t in (x, xq))
+    hessian = 2 * design.t() @ design / 3
+    moved = theta - rate * 2 * design.t() @ (design @ theta - y[:, 0]) / 3
+    slope = 2 * design_q.t() @ (design_q @ moved - yq[:, 0]) / 2
+    for second_order in (True, False):
+        expected = slope - rate * hessian @ slope if second_order else slope
+        learner = MAML(objective=Regress(), net=net, steps=1, rate=rate, second_order=second_order)
+        (weight, bias) = learner.init(0)
+        meta = {weight: theta[:1].reshape(1, 1), bias: theta[1:]}
+        episodes = Episode(Labelled.of(x, y), Labelled.of(xq, yq))
+        batch = Episode(*(Labelled(*(t[None] for t in part)) for part in episodes))
+        for form in ("dual", "stacked", "loop"):
+            loss, gradient = meta_gradient(learner, meta, batch, form=form)
+            assert loss == pytest.approx(float((design_q @ moved - yq[:, 0]).pow(2).mean()))
+            assert [float(gradient[weight]), float(gradient[bias])] == pytest.approx(expected.tolist())
