@@ -292,6 +292,19 @@ def test_tunable_goes_on_from_a_given_adapter(bert):
     torch.testing.assert_close(network(bert.pack(TEXTS, 1)).detach(), expected, atol=1e-5, rtol=0)
 
 
+def test_tuning_in_bfloat16_goes_the_same_way(bert):
+    gradients = []
+    for dtype in ("float32", "bfloat16"):
+        network, params = bert.tunable(SPEC, adapter=an_adapter(bert), dtype=dtype)
+        features = network(bert.pack(TEXTS, 1))
+        assert features.dtype == torch.float32
+        found = torch.autograd.grad((features[:3] @ features[3:].T).diag().sum(), list(params.values()))
+        assert all(g.dtype == torch.float32 for g in found)
+        gradients.append(torch.cat([g.flatten() for g in found]))
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+    assert not torch.equal(*gradients)
+
+
 def test_an_adapter_of_another_encoder_is_refused(bert, minilm):
     adapter = an_adapter(bert)
     with pytest.raises(ModelError, match="another encoder"):

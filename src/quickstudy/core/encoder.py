@@ -34,7 +34,7 @@ class Encoder(Protocol):
         """sha256 (hex) over all that changes the output: weights, tokenizer, pooling, layers, adapter, dtype."""
         ...
 
-    def encode(self, items: Sequence[str]) -> Float[Tensor, "n dim"]:
+    def encode(self, items: Sequence[str], /) -> Float[Tensor, "n dim"]:
         """Float32 vectors in the order of `items`."""
         ...
 

