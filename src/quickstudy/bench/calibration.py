@@ -1,0 +1,51 @@
+"""Are answers as sure as they are right? Expected calibration error over many answers."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from quickstudy.core.errors import DataError
+
+BINS = 15
+
+
+class Answers(NamedTuple):
+    """Answers pooled over tasks: the probability given to each, and whether it was right."""
+
+    confidence: np.ndarray
+    right: np.ndarray
+
+    @classmethod
+    def pooled(cls, parts: list["Answers"]) -> "Answers":
+        """All answers of several groups."""
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    @property
+    def ece(self) -> float:
+        """See `expected_error`."""
+        return expected_error(self.confidence, self.right)
+
+
+def expected_error(confidence: ArrayLike, right: ArrayLike, bins: int = BINS) -> float:
+    """Expected calibration error, from 0 to 1: Σ_b n_b / n · |mean confidence_b - share right_b|.
+
+    Bins are of equal width over (0, 1], the upper edge included: Guo et al. 2017, arXiv:1706.04599, equation 3.
+
+    Args:
+        confidence: the probability of each answer given.
+        right: whether it was right.
+
+    Raises:
+        DataError: no answers, lengths that differ, or a probability outside of [0, 1].
+    """
+    p, hit = np.asarray(confidence, np.float64).ravel(), np.asarray(right, np.float64).ravel()
+    if not len(p) or len(p) != len(hit):
+        raise DataError(
+            f"{len(p)} probabilities came with {len(hit)} answers; expected as many, at least one."
+        )
+    if not ((p >= 0) & (p <= 1 + 1e-6)).all():
+        raise DataError("a probability lies outside of [0, 1].")
+    place = np.clip(np.ceil(p * bins).astype(int) - 1, 0, bins - 1)
+    gap = np.bincount(place, p - hit, minlength=bins)
+    return float(np.abs(gap).sum() / len(p))

@@ -1,0 +1,246 @@
+"""Leak audit: no sentence, class or duplicate of the test part may be in what was meta-trained on.
+
+    clean, found = audit("core.1", meta_training, test, encode=encoder.encode)
+    print(found.text())
+
+A sentence counts as the same when it is equal but for case, punctuation and white space. Near duplicates are listed
+for people to judge: character trigrams with a Jaccard index above .9, or vectors with a cosine above .98.
+"""
+
+import math
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from quickstudy.bench.data import take
+from quickstudy.core.errors import DataError
+from quickstudy.core.task import spell_out
+from quickstudy.domains.text.read import Examples
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from torch import Tensor
+
+NEAR_LETTERS = 0.9
+NEAR_COSINE = 0.98
+_APART = re.compile(r"[\W_]+")
+_WORD = re.compile(r"[^\W\d_]{3,}")  # a number or a code that two sets of labels share says nothing
+
+
+@dataclass(frozen=True)
+class Near:
+    """A pair of sentences that are almost the same, and how alike: by letters, by vectors (None: not measured)."""
+
+    train: str
+    test: str
+    letters: float
+    cosine: float | None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What meta-training and test have in common."""
+
+    name: str
+    train: int
+    """Sentences to meta-train on, before anything was dropped."""
+    test: int
+    exact: int
+    """Meta-training sentences that stand in the test part letter by letter."""
+    normalised: int
+    """The same but for case, punctuation and white space, the exact ones included."""
+    dropped: int
+    """How many of them were taken out of meta-training."""
+    near: tuple[Near, ...]
+    """Near duplicates that are left, most alike first."""
+    classes: tuple[tuple[str, str], ...]
+    """Class names that both have, as each writes them: (meta-training, test)."""
+    examples: tuple[str, ...] = ()
+    """Some of the sentences that both have."""
+
+    @property
+    def clean(self) -> bool:
+        """No sentence of the test part is left in meta-training."""
+        return self.normalised == self.dropped
+
+    def text(self) -> str:
+        """One paragraph, as it stands in run files."""
+        shared = ", ".join(a if a == b else f"{a} as {b}" for a, b in self.classes[:10]) or "none"
+        # A run file refuses what could be a path of this machine.
+        harmless = [n for n in self.near if not n.train.startswith(("/", "~")) and not n.test.startswith(("/", "~"))]
+        pairs = "; ".join(f'"{n.train}" like "{n.test}"' for n in harmless[:3])
+        return (
+            f"Leak audit of {self.train:,} meta-training against {self.test:,} test sentences: "
+            f"{self.exact} equal, {self.normalised} equal but for case, punctuation and space, "
+            f"{self.dropped} dropped from meta-training; {len(self.near)} near duplicates left"
+            f"{f' ({pairs})' if pairs else ''}; class names in both: {shared}."
+        )
+
+    def as_record(self) -> dict[str, Any]:
+        """The whole audit as plain JSON values."""
+        return asdict(self)
+
+
+def normalised(text: str) -> str:
+    """The text without case, punctuation, accents' encodings and extra white space.
+
+    >>> normalised("  Why was my card  DECLINED?! ")
+    'why was my card declined'
+    """
+    return _APART.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def audit(
+    name: str,
+    train: Sequence[Examples],
+    test: Examples,
+    *,
+    drop: bool = True,
+    encode: "Callable[[Sequence[str]], Tensor] | None" = None,
+    descriptions: Mapping[str, str] | None = None,
+) -> tuple[list[Examples], Audit]:
+    """Compare what is meta-trained on with what is tested on.
+
+    Args:
+        name: of the audit, such as the row that it belongs to.
+        train: data sets to meta-train on.
+        test: all sentences of the test classes, support and query alike.
+        drop: take sentences of the test part out of meta-training; otherwise one such sentence is an error.
+        encode: gives vectors of length 1, for near duplicates by meaning.
+        descriptions: what the test part's labels mean, where their names don't say.
+
+    Returns:
+        (the data sets without the dropped sentences, what was found).
+
+    Raises:
+        DataError: a sentence of the test part is in meta-training and `drop` is False; a test class is in
+            meta-training under the same name and from the same source.
+    """
+    words = {label: (descriptions or test.descriptions).get(label) or spell_out(label) for label in test.classes}
+    named: dict[str, list[str]] = defaultdict(list)
+    for label, told in words.items():
+        named[normalised(told)].append(label)
+    shared = []
+    for examples in train:
+        if both := sorted(set(examples.classes) & set(test.classes)):
+            if examples.source.split(",")[0] == test.source.split(",")[0]:
+                raise DataError(
+                    f"{name}: {len(both)} test classes are meta-trained on ({', '.join(both[:5])}).",
+                    file=examples.source,
+                )
+        for label in examples.classes:
+            told = examples.descriptions.get(label) or spell_out(label)
+            if _WORD.search(told):
+                shared += [(label, twin) for twin in named.get(normalised(told), [])]
+    letters = set(test.texts)
+    keys = {normalised(text) for text in test.texts}
+    same = [[normalised(text) in keys for text in examples.texts] for examples in train]
+    found = [t for e, row in zip(train, same, strict=True) for t, hit in zip(e.texts, row, strict=True) if hit]
+    exact = sum(text in letters for text in found)
+    if found and not drop:
+        raise DataError(
+            f'{name}: {len(found)} meta-training sentences are in the test part, such as "{found[0]}". '
+            "Drop them from meta-training (drop=True).",
+            file=train[0].source,
+        )
+    clean = [
+        take(examples, [i for i, hit in enumerate(row) if not hit]) if any(row) else examples
+        for examples, row in zip(train, same, strict=True)
+    ]
+    left = list(dict.fromkeys(text for examples in clean for text in examples.texts))
+    near = near_duplicates(left, list(dict.fromkeys(test.texts)), encode=encode)
+    total = sum(map(len, train))
+    return clean, Audit(
+        name, total, len(test), exact, len(found), len(found), near, tuple(shared), tuple(found[:20])
+    )
+
+
+def near_duplicates(
+    train: Sequence[str],
+    test: Sequence[str],
+    *,
+    letters: float = NEAR_LETTERS,
+    cosine: float = NEAR_COSINE,
+    encode: "Callable[[Sequence[str]], Tensor] | None" = None,
+) -> tuple[Near, ...]:
+    """Pairs (one of `train`, one of `test`) above either threshold, most alike first."""
+    grams = [[_grams(text) for text in texts] for texts in (train, test)]
+    pairs = _alike_letters(*grams, letters)
+    cosines: dict[tuple[int, int], float] = {}
+    if encode is not None and len(train) and len(test):
+        left, right = encode(train), encode(test)
+        cosines = _alike_vectors(left, right, cosine)
+        cosines |= {(i, j): float(left[i] @ right[j]) for i, j in pairs}
+    found = [
+        Near(train[i], test[j], round(_jaccard(grams[0][i], grams[1][j]), 3), _rounded(cosines.get((i, j))))
+        for i, j in {*pairs, *cosines}
+    ]
+    return tuple(sorted(found, key=lambda n: (-max(n.letters, n.cosine or 0), n.train, n.test)))
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _grams(text: str) -> frozenset[str]:
+    padded = f" {normalised(text)} "
+    return frozenset(padded[i : i + 3] for i in range(max(1, len(padded) - 2)))
+
+
+def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
+    return len(a & b) / len(a | b)
+
+
+def _alike_letters(
+    train: list[frozenset[str]], test: list[frozenset[str]], least: float
+) -> set[tuple[int, int]]:
+    """All pairs with a Jaccard index above `least`, without comparing every pair.
+
+    Two such sets share a gram among the first n - ⌈least · n⌉ + 1 of each, in any fixed order; taking rare grams first
+    keeps the lists short (prefix filtering, Chaudhuri et al. 2006, ICDE).
+    """
+    common = Counter(gram for grams in (*train, *test) for gram in grams)
+    rank = {gram: place for place, (gram, _) in enumerate(sorted(common.items(), key=lambda c: (c[1], c[0])))}
+
+    def prefix(grams: frozenset[str]) -> list[int]:
+        rare = sorted(rank[gram] for gram in grams)
+        return rare[: len(rare) - math.ceil(least * len(rare)) + 1]
+
+    holders: dict[int, list[int]] = defaultdict(list)
+    sizes = [len(grams) for grams in test]
+    for j, grams in enumerate(test):
+        for gram in prefix(grams):
+            holders[gram].append(j)
+    pairs = set()
+    for i, grams in enumerate(train):
+        low, high = least * len(grams), len(grams) / least
+        near = {j for gram in prefix(grams) for j in holders.get(gram, ()) if low <= sizes[j] <= high}
+        pairs |= {(i, j) for j in near if _jaccard(grams, test[j]) > least}
+    return pairs
+
+
+def _alike_vectors(left: "Tensor", right: "Tensor", least: float) -> dict[tuple[int, int], float]:
+    pairs = {}
+    for start in range(0, len(left), 2048):  # a block of 2,048 × 13,000 cosines is 100 MB
+        cosines = left[start : start + 2048] @ right.t()
+        for i, j in (cosines > least).nonzero().tolist():
+            pairs[start + i, j] = float(cosines[i, j])
+    return pairs
+
+
+def as_table(audits: Sequence[Audit]) -> "Table":
+    """The audits side by side, for the terminal."""
+    from rich.table import Table
+
+    table = Table(
+        "audit", "meta-training", "test", "equal", "equal but for form", "dropped", "near, left", "class names in both",
+        title="Leak audit", title_justify="left",
+    )  # fmt: skip
+    for a in audits:
+        classes = ", ".join(theirs for _, theirs in a.classes[:5]) + (" …" if len(a.classes) > 5 else "")
+        counts = (a.train, a.test, a.exact, a.normalised, a.dropped, len(a.near))
+        table.add_row(a.name, *(f"{count:,}" for count in counts), classes or "none")
+    return table
