@@ -69,8 +69,10 @@ class BertConfig:
                 raise ModelError(
                     f"{source}: {f.name} is {value!r}, expected a {'positive whole ' * whole}number."
                 )
-        given = {f.name: config[f.name] for f in fields(cls) if f.name in config}
-        read = cls(**(given | {name: float(value) for name, value in given.items() if name not in _SIZES}))
+        given: dict[str, Any] = {f.name: config[f.name] for f in fields(cls) if f.name in config}
+        for name in given.keys() - {*_SIZES}:
+            given[name] = float(given[name])
+        read = cls(**given)
         if read.hidden_size % read.num_attention_heads:
             raise ModelError(
                 f"{source}: hidden_size {read.hidden_size} is not a multiple of num_attention_heads "

@@ -206,7 +206,7 @@ class Adapter:
         return digest.hexdigest()
 
     def half(self) -> "Adapter":
-        """The same in float16: half the size, for a file. What is lost is below a thousandth of a value."""
+        """The same in float16; what is lost is below a thousandth of a value. Use what you save: do this first."""
         return Adapter(self.spec, {name: t.detach().half() for name, t in self.tensors.items()}, self.base)
 
     def save(self, folder: Path | str) -> None:
