@@ -210,10 +210,8 @@ class Adapter:
         return Adapter(self.spec, {name: t.detach().half() for name, t in self.tensors.items()}, self.base)
 
     def save(self, folder: Path | str) -> None:
-        """Write the adapter, in float16, to a folder. Raises CheckpointError when it can't be written."""
-        save_folder(
-            folder, self.half().tensors, {"kind": "adapter", "base": self.base, "spec": self.spec.to_json()}
-        )
+        """Write the adapter to a folder, as it is (`half()` first for half the size). Raises as `save_folder`."""
+        save_folder(folder, self.tensors, {"kind": "adapter", "base": self.base, "spec": self.spec.to_json()})
 
     @classmethod
     def load(cls, folder: Path | str) -> "Adapter":
