@@ -220,13 +220,13 @@ def check(learner, episodes, seed):
         assert distance(ours, gradient) < EXACT, (form, chunk)
 
 
-@settings(max_examples=100)
+@settings(max_examples=70)
 @given(jobs())
 def test_every_form_gives_the_meta_gradient_of_a_loop_over_tasks(job):
     check(*job.build(), seed=job.seed)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(jobs(norms=("none",), activations=("relu", "tanh"), dropout=(0.0,)))
 def test_the_dual_form_gives_the_meta_gradient_of_a_loop_over_tasks(job):
     check(*job.build(), seed=job.seed)

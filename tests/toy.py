@@ -80,7 +80,7 @@ def with_garbage(part: Labelled, rows: int, seed: int = 0) -> Labelled:
 class Words:
     """A tiny encoder: a text is the mean of its words' vectors, and a word's vector comes from its hash."""
 
-    dim = 8
+    dim = 24
     fingerprint = identity = hashlib.sha256(b"toy words").hexdigest()
 
     def encode(self, items: Sequence[str]) -> Tensor:

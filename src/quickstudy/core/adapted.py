@@ -1,5 +1,6 @@
 """Adapted: a learner that has learned one task. It predicts, explains itself, and lives in a folder."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,20 +148,43 @@ class Adapted:
             if part in parts:
                 parts[part][rest] = value
         learner, labels, items = Spec.from_json(record.get("learner")), record.get("labels"), record.get("items")
-        temperature = record.get("temperature")
+        temperature, notes = record.get("temperature"), record.get("notes", {})
         if (
             not isinstance(learner, MetaLearner)
             or not isinstance(labels, list)
+            or not all(isinstance(label, str) for label in labels)
             or not isinstance(items, list)
+            or not isinstance(notes, dict)
             or not isinstance(temperature, float)
+            or not 0 < temperature < math.inf
         ):
-            raise CheckpointError(f"{where}: record.json lacks a learner, labels, items or a temperature.")
+            raise CheckpointError(f"{where}: record.json lacks a learner, labels, items or a temperature, or they make no sense.")
         if set(parts["support"]) != {"x", "y", "mask"} or len(items) != len(parts["support"]["mask"]):
             raise CheckpointError(f"{where}: the support's tensors and its {len(items)} items don't pair up.")
-        return cls(
+        model = cls(
             learner, parts["meta"], parts["fast"], Labelled(**parts["support"]), tuple(items), tuple(labels), encoder,
-            temperature, record.get("notes") or {},
+            temperature, notes,
         )  # fmt: skip
+        model._check(where)
+        return model
+
+    def _check(self, where: str) -> None:
+        """Refuse parts that don't belong together: now, and not at the first question."""
+        ways, y = len(self.labels), self.support.y
+        if isinstance(self.learner.objective, Classify):
+            if len(set(self.labels)) != ways or ways != self.learner.objective.ways:
+                raise CheckpointError(
+                    f"{where} has {ways} labels, {len(set(self.labels))} of them distinct, "
+                    f"for a learner of {self.learner.objective.ways} classes."
+                )
+            # A row may describe a class instead of being an example of it; its number is then `ways` higher.
+            if y.is_floating_point() or not ((y >= 0) & (y < 2 * ways)).all():
+                raise CheckpointError(f"{where}: the support has class numbers outside its {ways} labels.")
+        try:
+            self.outputs(self.support.trimmed().x)
+        except (KeyError, RuntimeError, ValueError, TypeError) as problem:
+            name = type(self.learner).__name__
+            raise CheckpointError(f"{where}: its tensors are not those of a {name}: {str(problem)[:200]}") from problem
 
     def _prediction(self, row: Tensor, threshold: float) -> Prediction:
         best = int(row.argmax())

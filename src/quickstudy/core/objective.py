@@ -4,7 +4,7 @@ Every method takes leading task dimensions or none, and ignores rows whose mask 
 objectives too and will stand beside these two.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ ABSENT = -1e4
 
 
 @dataclass(frozen=True)
-class Objective(Spec):
+class Objective(Spec, ABC):
     """How outputs are read; `outputs` is the number of columns a learner has to give out."""
 
     @property

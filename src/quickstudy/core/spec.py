@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import inspect
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -10,6 +11,7 @@ from quickstudy.core.errors import DataError, did_you_mean
 
 # Packages whose import registers more specs. Named as text: the core imports nothing above it.
 PLUGINS = ["quickstudy.learners", "quickstudy.nets"]
+DEEPEST = 20
 
 
 class Spec:
@@ -20,7 +22,9 @@ class Spec:
     """
 
     registry: ClassVar[dict[str, type["Spec"]]] = {}
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False
+    )
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -38,24 +42,37 @@ class Spec:
         return {"type": type(self).__name__, **fields}
 
     @staticmethod
-    def from_json(record: Any) -> Any:
+    def from_json(record: Any, *, depth: int = 0) -> Any:
         """Rebuild the spec that `to_json` wrote; every field is checked against its annotation.
 
+        Args:
+            record: an object with a "type".
+            depth: how many specs it is nested in already.
+
         Raises:
-            DataError: an unknown type or field, or a value of the wrong kind.
+            DataError: an unknown type or field, a value of the wrong kind, or nesting without end.
         """
         if not isinstance(record, dict) or not isinstance(record.get("type"), str):
             raise DataError(f'A spec is an object with a "type"; this is {str(record)[:80]!r}.')
         name = record["type"]
         cls = _resolve(name)
-        values = {key: _decode(value) for key, value in record.items() if key != "type"}
+        if inspect.isabstract(cls):
+            raise DataError(f"{name} is abstract; name one of its kinds.")
+        values = {key: _decode(value, depth + 1) for key, value in record.items() if key != "type"}
         try:
             # Nested specs are built already; pydantic only has to check them and the plain values.
-            return TypeAdapter(cls).validate_python(values)
+            spec = TypeAdapter(cls).validate_python(values)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise DataError(f"{name}.{where}: {first['msg']}; got {str(first['input'])[:80]!r}.") from None
+        for key, value in values.items():
+            if _guessed(value, getattr(spec, key)):
+                wanted = type(getattr(spec, key)).__name__
+                raise DataError(
+                    f"{name}.{key}: {str(value)[:80]!r} is a {type(value).__name__}, not a {wanted}."
+                )
+        return spec
 
 
 def _resolve(name: str) -> type[Spec]:
@@ -81,9 +98,18 @@ def _encode(value: Any, where: str) -> Any:
     )
 
 
-def _decode(value: Any) -> Any:
+def _guessed(value: Any, built: Any) -> bool:
+    """Whether validation made something else of a value, as of "3" or true where a number belongs."""
+    if isinstance(value, tuple):
+        return any(map(_guessed, value, built))
+    return type(value) is not type(built) and not (type(value) is int and type(built) is float)
+
+
+def _decode(value: Any, depth: int) -> Any:
+    if depth > DEEPEST:
+        raise DataError(f"This spec is nested more than {DEEPEST} deep; no real one is.")
     if isinstance(value, dict):
-        return Spec.from_json(value)
+        return Spec.from_json(value, depth=depth)
     if isinstance(value, list):
-        return tuple(_decode(item) for item in value)
+        return tuple(_decode(item, depth + 1) for item in value)
     return value
