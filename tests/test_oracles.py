@@ -11,7 +11,7 @@ from toy import blobs, one, sinusoids
 from quickstudy.core.engine import adapt, meta_gradient, predict
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.objective import Classify, Regress
-from quickstudy.learners import GE2E, MAML, Centroid, Logistic, Prototypical, Ridge
+from quickstudy.learners import GE2E, MAML, Centroid, Gaussian, Logistic, Prototypical, Ridge
 from quickstudy.nets import MLP
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -76,6 +76,64 @@ def test_centroids_are_compared_by_angle():
             rows = [row / row.norm() for row, y in zip(task.support.x, task.support.y, strict=True) if y == c]
             mean = torch.stack(rows).mean(0)
             assert float(logits[i, c]) == pytest.approx(7.0 * float(x @ mean / (x.norm() * mean.norm())))
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_gaussian_is_the_posterior_predictive_computed_feature_by_feature(described):
+    learner = Gaussian(objective=Classify(ways=3), dim=4)
+    draw = torch.Generator().manual_seed(0)
+
+    def random(*shape, low=0.0):
+        return low + torch.rand(shape, generator=draw)
+
+    meta = {"center": random(4), "basis": 3 * random(4, 4), "mean": random(4), "between": random(4, low=0.3),
+            "slope": random(low=0.5), "shift": random(4), "noise": random(4, low=0.2),
+            "calibration": torch.zeros(2)}  # fmt: skip
+    task = one(blobs(dim=4), 0)
+    support = task.support
+    if described:  # class 1 is described too: a row whose number is `ways` higher
+        words = random(1, 4)
+        support = Labelled.of(torch.cat([support.x, words]), torch.cat([support.y, torch.tensor([4])]))
+    logits = answers(learner, Episode(support, task.query), meta)
+
+    def features(x):
+        x = x - meta["center"]
+        return x / x.norm(dim=-1, keepdim=True) @ meta["basis"]
+
+    z, zq = features(support.x), features(task.query.x)
+    expected = torch.zeros(len(zq), 3)
+    for c in range(3):
+        # One observation after the other by Bayes' rule: N(m, v) times N(seen; m, noise).
+        m, v = meta["mean"].clone(), meta["between"].clone()
+        for seen, y in zip(z, support.y, strict=True):
+            if y == c:
+                noise = torch.ones(4)
+            elif y == c + 3:
+                # d = slope (m - mean) + shift + noise, solved for m
+                seen = (seen - meta["shift"]) / meta["slope"] + meta["mean"]
+                noise = meta["noise"] / meta["slope"] ** 2
+            else:
+                continue
+            m, v = (m * noise + seen * v) / (v + noise), v * noise / (v + noise)
+        expected[:, c] = torch.distributions.Normal(m, (1 + v).sqrt()).log_prob(zq).sum(-1)
+    assert torch.allclose(torch.log_softmax(logits, -1), torch.log_softmax(expected, -1), atol=1e-9)
+
+
+def test_gaussian_s_prior_recovers_the_directions_that_classes_differ_in():
+    """A known truth: three directions carry classes, three carry noise of four times the scale."""
+    draw = torch.Generator().manual_seed(1)
+    apart, spread = torch.tensor([1.0, 1, 1, 0, 0, 0]), torch.tensor([0.5, 0.5, 0.5, 2, 2, 2])
+    tasks = []
+    for _ in range(20):
+        means = 2 * torch.randn(30, 6, generator=draw) * apart
+        y = torch.arange(30).repeat(8)
+        tasks.append(Labelled.of(means[y] + spread * torch.randn(240, 6, generator=draw), y))
+    learner = Gaussian(objective=Classify(ways=5), dim=6)
+    meta = learner.estimate(tasks)
+    best = meta["basis"][:, meta["between"].argsort(descending=True)[:3]].double()
+    share = best[:3].pow(2).sum() / best.pow(2).sum()
+    assert share > 0.9
+    assert meta["between"].max() > 5 * meta["between"].min()
 
 
 def test_ge2e_leaves_each_row_out_of_its_own_centroid():

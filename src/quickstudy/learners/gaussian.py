@@ -27,6 +27,15 @@ from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import DataError
 from quickstudy.core.learner import Fast, Meta, MetaLearner
 from quickstudy.core.objective import Classify
+from quickstudy.learners.scatter import (
+    class_means,
+    degrees,
+    fit_descriptions,
+    scatter_between,
+    scatter_within,
+    shrink,
+    trust,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,26 +85,26 @@ class Gaussian(MetaLearner):
         """
         tasks = [task.trimmed() for task in tasks]
         tasks = [task._replace(x=task.x.double()) for task in tasks]
-        if not tasks or not any(_degrees(task) for task in tasks):
+        if not tasks or not any(degrees(task) for task in tasks):
             raise DataError("A prior needs a past task in which some class has two examples or more; there is none.")
         meta = {k: v.double() for k, v in self.init().items()}
-        meta["center"] = torch.stack([_means(task.x, task.y)[0].mean(0) for task in tasks]).mean(0)
+        meta["center"] = torch.stack([class_means(task.x, task.y)[0].mean(0) for task in tasks]).mean(0)
         classes = sum(len(task.y.unique()) for task in tasks)
         unit = [task._replace(x=normalize(task.x - meta["center"], dim=-1)) for task in tasks]
-        within = _shrink(torch.stack([_within(task) for task in unit if _degrees(task)]).mean(0), _trust(self.within_strength, classes))
+        within = shrink(torch.stack([scatter_within(task) for task in unit if degrees(task)]).mean(0), trust(self.within_strength, classes))
         values, vectors = torch.linalg.eigh(within)
         whiten = vectors * values.clamp(min=1e-10).rsqrt() @ vectors.t()
         white = [task._replace(x=task.x @ whiten) for task in unit]
-        scatter = torch.stack([_within(task).trace() / self.dim for task in white if _degrees(task)]).mean()
-        between = _shrink(torch.stack([_between(task) for task in white]).mean(0), _trust(self.between_strength, classes)) / scatter
+        scatter = torch.stack([scatter_within(task).trace() / self.dim for task in white if degrees(task)]).mean()
+        between = shrink(torch.stack([scatter_between(task) for task in white]).mean(0), trust(self.between_strength, classes)) / scatter
         values, vectors = torch.linalg.eigh(between)
         meta["basis"] = whiten @ vectors / scatter.sqrt()
         meta["between"] = values.clamp(min=1e-3 * float(values.mean().clamp(min=1e-6)))
-        means = [_means(self._features(meta, task.x), task.y)[0] for task in tasks]
+        means = [class_means(self._features(meta, task.x), task.y)[0] for task in tasks]
         meta["mean"] = torch.stack([m.mean(0) for m in means]).mean(0)
         pairs = [(self._features(meta, n.double()), m) for n, m in zip(names, means, strict=False) if n is not None]
         if pairs:
-            meta |= _describe(pairs)
+            meta |= fit_descriptions(pairs)
         return {k: v.float() for k, v in meta.items()}
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
@@ -124,50 +133,3 @@ class Gaussian(MetaLearner):
 
     def _features(self, meta: Meta, x: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
         return normalize(x - meta["center"], dim=-1) @ meta["basis"]
-
-
-def _means(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of each class, and how many examples it has."""
-    counts = torch.bincount(y)
-    return torch.zeros(len(counts), x.shape[1], dtype=x.dtype).index_add(0, y, x) / counts.unsqueeze(1), counts
-
-
-def _degrees(task: Labelled) -> int:
-    """Degrees of freedom of the scatter within classes."""
-    return len(task.y) - len(task.y.unique())
-
-
-def _within(task: Labelled) -> Float[Tensor, "d d"]:
-    means, _ = _means(task.x, task.y)
-    residual = task.x - means[task.y]
-    return residual.t() @ residual / _degrees(task)
-
-
-def _between(task: Labelled) -> Float[Tensor, "d d"]:
-    """The scatter of class means, less what the scatter within classes adds to it; its basis has Σ_w near I."""
-    means, counts = _means(task.x, task.y)
-    apart = means - means.mean(0)
-    excess = (1 / counts.double()).mean() * (_within(task) if _degrees(task) else torch.eye(means.shape[1]).double())
-    return apart.t() @ apart / len(means) - excess
-
-
-def _trust(strength: float, classes: int) -> float:
-    """How far to shrink: as an inverse-Wishart prior does, its degrees of freedom counted in classes."""
-    return strength / (strength + classes)
-
-
-def _shrink(matrix: Float[Tensor, "d d"], amount: float) -> Float[Tensor, "d d"]:
-    size = len(matrix)
-    return (1 - amount) * matrix + amount * matrix.trace() / size * torch.eye(size, dtype=matrix.dtype)
-
-
-def _describe(pairs: list[tuple[Tensor, Tensor]]) -> Meta:
-    """How descriptions relate to class means: d = slope (m - mean) + shift + noise, fitted within each task."""
-    told = torch.cat([d - d.mean(0) for d, _ in pairs])
-    true = torch.cat([m - m.mean(0) for _, m in pairs])
-    slope = ((told * true).sum() / true.pow(2).sum()).clamp(min=1e-3)
-    return {
-        "slope": slope,
-        "shift": torch.stack([d.mean(0) for d, _ in pairs]).mean(0),
-        "noise": (told - slope * true).pow(2).mean().clamp(min=1e-6).expand(told.shape[1]).clone(),
-    }

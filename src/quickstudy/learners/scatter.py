@@ -1,0 +1,57 @@
+"""How far examples scatter within classes and class means between them: what the Gaussian prior is made of."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from quickstudy.core.episode import Labelled
+from quickstudy.core.learner import Meta
+
+
+def class_means(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of each class, and how many examples it has."""
+    counts = torch.bincount(y)
+    return torch.zeros(len(counts), x.shape[1], dtype=x.dtype).index_add(0, y, x) / counts.unsqueeze(1), counts
+
+
+def degrees(task: Labelled) -> int:
+    """Degrees of freedom of the scatter within classes."""
+    return len(task.y) - len(task.y.unique())
+
+
+def scatter_within(task: Labelled) -> Float[Tensor, "d d"]:
+    """The pooled covariance of examples around the mean of their class."""
+    means, _ = class_means(task.x, task.y)
+    residual = task.x - means[task.y]
+    return residual.t() @ residual / degrees(task)
+
+
+def scatter_between(task: Labelled) -> Float[Tensor, "d d"]:
+    """The scatter of class means, less what the scatter within classes adds to it; its basis has Σ_w near I."""
+    means, counts = class_means(task.x, task.y)
+    apart = means - means.mean(0)
+    excess = (1 / counts.double()).mean() * (scatter_within(task) if degrees(task) else torch.eye(means.shape[1]).double())
+    return apart.t() @ apart / len(means) - excess
+
+
+def trust(strength: float, classes: int) -> float:
+    """How far to shrink: as an inverse-Wishart prior does, its degrees of freedom counted in classes."""
+    return strength / (strength + classes)
+
+
+def shrink(matrix: Float[Tensor, "d d"], amount: float) -> Float[Tensor, "d d"]:
+    """Draw a covariance to the multiple of I of the same trace."""
+    size = len(matrix)
+    return (1 - amount) * matrix + amount * matrix.trace() / size * torch.eye(size, dtype=matrix.dtype)
+
+
+def fit_descriptions(pairs: list[tuple[Tensor, Tensor]]) -> Meta:
+    """How descriptions relate to class means: d = slope (m - mean) + shift + noise, fitted within each task."""
+    told = torch.cat([d - d.mean(0) for d, _ in pairs])
+    true = torch.cat([m - m.mean(0) for _, m in pairs])
+    slope = ((told * true).sum() / true.pow(2).sum()).clamp(min=1e-3)
+    return {
+        "slope": slope,
+        "shift": torch.stack([d.mean(0) for d, _ in pairs]).mean(0),
+        "noise": (told - slope * true).pow(2).mean().clamp(min=1e-6).expand(told.shape[1]).clone(),
+    }
