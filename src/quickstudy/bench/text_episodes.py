@@ -164,7 +164,7 @@ def _write(
                     command=command, seconds=seconds, note="; ".join(word for word in words if word))
             )  # fmt: skip
             if not told:
-                findings.calibration[f"BANKING77 5-way {shots}-shot, {source}"] = table.ece(ours)
+                findings.calibration[f"{id} 5-way {shots}-shot"] = table.ece(ours)
 
 
 def huffpost(setting: Setting, headlines: Examples, split: ClassSplit) -> Findings:
@@ -206,7 +206,7 @@ def huffpost(setting: Setting, headlines: Examples, split: ClassSplit) -> Findin
         if len(ours) > 1:
             [head] = [r for r in report.rows if r.name == ours[1].name]
             note += f"; {head.name}: {head.metrics['accuracy'].text()}"
-        findings.calibration[f"HuffPost 5-way {shots}-shot"] = table.ece(name)
+        findings.calibration[f"core.4 5-way {shots}-shot"] = table.ece(name)
         findings.rows.append(
             row(f"core.4.{place}", report, name, CENTROID, command=command, seconds=clock.seconds, note=note)
         )

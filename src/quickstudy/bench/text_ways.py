@@ -90,7 +90,7 @@ def all_ways(
         findings.rows.append(
             row(f"core.3.{place}", report, OURS, over, command=command, seconds=clock.seconds, note=words)
         )
-        findings.calibration[f"BANKING77 {len(train.classes)}-way {k}-shot"] = ece
+        findings.calibration[f"core.3 {len(train.classes)}-way {k}-shot"] = ece
     return findings
 
 

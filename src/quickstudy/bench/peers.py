@@ -1,0 +1,208 @@
+"""core.5: adapting to 77 intents of ten sentences each from raw text, SetFit's default training against ours.
+
+Both start from the same encoder's weights, with the same number of threads, each in a process of its own. Timed is
+training alone, once everything is loaded. SetFit's default makes hundreds of thousands of pairs here, which takes many
+hours on a CPU, so by default three things are measured instead:
+
+1. how many steps its default takes (from how it draws pairs), and the seconds of a step over real ones: their product
+   is its time, projected, and marked so;
+2. SetFit trained for `BUDGET` times our time, on a schedule that ends there, with its accuracy;
+3. the memory of both.
+
+SetFit: Tunstall et al. 2022, arXiv:2209.11055.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quickstudy.bench import setfit_run
+from quickstudy.bench.data import take
+from quickstudy.bench.leaks import audit
+from quickstudy.bench.text_play import Clock, Findings, Setting, audit_row, plain
+from quickstudy.bench.text_ways import draw, without
+from quickstudy.core.errors import QuickstudyError, missing_extra
+from quickstudy.core.report import Estimate, paired
+from quickstudy.domains.text import weights
+from quickstudy.domains.text.read import Examples
+
+BUDGET = 50
+"""SetFit may train for so many times our time."""
+MOST_SECONDS = 360
+"""But no longer than this, of computing."""
+PROBE = 40
+"""Steps of the run that a step's time is taken from; the first ten are warm-up."""
+PYTHON = "QUICKSTUDY_SETFIT_PYTHON"
+
+
+def setfit_python() -> str:
+    """The interpreter that has setfit: this one, or the one that QUICKSTUDY_SETFIT_PYTHON names.
+
+    Raises MissingExtra when neither is there.
+    """
+    if named := os.environ.get(PYTHON):
+        return named
+    if find_spec("setfit") is None:
+        raise missing_extra("setfit", "setfit")
+    return sys.executable
+
+
+def against_setfit(
+    setting: Setting,
+    clinc: Examples,
+    train: Examples,
+    test: Examples,
+    *,
+    shots: int = 10,
+    threads: int = 1,
+    steps: int | None = None,
+    full: bool = False,
+) -> Findings:
+    """core.5.1 (time of SetFit's default ÷ ours) and core.5.2 (our accuracy - SetFit's).
+
+    Args:
+        steps: train SetFit for so many steps instead of `BUDGET` times our time.
+        full: train it whole, for hours; then nothing is projected.
+
+    Raises:
+        MissingExtra: setfit isn't installed.
+    """
+    python, clock = setfit_python(), Clock()
+    both = Examples([*train.texts, *test.texts], [*train.labels, *test.labels], source="BANKING77")
+    (clinc,), found = audit("core.5", [clinc], both, encode=setting.base.encode)
+    train, _ = without(train, test)
+    support = take(train, draw(train, shots, setting.seed))
+    common = {"texts": support.texts, "labels": support.labels, "test": test.texts, "threads": threads, "seed": setting.seed}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        setting.teach([clinc]).save(folder / "prior")
+        repeats = 1 if setting.quick else 3
+        ours = [
+            _child(sys.executable, ["-m", "quickstudy.bench.peers"], folder,
+                   {**common, "prior": str(folder / "prior"), "cache": str(folder / f"cache{i}")}, threads)
+            for i in range(repeats)
+        ]  # fmt: skip
+        mine = sorted(ours, key=lambda run: run["cpu_seconds"])[repeats // 2]
+        setting.show(
+            f"Ours: {mine['seconds']:.1f} s ({mine['cpu_seconds']:.1f} s of computing), {mine['peak_mb']:.0f} MB, "
+            f"by {mine['chosen']}"
+        )
+        job = {**common, "folder": str(weights.find(setting.encoder)[0]), "scratch": str(folder / "setfit")}
+        program = [str(Path(setfit_run.__file__))]
+        probe_steps = 3 if setting.quick else PROBE
+        # Its accuracy is not used: predicting one sentence is enough.
+        probe = _child(python, program, folder, {**job, "test": test.texts[:1], "max_steps": probe_steps,
+                       "warm_up": min(10, probe_steps - 2)}, threads)  # fmt: skip
+        step = Estimate.of(probe["step_cpu_seconds"])
+        setting.show(f"SetFit: {step.mean:.2f} s of computing a step; its default takes {probe['default_steps']:,} steps")
+        if full:
+            budget = None
+        elif setting.quick:
+            budget = steps or 3
+        else:
+            budget = steps or max(1, int(min(BUDGET * mine["cpu_seconds"], MOST_SECONDS) / step.mean))
+        theirs = _child(python, program, folder, {**job, "max_steps": budget, "warm_up": 0}, threads)
+    findings = Findings(audits=[found])
+    command = "quickstudy bench text --only core.5" + (" --full-setfit" if full else f" --setfit-steps {steps}" if steps else "")
+    findings.rows.append(audit_row("core.5.leaks", [found], command, clock.seconds))
+    findings.rows += _rows(mine, probe, theirs, step, test, full, threads, command, clock.seconds, setting, len(support))
+    for made in findings.rows[1:]:
+        setting.show(f"{made['id']}: {made['value']:.1f} {made['unit']} · {made['note']}")
+    return findings
+
+
+def _rows(
+    mine: dict[str, Any],
+    probe: dict[str, Any],
+    theirs: dict[str, Any],
+    step: Estimate,
+    test: Examples,
+    full: bool,
+    threads: int,
+    command: str,
+    seconds: float,
+    setting: Setting,
+    sentences: int,
+) -> list[dict[str, Any]]:
+    own = mine["cpu_seconds"]
+    walls = statistics.mean(probe["step_seconds"])
+    whole = theirs["cpu_seconds"] if full else probe["default_steps"] * step.mean
+    ratio = Estimate(whole / own, float("nan") if full else probe["default_steps"] * step.half / own, step.n)
+    right = [np.asarray(run["predictions"]) == np.asarray(test.labels) for run in (mine, theirs)]
+    accuracy = [float(hit.mean() * 100) for hit in right]
+    versions = ", ".join(f"{name} {version}" for name, version in theirs["versions"].items())
+    said = (
+        f"{sentences} sentences; {'measured' if full else 'PROJECTED'}: SetFit's default makes {probe['default_pairs']:,} pairs, "
+        f"{probe['default_steps']:,} steps of {probe['batch']}; {step.mean:.3f} s of computing a step over {step.n} real steps "
+        f"({walls:.3f} s on the wall) = {whole:,.0f} s; ours {own:.2f} s of computing ({mine['seconds']:.2f} s on the wall), "
+        f"encoding {sentences} uncached sentences, choosing by folds and fitting; loading, not counted: "
+        f"{mine['load_seconds']:.1f} s; {threads} thread{'s' * (threads > 1)} each; peak memory ours {mine['peak_mb']:.0f} MB, "
+        f"SetFit {theirs['peak_mb']:.0f} MB (of {theirs['steps']:,} steps); {versions}"
+    )
+    part = "" if full else f" of the {probe['default_steps']:,} of its default"
+    beside = (
+        f"ours {accuracy[0]:.1f} ({mine['chosen']}), SetFit {accuracy[1]:.1f} after {theirs['steps']:,} steps"
+        f"{part}: {theirs['cpu_seconds']:.0f} s of computing, "
+        f"{theirs['cpu_seconds'] / own:.0f}× ours, on a schedule that ends there; official test part"
+    )
+    difference = paired(right[0] * 100.0, right[1] * 100.0)
+    shared: dict[str, Any] = {"command": command, "seconds": seconds, "seeds": [setting.seed]}
+    return [
+        plain("core.5.1", ratio, unit="x", note=said, **shared),
+        plain("core.5.2", difference, unit="points", note=beside, baselines={"SetFit": round(accuracy[1], 3)}, **shared),
+    ]
+
+
+def _child(
+    python: str, program: Sequence[str], folder: Path, job: dict[str, Any], threads: int
+) -> dict[str, Any]:
+    """Run a program on a job in a process of its own. Raises QuickstudyError with the end of what it said."""
+    given, result = folder / "job.json", folder / "result.json"
+    given.write_text(json.dumps(job))
+    result.unlink(missing_ok=True)
+    own = Path(__file__).resolve().parents[2]
+    paths = os.pathsep.join([str(own), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
+    more = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    if "cache" in job:
+        more |= {"QUICKSTUDY_CACHE": job["cache"], "PYTHONPATH": paths}
+    done = subprocess.run(
+        [python, *program, str(given), str(result)], env=os.environ | more, capture_output=True, text=True
+    )
+    if done.returncode or not result.exists():
+        raise QuickstudyError(f"The process of {program[-1]} failed:\n{done.stderr[-2000:]}")
+    return json.loads(result.read_text())
+
+
+def _adapt(job: dict[str, Any]) -> dict[str, Any]:
+    """Our side, in a process of its own: a classifier from raw texts, with an empty embedding cache."""
+    start = setfit_run.clocks()
+    import torch
+
+    torch.set_num_threads(job["threads"])
+    from quickstudy.domains.text.prior import Prior, encoder_for
+    from quickstudy.domains.text.use import FewShotTextClassifier
+
+    prior = Prior.load(job["prior"])
+    encoder_for(prior.encoder)
+    load, _ = setfit_run.since(start)
+    start = setfit_run.clocks()
+    model = FewShotTextClassifier(prior, random_state=job["seed"]).fit(job["texts"], job["labels"])
+    seconds, cpu_seconds = setfit_run.since(start)
+    found = [str(answer) for answer in model.predict(job["test"])]
+    return {
+        "load_seconds": load, "seconds": seconds, "cpu_seconds": cpu_seconds, "predictions": found,
+        "chosen": model.choice_.chosen.name, "peak_mb": setfit_run.peak_megabytes(),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(json.dumps(_adapt(json.loads(Path(sys.argv[1]).read_text()))))
