@@ -136,6 +136,16 @@ def test_gaussian_s_prior_recovers_the_directions_that_classes_differ_in():
     assert meta["between"].max() > 5 * meta["between"].min()
 
 
+def test_gaussian_s_prior_knows_classes_by_any_numbers():
+    task = one(blobs(tasks=1, ways=4, shots=6, dim=6), 0).support
+    names = torch.randn(9, 6, generator=torch.Generator().manual_seed(0))
+    learner = Gaussian(objective=Classify(ways=3), dim=6)
+    number = torch.tensor([1, 4, 5, 8])
+    plain = learner.estimate([task], [names[number]])
+    gaps = learner.estimate([task._replace(y=number[task.y])], [names])
+    assert all(torch.allclose(plain[k], gaps[k]) for k in plain)
+
+
 def test_ge2e_leaves_each_row_out_of_its_own_centroid():
     net = torch.nn.Identity()
     net.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))

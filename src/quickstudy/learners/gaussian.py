@@ -84,7 +84,8 @@ class Gaussian(MetaLearner):
             DataError: no task, or none with two classes and two examples of one.
         """
         tasks = [task.trimmed() for task in tasks]
-        tasks = [task._replace(x=task.x.double()) for task in tasks]
+        present = [task.y.unique() for task in tasks]  # numbers may have gaps
+        tasks = [task._replace(x=task.x.double(), y=task.y.unique(return_inverse=True)[1]) for task in tasks]
         if not tasks or not any(degrees(task) for task in tasks):
             raise DataError("A prior needs a past task in which some class has two examples or more; there is none.")
         meta = {k: v.double() for k, v in self.init().items()}
@@ -102,7 +103,8 @@ class Gaussian(MetaLearner):
         meta["between"] = values.clamp(min=1e-3 * float(values.mean().clamp(min=1e-6)))
         means = [class_means(self._features(meta, task.x), task.y)[0] for task in tasks]
         meta["mean"] = torch.stack([m.mean(0) for m in means]).mean(0)
-        pairs = [(self._features(meta, n.double()), m) for n, m in zip(names, means, strict=False) if n is not None]
+        told = zip(names, present, means, strict=False)
+        pairs = [(self._features(meta, n[c].double()), m) for n, c, m in told if n is not None]
         if pairs:
             meta |= fit_descriptions(pairs)
         return {k: v.float() for k, v in meta.items()}
