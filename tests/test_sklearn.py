@@ -127,7 +127,7 @@ def test_the_classifier_check_passes_once_rows_are_counted():
 # Texts in scikit-learn's tools
 
 TEXTS = [
-    "where is my card", "my card has not arrived", "when will the card come", "card still not here", "has my card been sent",
+    "where is my card", "my card has not come", "when will the card come", "card still not here", "was my card sent",
     "cancel the transfer", "stop my transfer", "undo a transfer", "revert that transfer", "take the transfer back",
 ]  # fmt: skip
 LABELS = ["arrival"] * 5 + ["undo"] * 5

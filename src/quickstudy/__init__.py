@@ -1,3 +1,94 @@
-"""quickstudy: learn from many small tasks, so that a new task needs only a few examples."""
+"""quickstudy: learn from many small tasks, so that a new task needs only a few examples.
+
+    from quickstudy import FewShotTextClassifier
+
+    model = FewShotTextClassifier().fit(["where is my card?", "undo the transfer", ...], ["arrival", "undo", ...])
+    model.predict(["the card has not come"])
+
+Every public name is loaded when it is first asked for: `import quickstudy` alone imports no torch.
+"""
+
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+_HOME = {  # module -> the public names that live there
+    "quickstudy.core.adapted": ("Adapted", "Explanation", "Influence", "Prediction"),
+    "quickstudy.core.dataset": ("MetaDataset", "Shots", "Split", "TaskDataset"),
+    "quickstudy.core.encoder": ("Encoder",),
+    "quickstudy.core.engine": ("adapt", "evaluate", "meta_gradient", "meta_train", "predict"),
+    "quickstudy.core.episode": ("Episode", "Labelled"),
+    "quickstudy.core.errors": (
+        "CheckpointError", "DataError", "MissingExtra", "ModelError", "NotFitted", "QuickstudyError",
+    ),
+    "quickstudy.core.learner": ("MetaLearner", "NetLearner"),
+    "quickstudy.core.objective": ("Classify", "Objective", "Regress"),
+    "quickstudy.core.report": ("Estimate", "Report", "paired"),
+    "quickstudy.core.task": ("Task",),
+    "quickstudy.domains": ("Domain",),
+    "quickstudy.domains.text.encode": ("load_encoder",),
+    "quickstudy.domains.text.prior": ("Prior", "load_prior"),
+    "quickstudy.domains.text.read": ("Examples", "read_datasets", "read_examples", "read_texts"),
+    "quickstudy.domains.text.use": ("FewShotTextClassifier",),
+    "quickstudy.learners": (
+        "ANIL", "GE2E", "MAML", "Centroid", "FineTune", "Gaussian", "Logistic", "Prototypical", "Reptile", "Ridge",
+    ),
+    "quickstudy.nets": ("MLP",),
+}  # fmt: skip
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = ["__version__", *sorted(_MODULE)]  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:  # the same once more, for editors and type checkers; a test holds the two together
+    from quickstudy.core.adapted import Adapted, Explanation, Influence, Prediction
+    from quickstudy.core.dataset import MetaDataset, Shots, Split, TaskDataset
+    from quickstudy.core.encoder import Encoder
+    from quickstudy.core.engine import adapt, evaluate, meta_gradient, meta_train, predict
+    from quickstudy.core.episode import Episode, Labelled
+    from quickstudy.core.errors import (
+        CheckpointError,
+        DataError,
+        MissingExtra,
+        ModelError,
+        NotFitted,
+        QuickstudyError,
+    )
+    from quickstudy.core.learner import MetaLearner, NetLearner
+    from quickstudy.core.objective import Classify, Objective, Regress
+    from quickstudy.core.report import Estimate, Report, paired
+    from quickstudy.core.task import Task
+    from quickstudy.domains import Domain
+    from quickstudy.domains.text.encode import load_encoder
+    from quickstudy.domains.text.prior import Prior, load_prior
+    from quickstudy.domains.text.read import Examples, read_datasets, read_examples, read_texts
+    from quickstudy.domains.text.use import FewShotTextClassifier
+    from quickstudy.learners import (
+        ANIL,
+        GE2E,
+        MAML,
+        Centroid,
+        FineTune,
+        Gaussian,
+        Logistic,
+        Prototypical,
+        Reptile,
+        Ridge,
+    )
+    from quickstudy.nets import MLP
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its home (PEP 562) and keep it."""
+    from importlib import import_module
+
+    if name in _MODULE:
+        value = globals()[name] = getattr(import_module(_MODULE[name]), name)
+        return value
+    from quickstudy.core.errors import did_you_mean
+
+    hint = "" if name.startswith("_") else did_you_mean(name, _MODULE)
+    raise AttributeError(f"module 'quickstudy' has no attribute {name!r}.{hint}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,1 +1,95 @@
-"""One folder a domain, with the same file names in each."""
+"""The domains, as one record each; nothing of a domain is imported before it is asked for.
+
+CLI, service, studio and bench go by these records and know no domain by name. A package adds one by an entry point:
+
+    [project.entry-points."quickstudy.domains"]
+    songs = "my_package.songs:DOMAIN"
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from quickstudy.core.errors import ModelError, did_you_mean
+
+GROUP = "quickstudy.domains"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """What there is to know of a domain before any of it is loaded; its parts are written "module:name"."""
+
+    name: str
+    about: str
+    """One line for people: what is learned from what."""
+    model: str
+    """Class with scikit-learn's face: `fit`, `predictions`, `explain`, `suggest`, `save`, `load`."""
+    read_examples: str
+    """(path, …) -> labelled examples."""
+    read_items: str
+    """(path, …) -> items without labels."""
+    read_datasets: str
+    """(folder) -> past tasks to learn from."""
+    learn: str
+    """(datasets, …) -> a prior."""
+    demo: str
+    """The main job on bundled data: (folder, progress) -> result."""
+    bench: str
+    """(arguments) -> exit code: the domain's benchmark suite."""
+
+    def load(self, part: str) -> Any:
+        """Import a part by the name of its field. Raises ModelError for a plug-in whose part isn't there."""
+        module, _, name = getattr(self, part).partition(":")
+        try:
+            return getattr(import_module(module), name)
+        except (ModuleNotFoundError, AttributeError) as problem:
+            if isinstance(problem, ModuleNotFoundError) and problem.name != module:
+                raise
+            raise ModelError(f"The domain {self.name!r} names {module}:{name} as its {part}: {problem}.") from problem
+
+
+TEXT = Domain(
+    name="text",
+    about="sort short texts into categories, from a few examples of each",
+    model="quickstudy.domains.text.use:FewShotTextClassifier",
+    read_examples="quickstudy.domains.text.read:read_examples",
+    read_items="quickstudy.domains.text.read:read_texts",
+    read_datasets="quickstudy.domains.text.read:read_datasets",
+    learn="quickstudy.domains.text.learn:learn",
+    demo="quickstudy.app.demo:demo",
+    bench="quickstudy.bench.text:main",
+)
+BUILT_IN = (TEXT,)
+
+
+@cache
+def domains() -> dict[str, Domain]:
+    """All domains by name, the built-in ones first; the first is the default.
+
+    Raises ModelError for an entry point that takes a name that is taken, or that leads to no `Domain`.
+    """
+    found = {domain.name: domain for domain in BUILT_IN}
+    for point in entry_points(group=GROUP):
+        try:
+            domain = point.load()
+        except (ImportError, AttributeError) as problem:
+            raise ModelError(f"The domain {point.name!r} ({point.value}) can't be loaded: {problem}.") from problem
+        if not isinstance(domain, Domain):
+            raise ModelError(f"The entry point {point.value} is a {type(domain).__name__}, expected a Domain.")
+        if domain.name in found:
+            raise ModelError(f"{point.value} adds a domain {domain.name!r}, and there is one of that name.")
+        found[domain.name] = domain
+    return found
+
+
+def find(name: str | None = None) -> Domain:
+    """The domain of that name; None gives the default. Raises ModelError when there is none, naming those there are."""
+    for domain in BUILT_IN:  # first, so that a broken plug-in stops nobody who doesn't use it
+        if name in (None, domain.name):
+            return domain
+    known = domains()
+    if name not in known:
+        raise ModelError(f"There is no domain {name!r}.{did_you_mean(name, known)} There are: {', '.join(known)}.")
+    return known[name]

@@ -59,6 +59,8 @@ class Examples:
     labels: list[str] = field(repr=False)
     descriptions: dict[str, str] = field(default_factory=dict)
     source: str = "examples"
+    rows: Sequence[Any] = field(default=(), repr=False, compare=False)
+    """The row of each example as errors name it; empty where there are no rows (a folder of classes)."""
 
     def __post_init__(self) -> None:
         if len(self.texts) != len(self.labels):
@@ -79,6 +81,10 @@ class Examples:
     def classes(self) -> tuple[str, ...]:
         """The labels, sorted, each once."""
         return tuple(sorted(set(self.labels)))
+
+    def error(self, i: int, problem: str) -> DataError:
+        """The error to raise for example number `i`: it names file and row."""
+        return DataError(problem, file=self.source, row=self.rows[i] if self.rows else None)
 
     def with_descriptions(self, descriptions: Mapping[str, str]) -> "Examples":
         """The same examples, label descriptions added; DataError for a label that no example has."""
@@ -133,12 +139,12 @@ def read_examples(
         raise DataError(f'"{text}" cannot be both the text and the label.', file=table.name)
     description = find(table, "description", None, DESCRIPTION_NAMES, taken=[text, label])
     if description is None:
-        _, (texts, labels) = collect(table, [text, label], limit)
-        return Examples(texts, labels, {}, table.name)
+        rows, (texts, labels) = collect(table, [text, label], limit)
+        return Examples(texts, labels, {}, table.name, rows)
     rows, (texts, labels, described) = collect(
         table, [text, label, description], limit, may_be_empty=description
     )
-    return Examples(texts, labels, one_each(table, rows, labels, described), table.name)
+    return Examples(texts, labels, one_each(table, rows, labels, described), table.name, rows)
 
 
 def read_texts(path: Source, text: str | None = None, *, limit: int = LIMIT) -> list[str]:
@@ -219,7 +225,7 @@ def _read_two_columns(table: Table, text: str | None, label: str | None, limit: 
     unknown = not_found(table, *(("text", TEXT_NAMES) if text is None else ("label", LABEL_NAMES)))
     if len(table.columns) != 2 or header_is_data(table):
         raise unknown
-    _, values = collect(table, table.columns, limit)
+    rows, values = collect(table, table.columns, limit)
     columns = sorted(zip(table.columns, values, strict=True), key=lambda column: len(set(column[1])))
     (label_name, labels), (text_name, texts) = columns
     distinct = len(set(labels))
@@ -238,7 +244,7 @@ def _read_two_columns(table: Table, text: str | None, label: str | None, limit: 
         UserWarning,
         stacklevel=3,
     )
-    return Examples(texts, labels, {}, table.name)
+    return Examples(texts, labels, {}, table.name, rows)
 
 
 def _read_class_folder(folder: Path, limit: int) -> Examples:

@@ -63,7 +63,7 @@ def checked_texts(X: Any) -> list[str]:
 
 
 def _labels(y: Any) -> np.ndarray:
-    """The labels as an array [n] of the type it came in. Raises DataError for labels that are missing, mixed or continuous."""
+    """The labels as an array [n] of the type they came in. Raises DataError: missing, mixed or continuous ones."""
     if y is None:
         raise DataError(
             "The classifier requires y to be passed, but the target y is None. Give each text a label."

@@ -1,0 +1,1 @@
+"""Applications: what can be done (`actions`), and the command line that does it."""

@@ -1,0 +1,251 @@
+"""What quickstudy can do, as functions with plain arguments and results; they print nothing.
+
+The command line calls them, and so do service and studio. A model is a folder, or a classifier that is loaded already.
+"""
+
+import importlib.util
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from quickstudy.app.results import (
+    Adapted,
+    Answer,
+    EncoderInfo,
+    Explained,
+    Learned,
+    Method,
+    Spoke,
+    Suggestion,
+)
+from quickstudy.core.errors import DataError, did_you_mean
+from quickstudy.domains import find
+
+Progress = Callable[[int, int, float], None]
+
+
+def learn(
+    data: str | Path,
+    out: str | Path,
+    *,
+    encoder: str = "minilm",
+    tune_encoder: bool = False,
+    steps: int | None = None,
+    seed: int = 0,
+    valid: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_every: int = 10,
+    progress: Progress | None = None,
+    domain: str | None = None,
+) -> Learned:
+    """Meta-train: make a prior from a folder of past tasks, and save it to `out`.
+
+    While the encoder is tuned, `checkpoint_folder(out)` holds the state to resume from; it goes when all is saved.
+
+    Raises:
+        DataError: what is wrong with the data, naming file and row.
+        CheckpointError: nothing to resume from, a checkpoint of another run, or no room to save.
+    """
+    began = time.perf_counter()
+    place, what = Path(out), find(domain)
+    read = what.load("read_datasets")
+    tasks = read(data)
+    trials = read(valid) if valid is not None else None
+    checkpoint = checkpoint_folder(place)
+    prior = what.load("learn")(
+        tasks, encoder=encoder, tune_encoder=tune_encoder, steps=steps, seed=seed, valid=trials, resume=resume,
+        checkpoint=checkpoint, checkpoint_every=checkpoint_every, progress=progress,
+    )  # fmt: skip
+    prior.save(place, card=_prior_card(prior))
+    _forget(checkpoint)
+    return Learned(
+        str(place), prior.encoder, prior.adapter is not None, list(prior.sources), time.perf_counter() - began,
+        [f"quickstudy adapt EXAMPLES.csv --prior {shlex.quote(str(place))} --out my-model"],
+    )  # fmt: skip
+
+
+def checkpoint_folder(out: str | Path) -> Path:
+    """Where `learn` keeps the state of an unfinished run: beside its result."""
+    place = Path(out)
+    return place.with_name(place.name + ".checkpoint")
+
+
+def adapt(
+    examples: Any,
+    out: str | Path,
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    descriptions: str | Path | None = None,
+    prior: str | Path | None = "default",
+    encoder: str | None = None,
+    coverage: float | None = None,
+    names: bool | None = None,
+    seed: int = 0,
+    domain: str | None = None,
+) -> Adapted:
+    """Learn a classifier from a few labelled examples, and save it to `out`.
+
+    Args:
+        examples: a file, a folder with one folder a class, or a pandas frame.
+        text, label: names of the columns, where they aren't known ones.
+        descriptions: a file that says what labels mean.
+        prior: "default", a folder that `learn` wrote, or None (or "none") to start from nothing.
+        coverage: answer 'none of these' outside of this share of what belongs to a category.
+        names: whether labels count as examples; None decides by whether they are words.
+
+    Raises:
+        DataError: what is wrong with the examples, naming file and row.
+        CheckpointError, ModelError: the prior is damaged or of another encoder, or there is no room to save.
+    """
+    began = time.perf_counter()
+    what = find(domain)
+    data = what.load("read_examples")(examples, text=text, label=label)
+    if descriptions is not None:
+        from quickstudy.domains.text.read import read_descriptions
+
+        data = data.with_descriptions(read_descriptions(descriptions))
+    data.check_classes()
+    prior = None if prior is None or str(prior) == "none" else prior
+    model = what.load("model")(prior, encoder=encoder, coverage=coverage, use_names=names, random_state=seed)
+    model.fit(data.texts, data.labels, data.descriptions)
+    model.save(out)
+    choice = model.choice_
+    place = shlex.quote(str(out))
+    return Adapted(
+        model=str(out),
+        source=data.source,
+        examples=dict(Counter(data.labels)),
+        encoder=model.encoder_name_,
+        prior=None if prior is None else str(prior),
+        chosen=choice.chosen.name,
+        reason=choice.reason,
+        methods=[Method(name, name.startswith("frozen"), score) for name, score in choice.accuracy.items()],
+        gain=choice.gain,
+        names_used=len(model.adapted_.items) > len(data),
+        coverage=coverage,
+        notes=_oddities(data),
+        seconds=time.perf_counter() - began,
+        next=[
+            f"quickstudy predict {place} --text {shlex.quote(data.texts[0])}",
+            f"quickstudy explain {place} --text {shlex.quote(data.texts[0])}",
+            f"quickstudy predict {place} NEW.csv --out ANSWERS.csv",
+            f"quickstudy suggest {place} NEW.csv -n 5",
+        ],
+    )
+
+
+def load(model: Any, *, domain: str | None = None) -> Any:
+    """The classifier in a folder; one that is loaded already comes back as it is."""
+    return find(domain).load("model").load(model) if isinstance(model, str | Path) else model
+
+
+def predict(
+    model: Any, texts: Iterable[str], *, batch: int = 256, domain: str | None = None
+) -> Iterator[Answer]:
+    """Sort texts, one answer for each, as they come: `batch` of them are read at a time."""
+    model, texts = load(model, domain=domain), iter(texts)
+    while some := list(islice(texts, batch)):
+        for text, found in zip(some, model.predictions(some), strict=True):
+            yield Answer(text, *found)
+
+
+def explain(
+    model: Any, text: str, *, label: str | None = None, most: int | None = 5, domain: str | None = None
+) -> Explained:
+    """Say which examples spoke for an answer, the predicted one unless `label` names another.
+
+    `most` counts at either end: so many that spoke for it most, and so many that spoke against it most.
+    """
+    model = load(model, domain=domain)
+    if label is not None and label not in (known := model.task_.labels):
+        raise DataError(
+            f"There is no label {label!r}.{did_you_mean(label, known)} There are: {', '.join(known)}."
+        )
+    whole = model.explain(text, label=label, most=None)
+    (answer,) = predict(model, [text])
+    examples = set(zip(model.task_.support, model.task_.support_labels, strict=True))
+    spoke = [Spoke(str(i.item), i.label, i.effect, (i.item, i.label) not in examples) for i in whole.influences]
+    ends = spoke if most is None or len(spoke) <= 2 * most else [*spoke[:most], *spoke[-most:]]
+    return Explained(answer, whole.label, ends)
+
+
+def suggest(
+    model: Any, source: Any, *, n: int = 5, text: str | None = None, domain: str | None = None
+) -> list[Suggestion]:
+    """The `n` unlabelled texts whose label would teach the model most, best first."""
+    if n < 1:
+        raise DataError(f"n is {n}; expected 1 or more.")
+    texts = find(domain).load("read_items")(source, text=text)
+    model = load(model, domain=domain)
+    chosen = [int(i) for i in model.suggest(texts, n)]
+    answers = predict(model, [texts[i] for i in chosen])
+    return [
+        Suggestion(i, a.text, a.label, a.probability) for i, a in zip(chosen, answers, strict=True)
+    ]
+
+
+def encoders() -> list[EncoderInfo]:
+    """The encoders that are known by name; a folder or a Hugging Face id will do as well."""
+    from quickstudy.domains.text.weights import PACKAGED
+
+    built_in = [
+        EncoderInfo("tiny", "hashed letter n-grams, 64 dimensions: for tests, knows nothing", "Apache-2.0", True, ""),
+        EncoderInfo("tiny-bert", "2 layers with random weights: for tests, knows nothing", "Apache-2.0", True, ""),
+    ]  # fmt: skip
+    packaged = [
+        EncoderInfo(name, p.about, p.licence, importlib.util.find_spec(p.package) is not None, p.install)
+        for name, p in PACKAGED.items()
+    ]
+    return [*packaged, *built_in]
+
+
+def _oddities(data: Any) -> list[str]:
+    """What a person should know about their examples."""
+    found = []
+    for text, labels in list(data.conflicts().items())[:5]:
+        found.append(f'"{text[:60]}" stands under {" and ".join(labels)}: one text can have one label only.')
+    if twice := sum(times - 1 for times in data.duplicates().values()):
+        found.append(f"{twice} example{'s' if twice > 1 else ''} stand{'' if twice > 1 else 's'} there twice.")
+    single = [label for label, times in Counter(data.labels).items() if times == 1]
+    if single and len(single) < len(data.classes):
+        found.append(
+            f"{len(single)} of {len(data.classes)} labels have one example only: {', '.join(single[:5])}."
+        )
+    return found
+
+
+def _prior_card(prior: Any) -> str:
+    """The README.md beside a prior."""
+    rows = "\n".join(
+        f"| {s.get('name')} | {s.get('classes')} | {s.get('examples')} |" for s in prior.sources
+    )
+    return (
+        f"# A prior for quickstudy\n\nWhat past labelling tasks taught, for the encoder `{prior.encoder}`. Use it with "
+        "`quickstudy adapt --prior THIS_FOLDER`.\n\n"
+        f"| learned from | classes | examples |\n|---|---:|---:|\n{rows}\n\nSettings: `{prior.settings}`\n"
+    )
+
+
+def _forget(checkpoint: Path) -> None:
+    """Remove a checkpoint that is of no more use, and only what it is made of."""
+    for name in ("tensors.safetensors", "record.json"):
+        (checkpoint / name).unlink(missing_ok=True)
+    if checkpoint.is_dir() and not any(checkpoint.iterdir()):
+        checkpoint.rmdir()
+
+
+def evaluate(model: Any, source: Any, **settings: Any) -> Any:
+    """Judge a model on labelled texts; see `quickstudy.app.judge.evaluate`."""
+    from quickstudy.app import judge
+
+    return judge.evaluate(model, source, **settings)
+
+
+__all__: Sequence[str] = (
+    "adapt", "checkpoint_folder", "encoders", "evaluate", "explain", "learn", "load", "predict", "suggest",
+)  # fmt: skip

@@ -1,0 +1,125 @@
+"""The command line: which commands there are, and how they end.
+
+Each command lives in a module that is imported only when it is called; `quickstudy --help` imports nothing but the
+standard library. Exit codes: 0 done, 1 a bar was missed (`bench check`), 2 something is wrong with what was given, 130
+stopped by Ctrl-C, 141 the reader of our output went away.
+"""
+
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+import quickstudy
+from quickstudy.app import screen
+from quickstudy.core.errors import QuickstudyError, did_you_mean
+
+COMMANDS = {  # name -> (where it lives, what it does)
+    "demo": ("quickstudy.app.cli_more:demo", "learn from bundled data, adapt to intents never seen, explain"),
+    "adapt": ("quickstudy.app.cli_learn:adapt", "learn a classifier from a few labelled examples"),
+    "predict": ("quickstudy.app.cli_use:predict", "sort texts with it"),
+    "explain": ("quickstudy.app.cli_use:explain", "which examples spoke for an answer, and against it"),
+    "evaluate": ("quickstudy.app.cli_use:evaluate", "judge it on labelled texts, beside frozen baselines"),
+    "suggest": ("quickstudy.app.cli_use:suggest", "which texts to label next"),
+    "learn": ("quickstudy.app.cli_learn:learn", "meta-train: make a prior from a folder of past tasks"),
+    "encoders": ("quickstudy.app.cli_more:encoders", "list the encoders known by name"),
+    "bench": ("quickstudy.app.cli_more:bench", "run a benchmark suite; `bench check` lists bars and figures"),
+}
+ABOUT = "Learns from many small tasks, so that a new task needs only a few examples."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code. Expected errors are one message on stderr, never a traceback."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that isn't UTF-8 shows '?' instead of an error
+        if (stream.encoding or "").lower().replace("-", "") != "utf8" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
+    debug = os.environ.get("QUICKSTUDY_DEBUG", "") not in ("", "0")
+    if not debug:
+        warnings.showwarning = screen.warning
+    try:
+        code = _run(given)
+        sys.stdout.flush()
+        return code
+    except QuickstudyError as error:
+        if debug:
+            raise
+        screen.note(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        screen.note("stopped")
+        return 130
+    except BrokenPipeError:
+        # As `head` does with those before it. Python would complain when it flushes at exit: give it another stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        screen.note(f"error: no room to write {error.filename or 'the output'}: {error.strerror}.")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+
+
+def _run(given: list[str]) -> int:
+    if not given or given[0] in ("--help", "-h", "help") and len(given) == 1:
+        print(overview())
+        return 0
+    if given[0] in ("--version", "-V"):
+        print(quickstudy.__version__)
+        return 0
+    if given[0] == "help":
+        given = [*given[1:], "--help"]
+    if given[0] not in COMMANDS:
+        what = "option" if given[0].startswith("-") else "command"
+        screen.note(f"error: there is no {what} {given[0]!r}.{did_you_mean(given[0], COMMANDS)}\n\n{overview()}")
+        return 2
+    if given[0] == "bench" and len(given) > 1 and not given[1].startswith("-"):
+        from quickstudy.app.cli_more import run_suite  # a suite reads its own arguments, --help included
+
+        return run_suite(given[1], given[2:])
+    return _call(given)
+
+
+def _call(given: list[str]) -> int:
+    """Let cyclopts read the arguments and call the command."""
+    from cyclopts import App, CycloptsError
+
+    target, about = COMMANDS[given[0]]
+    app = App(name="quickstudy", help=ABOUT, version=quickstudy.__version__, help_format="markdown")
+    app.command(target, name=given[0], help_format="markdown")
+    try:
+        code = app(
+            given, exit_on_error=False, print_error=False, result_action="return_value", console=screen.console()
+        )
+    except CycloptsError as error:
+        screen.note(f"error: {error}\nHelp: quickstudy {given[0]} --help")
+        return 2
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    return code if isinstance(code, int) else 0
+
+
+def overview() -> str:
+    """The help of `quickstudy` itself, made without importing anything."""
+    bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else ("", "")
+    lines = [f"  {bold}{name:<9}{plain} {about}" for name, (_, about) in COMMANDS.items()]
+    return "\n".join(
+        [
+            ABOUT,
+            "",
+            f"Usage: {bold}quickstudy COMMAND{plain} …      quickstudy COMMAND --help      quickstudy --version",
+            "",
+            *lines,
+            "",
+            "First steps:",
+            "  quickstudy demo",
+            "  quickstudy adapt examples.csv --out my-model     a table with the columns text and label",
+            '  quickstudy predict my-model --text "…"',
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

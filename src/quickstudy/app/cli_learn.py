@@ -1,0 +1,140 @@
+"""`quickstudy learn` and `quickstudy adapt`."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from quickstudy.app import actions, results, screen
+from quickstudy.app.cli_options import COMMON, Common
+
+Out = Annotated[Path, Parameter(name=["--out", "-o"])]
+
+
+def learn(
+    data: Path,
+    /,
+    *,
+    out: Out,
+    tune_encoder: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    steps: int | None = None,
+    seed: int = 0,
+    encoder: str = "minilm",
+    valid: Path | None = None,
+    resume: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    checkpoint_every: int = 10,
+    common: Common = COMMON,
+) -> int:
+    """Meta-train: make a prior from a folder of past tasks.
+
+    Each table, and each folder of classes, within the folder is one past task. Ctrl-C leaves a checkpoint beside the
+    result, and --resume goes on from it to the same numbers.
+
+    Args:
+        data: folder of data sets.
+        out: folder for the prior.
+        tune_encoder: tune the encoder too, by low-rank adapters: slower, and better.
+        steps: how many steps of tuning.
+        seed: of everything drawn at random.
+        encoder: name or folder of the encoder to learn for; see `quickstudy encoders`.
+        valid: folder of data sets to choose by how much tuning to keep.
+        resume: go on from the checkpoint of a run that was stopped.
+        checkpoint_every: steps between two checkpoints.
+    """
+    common.start()
+    try:
+        with screen.bar("learn") as move:
+
+            def progress(step: int, steps: int, loss: float) -> None:
+                move("tuning the encoder", step, steps)
+
+            move("reading and encoding", 0, 0)
+            result = actions.learn(
+                data, out, encoder=encoder, tune_encoder=tune_encoder, steps=steps, seed=seed, valid=valid,
+                resume=resume, checkpoint_every=checkpoint_every, progress=progress,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        kept = actions.checkpoint_folder(out)
+        if not kept.is_dir():
+            screen.note("stopped before the first step of tuning: there is nothing to resume, start anew")
+            return 130
+        command = ["quickstudy", "learn", str(data), "--out", str(out), "--tune-encoder", "--resume"]
+        settings = {"--steps": steps, "--seed": seed or None, "--valid": valid}
+        settings |= {"--encoder": encoder if encoder != "minilm" else None}
+        for name, value in settings.items():
+            command += [] if value is None else [name, str(value)]
+        screen.note(f"stopped; the state is in {kept}. Go on with:\n  {shlex.join(command)}")
+        return 130
+    common.show(result, _learned)
+    return 0
+
+
+def _learned(result: results.Learned) -> None:
+    made = screen.table("learned from", "classes", "examples", numbers=(1, 2))
+    for source in result.sources:
+        made.add_row(*(str(source.get(key, "")) for key in ("name", "classes", "examples")))
+    tuned = ", encoder tuned" if result.tuned else ""
+    screen.say(made, f"Prior for {result.encoder}{tuned}: {result.prior}  ({result.seconds:.1f} s)")
+    screen.type_next(result.next)
+
+
+def adapt(
+    examples: Path,
+    /,
+    *,
+    out: Out,
+    text: str | None = None,
+    label: str | None = None,
+    descriptions: Path | None = None,
+    prior: str = "default",
+    encoder: str | None = None,
+    coverage: float | None = None,
+    names: Annotated[bool | None, Parameter(negative="--no-names")] = None,
+    seed: int = 0,
+    common: Common = COMMON,
+) -> int:
+    """Learn a classifier from a few labelled examples of each category.
+
+    It is judged on examples held out of those given, beside what the frozen encoder does without experience; where
+    experience gains nothing, the baseline is what is saved.
+
+    Args:
+        examples: CSV, TSV, JSONL or Parquet with the columns text and label, or a folder with one folder a label.
+        out: folder for the model. It will hold the examples' texts.
+        text: name of the column with the texts.
+        label: name of the column with the labels.
+        descriptions: file that says what labels mean: JSON {label: words}, or a table.
+        prior: "default" (the shipped one), "none", or a folder that `quickstudy learn` wrote.
+        encoder: name or folder of the encoder; by default the one that the prior was learned on.
+        coverage: answer "none of these" outside of this share (such as .95) of what belongs to a category.
+        names: whether labels count as examples; by default if they are words.
+        seed: of the folds that more than 15 examples are judged by.
+    """
+    common.start()
+    result = actions.adapt(
+        examples, out, text=text, label=label, descriptions=descriptions, prior=prior, encoder=encoder,
+        coverage=coverage, names=names, seed=seed,
+    )  # fmt: skip
+    common.show(result, _adapted)
+    return 0
+
+
+def _adapted(result: results.Adapted) -> None:
+    for odd in result.notes:
+        screen.note(f"note: {odd}")
+    counts = result.examples.values()
+    each = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    screen.say(f"{sum(counts)} examples, {len(counts)} labels, {each} of each; encoder {result.encoder}", "")
+    if result.methods:
+        made = screen.table("method", "held-out accuracy, %", "", numbers=(1,))
+        for method in sorted(result.methods, key=lambda m: m.accuracy.mean if m.accuracy else 0, reverse=True):
+            said = "chosen" if method.name == result.chosen else "baseline" if method.baseline else ""
+            made.add_row(method.name, str(method.accuracy), said, style="bold" if said == "chosen" else "")
+        screen.say(made)
+    else:
+        screen.say(f"Chosen: {result.chosen}")
+    if result.gain is not None:
+        screen.say(f"Gain over the frozen baseline: {result.gain.text(sign=True)} points (on the examples held out)")
+    screen.say(f"Why: {result.reason}.", f"Saved: {result.model}  ({result.seconds:.1f} s)")
+    screen.type_next(result.next)

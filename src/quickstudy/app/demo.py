@@ -1,0 +1,196 @@
+"""The main job in a minute, on bundled data: experience with assistants' intents helps with a bank's.
+
+1. Meta-train on CLINC150 (150 intents of an assistant): a prior, and a tuned encoder.
+2. Adapt to intents of BANKING77, none of which occur there, from 5 examples each: many tasks of 5 intents, and one of all 77
+   drawn ten times. All methods get the same examples, the same label names as further examples, the same questions.
+3. Save what was learned, and a file of examples to go on with.
+"""
+
+import csv
+import io
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quickstudy.app import actions
+from quickstudy.app.judge import save_report
+from quickstudy.app.results import Demonstrated
+from quickstudy.core import atomic, engine
+from quickstudy.core.errors import QuickstudyError
+from quickstudy.core.report import Report
+from quickstudy.core.task import spell_out
+from quickstudy.data import sample
+from quickstudy.domains.text.choose import candidates_for
+from quickstudy.domains.text.learn import learn
+from quickstudy.domains.text.prior import Prior, encoder_for
+from quickstudy.domains.text.read import Examples
+from quickstudy.domains.text.use import FewShotTextClassifier
+
+Progress = Callable[[str, int, int], None]
+ENCODER = "minilm"
+SHOTS = 5
+FEW = 5
+"""Intents in a small task."""
+PER_CLASS = 20
+"""Sentences of each past intent that are learned from; more take longer and change little."""
+LARGE = 10
+"""How often the task of all intents is drawn."""
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The intents never seen: sentences to learn from and to ask, and the features of both."""
+
+    classes: list[str]
+    texts: dict[str, list[list[str]]]
+    """For each of "train" and "test": the sentences of each class."""
+    rows: dict[str, list[np.ndarray]]
+    """The same as rows of the features."""
+    names: Tensor
+    """The rows of the classes' names."""
+    frozen: Tensor
+    felt: Tensor
+
+
+def demo(
+    folder: Path | str = "quickstudy-demo",
+    *,
+    tune_encoder: bool = True,
+    episodes: int = 200,
+    seed: int = 0,
+    progress: Progress = lambda stage, done, total: None,
+) -> Demonstrated:
+    """Run the demo and write what it made to `folder`.
+
+    Raises:
+        MissingExtra: the encoder isn't installed.
+        QuickstudyError: the folder can't be written.
+    """
+    began, folder = time.perf_counter(), Path(folder)
+    progress("reading the past: 150 intents of an assistant", 0, 0)
+    past = _past()
+    prior = learn(
+        [past], encoder=ENCODER, tune_encoder=tune_encoder, seed=seed,
+        progress=lambda step, steps, loss: progress("tuning the encoder on past tasks", step, steps),
+    )  # fmt: skip
+    progress("reading the new: 77 intents of a bank", 0, 0)
+    bank = _bank(prior)
+    report = _measure(prior, bank, episodes, seed, progress)
+    report.settings |= {
+        "learned from": f"CLINC150 sample, 150 intents × {PER_CLASS} sentences (CC BY 3.0)",
+        "judged on": "BANKING77 sample, intents never seen (CC BY 4.0)",
+        "encoder": ENCODER + (", tuned on the past tasks" if tune_encoder else ", frozen"),
+        "label names": "every method but chance has each label's name as one more example",
+        "command": f"quickstudy demo --episodes {episodes} --seed {seed}" + ("" if tune_encoder else " --no-tune-encoder"),
+    }
+    progress("explaining answers", 0, 0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise QuickstudyError(atomic.write_problem(error, folder, 0)) from error
+    classes = np.random.default_rng([seed, 3]).choice(len(bank.classes), FEW, replace=False)
+    examples = [(text, bank.classes[c]) for c in classes for text in bank.texts["train"][c][:SHOTS]]
+    questions = [(text, bank.classes[c]) for c in classes for text in bank.texts["test"][c]]
+    model = FewShotTextClassifier(prior).fit(*map(list, zip(*examples, strict=True)))
+    shown = [bank.texts["test"][c][0] for c in classes][:3]
+    prior.save(folder / "prior")
+    model.save(folder / "model")
+    _write_table(folder / "examples.csv", examples)
+    _write_table(folder / "questions.csv", questions)
+    files = save_report(report, folder)
+    return Demonstrated(
+        report=report,
+        verdict=report.verdict(),
+        answers=[actions.explain(model, text, most=2) for text in shown],
+        truth=[bank.classes[c] for c in classes][:3],
+        folder=str(folder),
+        files=[*(Path(file).name for file in files), "examples.csv", "questions.csv", "prior", "model"],
+        seconds=time.perf_counter() - began,
+        next=_next(folder, questions[-1][0]),
+    )
+
+
+def _past() -> Examples:
+    """The bundled CLINC150, the first sentences of each intent (they are in random order)."""
+    by_label: dict[str, list[str]] = {}
+    for row in sample("clinc150"):
+        by_label.setdefault(row["label"], []).append(row["text"])
+    pairs = [(text, label) for label, texts in by_label.items() for text in texts[:PER_CLASS]]
+    return Examples([text for text, _ in pairs], [label for _, label in pairs], source="CLINC150 (sample)")
+
+
+def _bank(prior: Prior) -> Bank:
+    rows = sample("banking77")
+    classes = sorted({row["label"] for row in rows})
+    places = {
+        split: [np.array([i for i, r in enumerate(rows) if r["label"] == c and r["split"] == split]) for c in classes]
+        for split in ("train", "test")
+    }
+    texts = {split: [[rows[i]["text"] for i in some] for some in per_class] for split, per_class in places.items()}
+    all_texts = [row["text"] for row in rows] + [spell_out(label) for label in classes]
+    frozen, felt = prior.experienced(encoder_for(ENCODER)).encode_both(all_texts)
+    return Bank(classes, texts, places, torch.arange(len(rows), len(all_texts)), frozen, felt)
+
+
+def _measure(prior: Prior, bank: Bank, episodes: int, seed: int, progress: Progress) -> Report:
+    """Accuracy of every method on the same tasks."""
+    report = Report(f"Intents never seen, {SHOTS} examples each: accuracy, %", seeds=[seed])
+    every = len(bank.classes)
+    scores: dict[str, dict[str, list[float]]] = {"chance": {}}
+    baselines = {"chance"}
+    for size, times in ((FEW, episodes), (every, LARGE)):
+        metric = f"{size} intents"
+        for task in range(times):
+            progress(f"adapting to tasks of {size} intents", task, times)
+            found = _one_task(prior, bank, size, np.random.default_rng([seed, size, task]))
+            for name, (score, baseline) in {"chance": (100 / size, True), **found}.items():
+                scores.setdefault(name, {}).setdefault(metric, []).append(score)
+                baselines |= {name} if baseline else set()
+    for name, metrics in scores.items():
+        report.add(name, metrics, baseline=name in baselines)
+    return report
+
+
+def _one_task(prior: Prior, bank: Bank, size: int, rng: np.random.Generator) -> dict[str, tuple[float, bool]]:
+    """{method: (accuracy in percent, is it a baseline)} on one task: few sentences to learn from, all others to ask."""
+    classes = rng.choice(len(bank.classes), size, replace=False)
+    known = np.concatenate([rng.choice(bank.rows["train"][c], SHOTS, replace=False) for c in classes])
+    asked = torch.from_numpy(np.concatenate([bank.rows["test"][c] for c in classes]))
+    truth = torch.arange(size).repeat_interleave(torch.tensor([len(bank.rows["test"][c]) for c in classes]))
+    support = torch.cat([torch.from_numpy(known), bank.names[torch.from_numpy(classes)]])
+    y = torch.arange(size).repeat_interleave(SHOTS)
+    found = {}
+    for candidate in candidates_for(prior, size, y, bank.frozen[support], bank.felt[support]):
+        x = (bank.felt if candidate.experienced else bank.frozen)[asked]
+        fast = engine.adapt(candidate.learner, candidate.meta, candidate.support)
+        out = engine.predict(candidate.learner, candidate.meta, fast, x)
+        accuracy = float((out.argmax(-1) == truth).double().mean() * 100)
+        found[candidate.name] = accuracy, not candidate.experienced
+    return found
+
+
+def _write_table(path: Path, pairs: Sequence[tuple[str, str]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("text", "label"), *pairs])
+    try:
+        atomic.write_file(path, text.getvalue())
+    except OSError as error:
+        raise QuickstudyError(atomic.write_problem(error, path, len(text.getvalue()))) from error
+
+
+def _next(folder: Path, question: str) -> list[str]:
+    def path(name: str) -> str:
+        return shlex.quote(str(folder / name))
+
+    return [
+        f"quickstudy predict {path('model')} --text {shlex.quote(question)}",
+        f"quickstudy adapt {path('examples.csv')} --out my-model",
+        f"quickstudy evaluate my-model {path('questions.csv')}",
+        f"quickstudy adapt YOUR_FILE.csv --out my-model     # a table with the columns text and label",
+    ]

@@ -1,0 +1,83 @@
+"""What commands write: results to stdout, everything else to stderr; bars and colours only on a terminal."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+PIPE_WIDTH = 110  # columns where there is no terminal to ask
+
+
+def note(text: str) -> None:
+    """A line for the person, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def warning(message: Any, *_: Any, **__: Any) -> None:
+    """In place of `warnings.showwarning`: the message alone, no source line."""
+    note(f"note: {message}")
+
+
+def console(*, stderr: bool = False, markup: bool = False) -> "Console":
+    """A console that, without `markup`, takes texts as they are. Rich honours NO_COLOR and a dumb terminal by itself."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    return Console(file=stream, width=width, markup=markup, highlight=False, emoji=False)
+
+
+def table(*columns: str, numbers: tuple[int, ...] = ()) -> "Table":
+    """An empty table; the columns in `numbers` are aligned to the right."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", pad_edge=False)
+    for i, name in enumerate(columns):
+        made.add_column(name, justify="right" if i in numbers else "left", no_wrap=i in numbers)
+    return made
+
+
+def say(*lines: Any) -> None:
+    """Lines and tables to stdout."""
+    printer = console()
+    for line in lines:
+        printer.print(line)
+
+
+def type_next(commands: list[str]) -> None:
+    """The commands that make sense now; never broken into lines, so that they can be copied."""
+    print("\nNext:" if commands else "", *(f"  {command}" for command in commands), sep="\n", flush=True)
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr while it works: call with what is being done, steps done, and steps in all.
+
+    Where stderr is no terminal, each new stage is one line.
+    """
+    if not sys.stderr.isatty():
+        stages: set[str] = set()
+
+        def line(stage: str, done: int, total: int) -> None:
+            if stage not in stages:
+                stages.add(stage)
+                note(f"{title}: {stage} …")
+
+        yield line
+        return
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=None)
+
+        def move(stage: str, done: int, total: int) -> None:
+            progress.update(task, description=stage, completed=done, total=total or None)
+
+        yield move
