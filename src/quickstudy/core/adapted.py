@@ -96,13 +96,18 @@ class Adapted:
         if label not in self.labels:
             raise DataError(f"No label {label!r}; there are {', '.join(self.labels)}.")
         number = self.labels.index(label)
-        effects = explain.influence(self.learner, self.meta, self.support, x[0], number, temperature=self.temperature)
+        effects = explain.influence(
+            self.learner, self.meta, self.support, x[0], number, temperature=self.temperature
+        )
         order = torch.argsort(effects, descending=True)[:most].tolist()
         y = self.support.y.tolist()
         return Explanation(
             prediction,
             label,
-            [Influence(self.items[i], self.labels[y[i] % len(self.labels)], float(effects[i])) for i in order],
+            [
+                Influence(self.items[i], self.labels[y[i] % len(self.labels)], float(effects[i]))
+                for i in order
+            ],
         )
 
     def save(self, folder: Path | str) -> None:
@@ -123,7 +128,11 @@ class Adapted:
     def parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The model as tensors and a JSON record, for a folder that holds more than this."""
         parts = {"meta": self.meta, "fast": self.fast, "support": self.support._asdict()}
-        tensors = {f"{part}.{name}": value.contiguous() for part, values in parts.items() for name, value in values.items()}
+        tensors = {
+            f"{part}.{name}": value.contiguous()
+            for part, values in parts.items()
+            for name, value in values.items()
+        }
         record = {
             "learner": self.learner.to_json(),
             "labels": list(self.labels),
@@ -135,7 +144,9 @@ class Adapted:
         return tensors, record
 
     @classmethod
-    def from_parts(cls, tensors: dict[str, Tensor], record: dict[str, Any], encoder: Encoder, where: str) -> "Adapted":
+    def from_parts(
+        cls, tensors: dict[str, Tensor], record: dict[str, Any], encoder: Encoder, where: str
+    ) -> "Adapted":
         """What `parts` gave; tensors under other names are left alone."""
         if record.get("encoder") != identity(encoder):
             raise CheckpointError(
@@ -147,7 +158,11 @@ class Adapted:
             part, _, rest = name.partition(".")
             if part in parts:
                 parts[part][rest] = value
-        learner, labels, items = Spec.from_json(record.get("learner")), record.get("labels"), record.get("items")
+        learner, labels, items = (
+            Spec.from_json(record.get("learner")),
+            record.get("labels"),
+            record.get("items"),
+        )
         temperature, notes = record.get("temperature"), record.get("notes", {})
         if (
             not isinstance(learner, MetaLearner)
@@ -158,7 +173,9 @@ class Adapted:
             or not isinstance(temperature, float)
             or not 0 < temperature < math.inf
         ):
-            raise CheckpointError(f"{where}: record.json lacks a learner, labels, items or a temperature, or they make no sense.")
+            raise CheckpointError(
+                f"{where}: record.json lacks a learner, labels, items or a temperature, or they make no sense."
+            )
         if set(parts["support"]) != {"x", "y", "mask"} or len(items) != len(parts["support"]["mask"]):
             raise CheckpointError(f"{where}: the support's tensors and its {len(items)} items don't pair up.")
         model = cls(
@@ -184,7 +201,9 @@ class Adapted:
             self.outputs(self.support.trimmed().x)
         except (KeyError, RuntimeError, ValueError, TypeError) as problem:
             name = type(self.learner).__name__
-            raise CheckpointError(f"{where}: its tensors are not those of a {name}: {str(problem)[:200]}") from problem
+            raise CheckpointError(
+                f"{where}: its tensors are not those of a {name}: {str(problem)[:200]}"
+            ) from problem
 
     def _prediction(self, row: Tensor, threshold: float) -> Prediction:
         best = int(row.argmax())
@@ -194,4 +213,6 @@ class Adapted:
 
     def _classifies(self, what: str) -> None:
         if not isinstance(self.learner.objective, Classify):
-            raise DataError(f"`{what}` is for classification; this task is {type(self.learner.objective).__name__}.")
+            raise DataError(
+                f"`{what}` is for classification; this task is {type(self.learner.objective).__name__}."
+            )

@@ -6,7 +6,7 @@ Two kinds of experience share one interface, `sampler(shots, seed)(step) -> Epis
 * `TaskDataset`: each task is its own small data set (a user, a learner, a function to regress).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,8 +30,10 @@ class Shots:
     shots: Count = 5
     queries: int = 15
     tasks: int = 16
-    within_group: bool = False
-    """Draw all classes of a task from one group (a domain, a data set): harder negatives."""
+    groups: int | None = None
+    """Draw all classes of a task from so many groups (domains, data sets), for harder negatives; None draws from all."""
+    name_share: float = 0.0
+    """Share of a task's classes whose name stands in the support as one more example."""
 
     @property
     def most_ways(self) -> int:
@@ -66,7 +68,9 @@ class MetaDataset:
             )
         object.__setattr__(self, "groups", tuple(self.groups) or ("",) * len(self.classes))
         if len(self.groups) != len(self.classes):
-            raise DataError(f"{len(self.classes)} classes but {len(self.groups)} groups; name one group per class.")
+            raise DataError(
+                f"{len(self.classes)} classes but {len(self.groups)} groups; name one group per class."
+            )
 
     def rows(self) -> list[Int[Tensor, " m"]]:
         """The row numbers of each class."""
@@ -105,8 +109,12 @@ class MetaDataset:
             torch.cat([self.names, other.names]) if both_named else None,  # pyright: ignore[reportArgumentType]
         )
 
-    def sampler(self, shots: Shots, seed: int = 0) -> Sample:
+    def sampler(self, shots: Shots, seed: int = 0, *, odds: Mapping[str, float] | None = None) -> Sample:
         """Draw tasks: batch number `step` is a pure function of (seed, step).
+
+        Args:
+            odds: how likely each group is to be drawn, where tasks come from `shots.groups` of them; by default alike.
+                Groups too small for the ways asked for give tasks of fewer ways.
 
         Raises:
             DataError: too few classes, or a class too small for the shots and queries asked for.
@@ -114,28 +122,44 @@ class MetaDataset:
         rows = [r.numpy() for r in self.rows()]
         need = _most(shots.shots) + shots.queries
         usable = [c for c, r in enumerate(rows) if len(r) >= need]
-        pools = _pools(usable, self.groups, shots)
-        if not pools:
+        groups = sorted({self.groups[c] for c in usable})
+        members = [[c for c in usable if self.groups[c] == group] for group in groups]
+        chance = np.array([1.0 if odds is None else odds[group] for group in groups])
+        drawn = min(shots.groups or len(members), len(members))
+        fewest = sum(sorted(map(len, members))[:drawn])
+        if fewest < (2 if shots.groups else shots.most_ways):
             raise DataError(
                 f"Tasks of {shots.most_ways} classes with {need} items each ({_most(shots.shots)} to learn from, "
-                f"{shots.queries} to judge by) can't be drawn: {len(usable)} of {len(rows)} classes have that many items"
-                + (", and no group holds enough of them." if shots.within_group else ".")
-                + " Ask for fewer ways, shots or queries."
+                f"{shots.queries} to judge by) can't be drawn: {len(usable)} of {len(rows)} classes have that many items. "
+                "Ask for fewer ways, shots or queries."
             )
+        if shots.name_share and self.names is None:
+            raise DataError("`name_share` asks for classes' names, and this data set has none.")
 
         def sample(step: int) -> Episode:
             rng = np.random.default_rng([seed, step])
             ways = [_draw(rng, shots.ways) for _ in range(shots.tasks)]
             k = [_draw(rng, shots.shots) for _ in range(shots.tasks)]
-            picked = [self._one(rng, rows, pools, shots, w, s) for w, s in zip(ways, k, strict=True)]
-            return stack(picked) if len(set(ways)) > 1 or len(set(k)) > 1 else _stack_same(picked)
+            picked = []
+            for w, s in zip(ways, k, strict=True):
+                pool = usable
+                if drawn < len(members):
+                    chosen = rng.choice(len(members), drawn, replace=False, p=chance / chance.sum())
+                    pool = [c for g in chosen for c in members[g]]
+                picked.append(self._task(rng, rows, pool, shots, min(w, len(pool)), s))
+            return stack(picked)
 
         return sample
 
-    def _one(
-        self, rng: np.random.Generator, rows: list[np.ndarray], pools: list[list[int]], shots: Shots, ways: int, k: int
+    def _task(
+        self,
+        rng: np.random.Generator,
+        rows: list[np.ndarray],
+        pool: list[int],
+        shots: Shots,
+        ways: int,
+        k: int,
     ) -> Episode:
-        pool = pools[int(rng.integers(len(pools)))]
         classes = rng.choice(pool, ways, replace=False)
         items = np.stack([rng.choice(rows[c], k + shots.queries, replace=False) for c in classes])
         label = torch.arange(ways)
@@ -144,7 +168,12 @@ class MetaDataset:
             # Shot by shot, as the field writes tasks: the first `ways` rows hold one item of each class.
             return Labelled.of(self.x[torch.from_numpy(chosen.T.reshape(-1))], label.repeat(chosen.shape[1]))
 
-        return Episode(part(items[:, :k]), part(items[:, k:]))
+        support, query = part(items[:, :k]), part(items[:, k:])
+        if shots.name_share and self.names is not None:
+            told = torch.from_numpy(rng.random(ways) < shots.name_share)
+            named = Labelled(self.names[torch.from_numpy(classes)], label, told)
+            support = Labelled(*(torch.cat(pair) for pair in zip(support, named, strict=True)))
+        return Episode(support, query)
 
 
 @dataclass(frozen=True)
@@ -162,7 +191,9 @@ class TaskDataset:
 
     tasks: tuple[Labelled, ...]
 
-    def split(self, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2), seed: int = 0) -> tuple["TaskDataset", ...]:
+    def split(
+        self, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2), seed: int = 0
+    ) -> tuple["TaskDataset", ...]:
         """Split by task at random: no user, learner or function is in two parts."""
         order = np.random.default_rng(seed).permutation(len(self.tasks))
         cuts = (np.cumsum(fractions)[:2] * len(order)).round().astype(int)
@@ -172,7 +203,9 @@ class TaskDataset:
         """Draw `shots.tasks` tasks; of each, `shots.shots` rows to learn from and up to `shots.queries` to judge by."""
         big = [task for task in self.tasks if len(task.mask) > _most(shots.shots)]
         if not big:
-            raise DataError(f"No task has more than {_most(shots.shots)} rows, so none is left to judge by. Ask for fewer.")
+            raise DataError(
+                f"No task has more than {_most(shots.shots)} rows, so none is left to judge by. Ask for fewer."
+            )
 
         def sample(step: int) -> Episode:
             rng = np.random.default_rng([seed, step])
@@ -185,18 +218,6 @@ class TaskDataset:
             return stack(chosen)
 
         return sample
-
-
-def _pools(usable: list[int], groups: tuple[str, ...], shots: Shots) -> list[list[int]]:
-    pools = [usable]
-    if shots.within_group:
-        pools = [[c for c in usable if groups[c] == group] for group in sorted(set(groups))]
-    return [pool for pool in pools if len(pool) >= shots.most_ways]
-
-
-def _stack_same(episodes: list[Episode]) -> Episode:
-    parts = zip(*episodes, strict=True)
-    return Episode(*(Labelled(*(torch.stack(column) for column in zip(*part, strict=True))) for part in parts))
 
 
 def _most(count: Count) -> int:

@@ -41,10 +41,10 @@ class Activation(NamedTuple):
     """A pointwise function h = f(z); its derivatives are functions of h, the only thing that is kept."""
 
     of: Callable[[Tensor], Tensor]
-    pull: Callable[[Tensor, Tensor], Tensor]
-    """(g, h) -> g f'; overwrites g if `bend` is None."""
+    slope: Callable[[Tensor], Tensor]
+    """h -> f' as numbers: multiplying by booleans would take five times as long."""
     bend: Callable[[Tensor], Tensor] | None
-    """h -> f''; None where it is zero, as then no g before the pull is needed again."""
+    """h -> f''; None where it is zero."""
 
 
 class Layer(NamedTuple):
@@ -56,14 +56,10 @@ class Layer(NamedTuple):
     """What comes after it; None for the last layer."""
 
 
-_aten = torch.ops.aten
 _ACTIVATIONS: dict[type[nn.Module], Activation] = {
-    # g * (h > 0) takes five times as long: products of floats and booleans aren't vectorised.
-    nn.ReLU: Activation(
-        torch.relu, lambda g, h: _aten.threshold_backward.grad_input(g, h, 0, grad_input=g), None
-    ),
-    nn.Tanh: Activation(torch.tanh, _aten.tanh_backward, lambda h: 2 * h * (h * h - 1)),
-    nn.Sigmoid: Activation(torch.sigmoid, _aten.sigmoid_backward, lambda h: h * (1 - h) * (1 - 2 * h)),
+    nn.ReLU: Activation(torch.relu, torch.sign, None),
+    nn.Tanh: Activation(torch.tanh, lambda h: 1 - h * h, lambda h: 2 * h * (h * h - 1)),
+    nn.Sigmoid: Activation(torch.sigmoid, lambda h: h * (1 - h), lambda h: h * (1 - h) * (1 - 2 * h)),
 }
 
 
@@ -144,7 +140,8 @@ class _Step(NamedTuple):
     inputs: list[Tensor]
     updates: list[Tensor]
     pulled: list[Tensor]
-    """v = u Wᵀ, before the activation's derivative; only meaningful if that bends."""
+    """v = u Wᵀ, before the activation's slope."""
+    slopes: list[Tensor]
     outputs: Tensor
     last: Tensor
     """The update at the outputs, with its autograd graph."""
@@ -181,13 +178,14 @@ class _InnerLoop:
             outputs = z.detach().requires_grad_(self.keep)
             with torch.set_grad_enabled(self.keep):
                 last = self.update(outputs)
+            slopes = [act.slope(h) for act, h in zip(self.activations, inputs, strict=True)]
             u, updates, pulled = last.detach(), [], []
-            for act, layer, h in zip(self.activations[::-1], maps[::-1], inputs[::-1], strict=True):
+            for layer, slope in zip(maps[::-1], slopes[::-1], strict=True):
                 updates.insert(0, u)
                 pulled.insert(0, layer.back(u))
-                u = act.pull(pulled[0], h)
+                u = pulled[0] * slope
             if self.keep:
-                self.tape.append(_Step(maps, inputs, updates, pulled, outputs, last))
+                self.tape.append(_Step(maps, inputs, updates, pulled, slopes, outputs, last))
             maps = [layer.plus(h, u) for layer, h, u in zip(maps, inputs, updates, strict=True)]
             error = u if error is None else error + u
         z = linear(self.query, weights[0], biases[0])
@@ -210,7 +208,7 @@ class _InnerLoop:
             self.activations[::-1], self.maps[::-1], self.inputs[::-1], self.biased[:0:-1], strict=True
         ):
             sums.insert(0, Weights(torch.bmm(h.mT, g), g.sum(1, keepdim=True) if biased else None))
-            g = act.pull(layer.back(g), h)
+            g = layer.back(g).mul_(act.slope(h))
         rows = g.flatten(0, 1)
         first = [rows.t() @ self.query.flatten(0, 1), rows.sum(0) if self.biased[0] else None]
         if self.tape:
@@ -225,11 +223,11 @@ class _InnerLoop:
         `sums` holds the latter and ends as the derivative by their first weights.
         """
         total = torch.zeros_like(error)
-        for maps, inputs, updates, pulled, outputs, last in reversed(self.tape):
-            g, back, before, after = error.clone(), [], [], []
-            for act, layer, s, h, u in zip(self.activations, maps, sums, inputs, updates, strict=True):
+        for maps, inputs, updates, pulled, slopes, outputs, last in reversed(self.tape):
+            g, back, before, after = error, [], [], []
+            for layer, s, h, u, slope in zip(maps, sums, inputs, updates, slopes, strict=True):
                 before.append(g)
-                after.append(act.pull(g, h))
+                after.append(g * slope)
                 back.append(s.back(u))
                 g = layer.times(after[-1], s.times(h))
             (g,) = torch.autograd.grad(last, outputs, g, retain_graph=True)
@@ -237,7 +235,7 @@ class _InnerLoop:
                 act, h = self.activations[i], inputs[i]
                 h_hat = maps[i].back(g, back[i])
                 sums[i].add_(h, g, after[i], updates[i])
-                g = act.pull(h_hat, h)
+                g = h_hat.mul_(slopes[i])
                 if act.bend is not None:
                     g.addcmul_(before[i] * pulled[i], act.bend(h))
             total += g

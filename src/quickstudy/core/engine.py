@@ -63,11 +63,11 @@ def task_losses(
         ModelError: the form asked for can't run this learner.
     """
     form = choose_form(learner, episodes) if form == "auto" else form
+    if form == "dual":  # nothing random in it, and seeding takes a while
+        if not dual.applies(learner, episodes):
+            raise ModelError(f"{type(learner).__name__} has no dual form here; use form='stacked' or 'auto'.")
+        return dual.task_losses(learner, meta, episodes)
     with _seeded(seed):
-        if form == "dual":
-            if not dual.applies(learner, episodes):
-                raise ModelError(f"{type(learner).__name__} has no dual form here; use form='stacked' or 'auto'.")
-            return dual.task_losses(learner, meta, episodes)
         if form == "loop":
             return torch.stack([_one_loss(learner, meta, episode, seed) for episode in unstack(episodes)])
         if not learner.inner_loop or type(learner).loss is not MetaLearner.loss:
@@ -95,7 +95,9 @@ def meta_gradient(
     """
     names = learner.trainable(meta)
     if not names:
-        raise ModelError(f"{type(learner).__name__} has nothing that follows a gradient; use its `estimate`, or `evaluate`.")
+        raise ModelError(
+            f"{type(learner).__name__} has nothing that follows a gradient; use its `estimate`, or `evaluate`."
+        )
     leaves = {k: v.detach().requires_grad_(k in names) for k, v in meta.items()}
     tasks = len(episodes.support.mask)
     form = choose_form(learner, episodes) if form == "auto" else form
@@ -129,7 +131,9 @@ def predict(learner: MetaLearner, meta: Meta, fast: Fast, x: Tensor, *, many: bo
         return over_tasks(learner.predict, (None, 0, 0))(meta, fast, x)
 
 
-def outputs(learner: MetaLearner, meta: Meta, episodes: Episode, *, form: Form = "auto") -> Float[Tensor, "tasks q k"]:
+def outputs(
+    learner: MetaLearner, meta: Meta, episodes: Episode, *, form: Form = "auto"
+) -> Float[Tensor, "tasks q k"]:
     """Adapt to every task and predict its query, in the fastest exact form; nothing is differentiated through."""
     form = choose_form(learner, episodes) if form == "auto" else form
     if form != "loop":
@@ -205,7 +209,9 @@ def meta_train(
     """
     meta = dict(meta if meta is not None else learner.init(seed))
     if resume is not None:
-        meta = {k.removeprefix("meta."): v.clone() for k, v in resume.tensors.items() if k.startswith("meta.")}
+        meta = {
+            k.removeprefix("meta."): v.clone() for k, v in resume.tensors.items() if k.startswith("meta.")
+        }
     names = tuple(learner.trainable(meta))
     if not names:
         raise ModelError(f"{type(learner).__name__} learns nothing by gradient; use its `estimate` instead.")
@@ -220,7 +226,9 @@ def meta_train(
     if resume is not None:
         _restore(outer, names, resume)
     for number in range(resume.step if resume else 0, steps):
-        loss, gradient = meta_gradient(learner, meta, sample(number), form=form, chunk=chunk, seed=seed * 1_000_003 + number)
+        loss, gradient = meta_gradient(
+            learner, meta, sample(number), form=form, chunk=chunk, seed=seed * 1_000_003 + number
+        )
         for leaf, name in zip(leaves, names, strict=True):
             leaf.grad = gradient[name]
         if clip is not None:

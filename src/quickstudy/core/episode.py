@@ -26,14 +26,24 @@ class Labelled(NamedTuple):
         Raises:
             DataError: `x`, `y` and `mask` have different numbers of rows.
         """
-        mask = torch.ones(y.shape[: 1 if y.is_floating_point() else y.ndim], dtype=torch.bool) if mask is None else mask
+        mask = (
+            torch.ones(y.shape[: 1 if y.is_floating_point() else y.ndim], dtype=torch.bool)
+            if mask is None
+            else mask
+        )
         if x.shape[: mask.ndim] != mask.shape or y.shape[: mask.ndim] != mask.shape:
-            raise DataError(f"x {list(x.shape)}, y {list(y.shape)} and mask {list(mask.shape)} don't have the same rows.")
+            raise DataError(
+                f"x {list(x.shape)}, y {list(y.shape)} and mask {list(mask.shape)} don't have the same rows."
+            )
         return cls(x, y, mask)
 
     def trimmed(self) -> "Labelled":
         """One task without its padding rows."""
-        return self if bool(self.mask.all()) else Labelled(self.x[self.mask], self.y[self.mask], self.mask[self.mask])
+        return (
+            self
+            if bool(self.mask.all())
+            else Labelled(self.x[self.mask], self.y[self.mask], self.mask[self.mask])
+        )
 
     def padded(self, rows: int) -> "Labelled":
         """One task with zero rows, masked, up to `rows`."""
@@ -58,7 +68,7 @@ def stack(episodes: Sequence[Episode]) -> Episode:
 
     def batch(parts: list[Labelled]) -> Labelled:
         rows = max(len(part.mask) for part in parts)
-        padded = [part.padded(rows) for part in parts]
+        padded = [part if len(part.mask) == rows else part.padded(rows) for part in parts]
         return Labelled(*(torch.stack(column) for column in zip(*padded, strict=True)))
 
     return Episode(batch([e.support for e in episodes]), batch([e.query for e in episodes]))
@@ -68,5 +78,6 @@ def unstack(episodes: Episode) -> list[Episode]:
     """The tasks of a batch, one by one, padding left in."""
     support, query = episodes
     return [
-        Episode(Labelled(*(t[i] for t in support)), Labelled(*(t[i] for t in query))) for i in range(len(support.mask))
+        Episode(Labelled(*(t[i] for t in support)), Labelled(*(t[i] for t in query)))
+        for i in range(len(support.mask))
     ]

@@ -31,7 +31,9 @@ def leave_one_out(
     return torch.cat(parts)
 
 
-def held_out(learner: MetaLearner, meta: Meta, support: Labelled, folds: Int[Tensor, " n"]) -> Float[Tensor, "n k"]:
+def held_out(
+    learner: MetaLearner, meta: Meta, support: Labelled, folds: Int[Tensor, " n"]
+) -> Float[Tensor, "n k"]:
     """Outputs for every support row from a learner that never saw its fold.
 
     Args:
@@ -58,12 +60,16 @@ def influence(
     """How much each support row raised the log-probability of class `output` for one input x […], in nats."""
     whole = engine.predict(learner, meta, engine.adapt(learner, meta, support), x.unsqueeze(0))
     without = leave_one_out(learner, meta, support, x.unsqueeze(0))
-    return (whole / temperature).log_softmax(-1)[0, output] - (without / temperature).log_softmax(-1)[:, 0, output]
+    return (whole / temperature).log_softmax(-1)[0, output] - (without / temperature).log_softmax(-1)[
+        :, 0, output
+    ]
 
 
 def _repeat(support: Labelled, mask: Tensor, x: Tensor) -> Episode:
     tasks = len(mask)
     x = x.expand(tasks, *x.shape)
     query = Labelled(x, torch.zeros(x.shape[:2], dtype=torch.long), torch.ones(x.shape[:2], dtype=torch.bool))
-    repeated = Labelled(support.x.expand(tasks, *support.x.shape), support.y.expand(tasks, *support.y.shape), mask)
+    repeated = Labelled(
+        support.x.expand(tasks, *support.x.shape), support.y.expand(tasks, *support.y.shape), mask
+    )
     return Episode(repeated, query)

@@ -98,10 +98,14 @@ class NetLearner(MetaLearner):
 
     def adapted(self, weights: Fast, support: Labelled) -> Fast:
         """Adapted weights together with which outputs the support spoke about."""
-        return {f"net.{name}": value for name, value in weights.items()} | {"present": self.objective.present(support)}
+        return {f"net.{name}": value for name, value in weights.items()} | {
+            "present": self.objective.present(support)
+        }
 
     def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n k"]:
-        weights = {name.removeprefix("net."): value for name, value in fast.items() if name.startswith("net.")}
+        weights = {
+            name.removeprefix("net."): value for name, value in fast.items() if name.startswith("net.")
+        }
         return self.objective.restrict(apply(self.net, weights, x), fast["present"])
 
 
@@ -139,6 +143,4 @@ def inner_gradient(
         else:
             total = loss(fixed | at, support)
         grads = torch.autograd.grad(total, list(at.values()), create_graph=keep, allow_unused=True)
-    return {
-        k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(at.items(), grads, strict=True)
-    }
+    return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(at.items(), grads, strict=True)}

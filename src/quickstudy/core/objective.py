@@ -81,14 +81,18 @@ class Classify(Objective):
     def restrict(self, outputs: Tensor, present: Tensor) -> Tensor:
         return torch.where(present.unsqueeze(-2), outputs, ABSENT)
 
-    def row_losses(self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n"]) -> Float[Tensor, "*t n"]:
+    def row_losses(
+        self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n"]
+    ) -> Float[Tensor, "*t n"]:
         return -torch.log_softmax(outputs, -1).gather(-1, y.unsqueeze(-1)).squeeze(-1)
 
     def slope(self, outputs: Float[Tensor, "*t n k"], labelled: Labelled) -> Float[Tensor, "*t n k"]:
         error = torch.softmax(outputs, -1) * labelled.mask.unsqueeze(-1) - self.one_hot(labelled)
         return error / count(labelled.mask).unsqueeze(-1)
 
-    def row_scores(self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n"]) -> Float[Tensor, "*t n"]:
+    def row_scores(
+        self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n"]
+    ) -> Float[Tensor, "*t n"]:
         return (outputs.argmax(-1) == y).to(outputs.dtype) * 100.0
 
 
@@ -102,14 +106,18 @@ class Regress(Objective):
     def outputs(self) -> int:
         return self.dim
 
-    def row_losses(self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n k"]) -> Float[Tensor, "*t n"]:
+    def row_losses(
+        self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n k"]
+    ) -> Float[Tensor, "*t n"]:
         return (outputs - y).pow(2).mean(-1)
 
     def slope(self, outputs: Float[Tensor, "*t n k"], labelled: Labelled) -> Float[Tensor, "*t n k"]:
         error = (outputs - labelled.y) * labelled.mask.unsqueeze(-1)
         return 2.0 * error / (self.dim * count(labelled.mask).unsqueeze(-1))
 
-    def row_scores(self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n k"]) -> Float[Tensor, "*t n"]:
+    def row_scores(
+        self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n k"]
+    ) -> Float[Tensor, "*t n"]:
         return -self.row_losses(outputs, y)
 
 

@@ -2,13 +2,24 @@
 
 from quickstudy.learners.anil import ANIL
 from quickstudy.learners.centroid import Centroid
-from quickstudy.learners.contrastive import Contrastive
 from quickstudy.learners.fine_tune import FineTune
 from quickstudy.learners.gaussian import Gaussian
+from quickstudy.learners.ge2e import GE2E
 from quickstudy.learners.logistic import Logistic
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.prototypical import Prototypical
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.ridge import Ridge
 
-__all__ = ["ANIL", "MAML", "Centroid", "Contrastive", "FineTune", "Gaussian", "Logistic", "Prototypical", "Reptile", "Ridge"]
+__all__ = [
+    "ANIL",
+    "GE2E",
+    "MAML",
+    "Centroid",
+    "FineTune",
+    "Gaussian",
+    "Logistic",
+    "Prototypical",
+    "Reptile",
+    "Ridge",
+]

@@ -27,7 +27,9 @@ class ANIL(NetLearner):
     second_order: bool = True
     """Differentiate through the inner steps."""
 
-    paper: ClassVar[str] = "Raghu, Raghu, Bengio & Vinyals 2020. Rapid Learning or Feature Reuse? arXiv:1909.09157"
+    paper: ClassVar[str] = (
+        "Raghu, Raghu, Bengio & Vinyals 2020. Rapid Learning or Feature Reuse? arXiv:1909.09157"
+    )
     inner_loop: ClassVar[bool] = True
     symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
 
@@ -36,7 +38,9 @@ class ANIL(NetLearner):
         head = {name: weight for name, weight in meta.items() if name.startswith(self.head())}
         for _ in range(self.steps):
             # The body is bound, not moved: its gradient is never computed in the inner loop.
-            gradient = inner_gradient(self.support_loss, head, support, fixed=body, second_order=self.second_order)
+            gradient = inner_gradient(
+                self.support_loss, head, support, fixed=body, second_order=self.second_order
+            )
             head = {name: weight - self.rate * gradient[name] for name, weight in head.items()}
         return self.adapted(body | head, support)
 

@@ -25,7 +25,9 @@ class Centroid(MetaLearner):
     scale: float = 20.0
     """s, the inverse temperature. It changes probabilities, never which class wins."""
 
-    paper: ClassVar[str] = "Wang et al. 2019. SimpleShot: Revisiting Nearest-Neighbor Classification. arXiv:1911.04623"
+    paper: ClassVar[str] = (
+        "Wang et al. 2019. SimpleShot: Revisiting Nearest-Neighbor Classification. arXiv:1911.04623"
+    )
 
     def init(self, seed: int = 0) -> Meta:
         return {}
@@ -33,7 +35,10 @@ class Centroid(MetaLearner):
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         one_hot = self.objective.one_hot(support)
         # The direction of the sum is the direction of the mean.
-        return {"centroids": normalize(one_hot.t() @ normalize(support.x, dim=-1), dim=-1), "present": one_hot.sum(0) > 0}
+        return {
+            "centroids": normalize(one_hot.t() @ normalize(support.x, dim=-1), dim=-1),
+            "present": one_hot.sum(0) > 0,
+        }
 
     def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n ways"]:
         cosine = normalize(x, dim=-1) @ fast["centroids"].t()

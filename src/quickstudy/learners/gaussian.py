@@ -54,7 +54,9 @@ class Gaussian(MetaLearner):
     between_strength: float = 150.0
     """The same for Σ_b. Both were chosen on validation classes of two subjects; few classes teach little."""
 
-    paper: ClassVar[str] = "Ioffe 2006. Probabilistic Linear Discriminant Analysis. ECCV. doi:10.1007/11744085_41"
+    paper: ClassVar[str] = (
+        "Ioffe 2006. Probabilistic Linear Discriminant Analysis. ECCV. doi:10.1007/11744085_41"
+    )
 
     def init(self, seed: int = 0) -> Meta:
         one = torch.ones(())
@@ -87,17 +89,30 @@ class Gaussian(MetaLearner):
         present = [task.y.unique() for task in tasks]  # numbers may have gaps
         tasks = [task._replace(x=task.x.double(), y=task.y.unique(return_inverse=True)[1]) for task in tasks]
         if not tasks or not any(degrees(task) for task in tasks):
-            raise DataError("A prior needs a past task in which some class has two examples or more; there is none.")
+            raise DataError(
+                "A prior needs a past task in which some class has two examples or more; there is none."
+            )
         meta = {k: v.double() for k, v in self.init().items()}
         meta["center"] = torch.stack([class_means(task.x, task.y)[0].mean(0) for task in tasks]).mean(0)
         classes = sum(len(task.y.unique()) for task in tasks)
         unit = [task._replace(x=normalize(task.x - meta["center"], dim=-1)) for task in tasks]
-        within = shrink(torch.stack([scatter_within(task) for task in unit if degrees(task)]).mean(0), trust(self.within_strength, classes))
+        within = shrink(
+            torch.stack([scatter_within(task) for task in unit if degrees(task)]).mean(0),
+            trust(self.within_strength, classes),
+        )
         values, vectors = torch.linalg.eigh(within)
         whiten = vectors * values.clamp(min=1e-10).rsqrt() @ vectors.t()
         white = [task._replace(x=task.x @ whiten) for task in unit]
-        scatter = torch.stack([scatter_within(task).trace() / self.dim for task in white if degrees(task)]).mean()
-        between = shrink(torch.stack([scatter_between(task) for task in white]).mean(0), trust(self.between_strength, classes)) / scatter
+        scatter = torch.stack(
+            [scatter_within(task).trace() / self.dim for task in white if degrees(task)]
+        ).mean()
+        between = (
+            shrink(
+                torch.stack([scatter_between(task) for task in white]).mean(0),
+                trust(self.between_strength, classes),
+            )
+            / scatter
+        )
         values, vectors = torch.linalg.eigh(between)
         meta["basis"] = whiten @ vectors / scatter.sqrt()
         meta["between"] = values.clamp(min=1e-3 * float(values.mean().clamp(min=1e-6)))
@@ -118,7 +133,9 @@ class Gaussian(MetaLearner):
         weight = described.sum(0).unsqueeze(-1) * meta["slope"] / meta["noise"]  # of a description's position
         precision = 1 / meta["between"] + count + weight * meta["slope"]
         told = (described.t() @ (z - meta["shift"])) * meta["slope"] / meta["noise"]
-        total = meta["mean"] / meta["between"] + examples.t() @ z + told + weight * meta["slope"] * meta["mean"]
+        total = (
+            meta["mean"] / meta["between"] + examples.t() @ z + told + weight * meta["slope"] * meta["mean"]
+        )
         present = count.squeeze(-1) > 0
         shots = count.sum() / present.sum().clamp(min=1)
         return {"mean": total / precision, "variance": 1 / precision, "present": present, "shots": shots}

@@ -25,7 +25,9 @@ class Reptile(NetLearner):
     rate: float = 0.1
     """Inner learning rate; the paper's Adam at .001 is replaced by plain SGD, which needs a larger one."""
 
-    paper: ClassVar[str] = "Nichol, Achiam & Schulman 2018. On First-Order Meta-Learning Algorithms. arXiv:1803.02999"
+    paper: ClassVar[str] = (
+        "Nichol, Achiam & Schulman 2018. On First-Order Meta-Learning Algorithms. arXiv:1803.02999"
+    )
     inner_loop: ClassVar[bool] = True
     symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
 
@@ -38,4 +40,6 @@ class Reptile(NetLearner):
 
     def outer_loss(self, meta: Meta, fast: Fast, episode: Episode) -> Float[Tensor, ""]:
         # Its gradient in φ is φ - W_i: the paper's update read as gradient descent (section 2).
-        return torch.stack([(meta[name] - fast[f"net.{name}"].detach()).pow(2).sum() for name in meta]).sum() / 2
+        return (
+            torch.stack([(meta[name] - fast[f"net.{name}"].detach()).pow(2).sum() for name in meta]).sum() / 2
+        )

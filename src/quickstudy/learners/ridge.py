@@ -30,22 +30,38 @@ class Ridge(MetaLearner):
     scale: float = 10.0
     """α to start from; meta-learned, as in the paper. Only classification uses α and β."""
 
-    paper: ClassVar[str] = "Bertinetto et al. 2019. Meta-learning with Differentiable Closed-form Solvers. arXiv:1805.08136"
+    paper: ClassVar[str] = (
+        "Bertinetto et al. 2019. Meta-learning with Differentiable Closed-form Solvers. arXiv:1805.08136"
+    )
 
     def init(self, seed: int = 0) -> Meta:
         start = {"log_penalty": math.log(self.penalty), "log_scale": math.log(self.scale), "shift": 0.0}
-        net = {f"net.{name}": value for name, value in initial(self.net, seed).items()} if self.net is not None else {}
+        net = (
+            {f"net.{name}": value for name, value in initial(self.net, seed).items()}
+            if self.net is not None
+            else {}
+        )
         return net | {name: torch.tensor(value) for name, value in start.items()}
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        z = self._embed(meta, support.x) * support.mask.unsqueeze(-1)  # a zero row takes no part in the solution
-        y = self.objective.one_hot(support) if isinstance(self.objective, Classify) else support.y * support.mask.unsqueeze(-1)
+        z = self._embed(meta, support.x) * support.mask.unsqueeze(
+            -1
+        )  # a zero row takes no part in the solution
+        y = (
+            self.objective.one_hot(support)
+            if isinstance(self.objective, Classify)
+            else support.y * support.mask.unsqueeze(-1)
+        )
         penalty = meta["log_penalty"].exp()
         rows, columns = z.shape
         if rows <= columns:
-            weights = z.t() @ torch.linalg.solve(z @ z.t() + penalty * torch.eye(rows, dtype=z.dtype), y.to(z.dtype))
+            weights = z.t() @ torch.linalg.solve(
+                z @ z.t() + penalty * torch.eye(rows, dtype=z.dtype), y.to(z.dtype)
+            )
         else:
-            weights = torch.linalg.solve(z.t() @ z + penalty * torch.eye(columns, dtype=z.dtype), z.t() @ y.to(z.dtype))
+            weights = torch.linalg.solve(
+                z.t() @ z + penalty * torch.eye(columns, dtype=z.dtype), z.t() @ y.to(z.dtype)
+            )
         return {"weights": weights, "present": self.objective.present(support)}
 
     def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n k"]:
@@ -56,6 +72,8 @@ class Ridge(MetaLearner):
 
     def _embed(self, meta: Meta, x: Tensor) -> Float[Tensor, "n d"]:
         if self.net is not None:
-            net = {name.removeprefix("net."): value for name, value in meta.items() if name.startswith("net.")}
+            net = {
+                name.removeprefix("net."): value for name, value in meta.items() if name.startswith("net.")
+            }
             x = apply(self.net, net, x)
         return torch.cat([x, torch.ones_like(x[:, :1])], -1)  # a constant feature carries the intercept

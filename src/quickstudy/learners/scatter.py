@@ -11,7 +11,9 @@ from quickstudy.core.learner import Meta
 def class_means(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The mean of each class, and how many examples it has."""
     counts = torch.bincount(y)
-    return torch.zeros(len(counts), x.shape[1], dtype=x.dtype).index_add(0, y, x) / counts.unsqueeze(1), counts
+    return torch.zeros(len(counts), x.shape[1], dtype=x.dtype).index_add(0, y, x) / counts.unsqueeze(
+        1
+    ), counts
 
 
 def degrees(task: Labelled) -> int:
@@ -30,7 +32,9 @@ def scatter_between(task: Labelled) -> Float[Tensor, "d d"]:
     """The scatter of class means, less what the scatter within classes adds to it; its basis has Σ_w near I."""
     means, counts = class_means(task.x, task.y)
     apart = means - means.mean(0)
-    excess = (1 / counts.double()).mean() * (scatter_within(task) if degrees(task) else torch.eye(means.shape[1]).double())
+    excess = (1 / counts.double()).mean() * (
+        scatter_within(task) if degrees(task) else torch.eye(means.shape[1]).double()
+    )
     return apart.t() @ apart / len(means) - excess
 
 

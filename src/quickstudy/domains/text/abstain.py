@@ -45,7 +45,9 @@ class Abstention:
         return cls(centroids, float(held[rank - 1]) if rank else float(held[0]) - 1e-6)
 
 
-def suggest(x: Float[Tensor, "n d"], probabilities: Float[Tensor, "n k"], support: Labelled, n: int) -> Int[Tensor, " n"]:
+def suggest(
+    x: Float[Tensor, "n d"], probabilities: Float[Tensor, "n k"], support: Labelled, n: int
+) -> Int[Tensor, " n"]:
     """Positions of the `n` texts to label next: unsure, typical of the rest, and unlike each other and the known.
 
     Greedy over margin-uncertainty × density × distance to what is labelled or already chosen.

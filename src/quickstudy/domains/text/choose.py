@@ -65,34 +65,50 @@ class Choice:
         }
 
 
-def choose(candidates: Sequence[Candidate], y: Int[Tensor, " n"], *, seed: int = 0) -> Choice:
+def choose(
+    candidates: Sequence[Candidate], y: Int[Tensor, " n"], *, familiar: bool = True, seed: int = 0
+) -> Choice:
     """Judge the candidates on held-out support examples and take one.
 
-    The first candidate is the default. Another one replaces it only when its held-out accuracy is higher; ties go to
-    whichever stands first.
+    The log-likelihood of the right answers decides, being far less noisy on few examples than accuracy is: experience is
+    taken when it raises that of the best frozen baseline, unless its accuracy is clearly lower.
 
     Args:
-        candidates: experienced ones first, then the frozen baselines.
+        candidates: experienced ones first, then the frozen baselines; the first of each kind is its default.
         y: class numbers of the support's examples (the first rows of each candidate's support).
+        familiar: whether the texts resemble what past tasks were about; decides where nothing can be held out.
     """
-    default = candidates[0]
+    ours = [c for c in candidates if c.experienced]
+    frozen = [c for c in candidates if not c.experienced]
     judged = _judged_rows(y)
     if len(judged) < 2:
-        reason = "one example a class leaves nothing to hold out; experience decides until a class has two"
-        return Choice(default, {}, None, reason)
-    folds = _folds(y, seed)
-    held = {candidate.name: _held_out(candidate, folds)[judged] for candidate in candidates}
+        why = "one example a class leaves nothing to hold out"
+        if ours and familiar:
+            return Choice(ours[0], {}, None, f"{why}; the texts resemble past tasks, so experience decides")
+        return Choice(
+            frozen[0], {}, None, f"{why}; the texts are unlike past tasks, so this is the frozen baseline"
+        )
+    folds = folds_of(y, seed)
+    held = {c.name: _held_out(c, folds)[judged] for c in candidates}
+    heat = {name: temperature(out, y[judged]) for name, out in held.items()}
     right = {name: (out.argmax(-1) == y[judged]).double() * 100 for name, out in held.items()}
+    loss = {
+        name: float(torch.nn.functional.cross_entropy(out.double() / heat[name], y[judged]))
+        for name, out in held.items()
+    }
     accuracy = {name: Estimate.of(values) for name, values in right.items()}
-    best = max(candidates, key=lambda c: accuracy[c.name].mean)  # the first of equals
-    ours = max((c for c in candidates if c.experienced), key=lambda c: accuracy[c.name].mean, default=None)
-    frozen = max((c for c in candidates if not c.experienced), key=lambda c: accuracy[c.name].mean, default=None)
-    gain = paired(right[ours.name], right[frozen.name]) if ours is not None and frozen is not None else None
-    if best.experienced:
-        reason = "past tasks help here" if gain is not None and gain.mean > 0 else "experience costs nothing here"
+    baseline = min(frozen, key=lambda c: loss[c.name])
+    if not ours:
+        return Choice(baseline, accuracy, None, "no past tasks to learn from", heat[baseline.name])
+    best = min(ours, key=lambda c: loss[c.name])
+    gain = paired(right[best.name], right[baseline.name])
+    if loss[best.name] >= loss[baseline.name]:
+        chosen, reason = baseline, "past tasks don't help here, so this is the frozen baseline"
+    elif gain.mean + gain.half < 0:
+        chosen, reason = baseline, "experience is more often wrong here, so this is the frozen baseline"
     else:
-        reason = "past tasks don't help here; this is the frozen baseline"
-    return Choice(best, accuracy, gain, reason, temperature(held[best.name], y[judged]))
+        chosen, reason = best, "past tasks make the right answers likelier here"
+    return Choice(chosen, accuracy, gain, reason, heat[chosen.name])
 
 
 def _judged_rows(y: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
@@ -100,7 +116,7 @@ def _judged_rows(y: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
     return (torch.bincount(y)[y] > 1).nonzero().squeeze(-1)
 
 
-def _folds(y: Int[Tensor, " n"], seed: int) -> Int[Tensor, " n"]:
+def folds_of(y: Int[Tensor, " n"], seed: int) -> Int[Tensor, " n"]:
     """A fold for each row: its own for leave-one-out, else stratified so that classes are spread over the folds."""
     if len(y) <= LEAVE_ONE_OUT:
         return torch.arange(len(y))
@@ -142,16 +158,28 @@ def candidates_for(
         learner = prior.for_ways(ways)
         found += [
             Candidate("learned prior", learner, prior.meta, Labelled.of(experienced, as_names), True),
-            Candidate("tuned encoder + logistic regression", Logistic(objective=classify), {},
-                      Labelled.of(experienced, as_examples), True),
-        ]  # fmt: skip
+            logistic(experienced, y, ways),
+        ]
     return [
         *found,
-        Candidate("frozen + centroid", Centroid(objective=classify), {}, Labelled.of(frozen, as_examples), False),
         Candidate(
-            "frozen + logistic regression", Logistic(objective=classify), {}, Labelled.of(frozen, as_examples), False
+            "frozen + centroid", Centroid(objective=classify), {}, Labelled.of(frozen, as_examples), False
+        ),
+        Candidate(
+            "frozen + logistic regression",
+            Logistic(objective=classify),
+            {},
+            Labelled.of(frozen, as_examples),
+            False,
         ),
     ]
+
+
+def logistic(features: Float[Tensor, "rows d"], y: Int[Tensor, " n"], ways: int) -> Candidate:
+    """Logistic regression on experienced features, descriptions (if rows are left) counted as examples."""
+    labels = torch.cat([y, torch.arange(ways)]) if len(features) > len(y) else y
+    learner = Logistic(objective=Classify(ways=ways))
+    return Candidate("tuned encoder + logistic regression", learner, {}, Labelled.of(features, labels), True)
 
 
 def temperature(out: Float[Tensor, "n ways"], y: Int[Tensor, " n"]) -> float:
@@ -163,6 +191,10 @@ def temperature(out: Float[Tensor, "n ways"], y: Int[Tensor, " n"]) -> float:
         return 1.0
     grid = torch.linspace(-3, 3, 121, dtype=torch.float64)
     costs = torch.stack(
-        [torch.nn.functional.cross_entropy(out.double() / t.exp(), y, reduction="sum") + (t / 0.25) ** 2 / 2 for t in grid]
+        [
+            torch.nn.functional.cross_entropy(out.double() / t.exp(), y, reduction="sum")
+            + (t / 0.25) ** 2 / 2
+            for t in grid
+        ]
     )
     return float(grid[costs.argmin()].exp())

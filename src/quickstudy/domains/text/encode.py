@@ -275,9 +275,14 @@ class TextEncoder:
 
         Afterwards `Adapter(spec, tuned, base=encoder.frozen.identity).half()` is what to keep.
         """
-        network = SentenceBert.load(self.weights.config, self.weights.state, self.weights.source)
-        network.start, network.pooling = spec.first, self.weights.pooling
-        network.mixed = resolve_dtype(dtype) is torch.bfloat16
+        mixed = resolve_dtype(dtype) is torch.bfloat16
+        # Cast once here: autocast would cast frozen weights anew in every pass.
+        state = {
+            name: tensor.bfloat16() if mixed and tensor.ndim == 2 and name.startswith("encoder.") else tensor
+            for name, tensor in self.weights.state.items()
+        }
+        network = SentenceBert.load(self.weights.config, state, self.weights.source)
+        network.start, network.pooling, network.mixed = spec.first, self.weights.pooling, mixed
         return spec.attach(network, adapter and adapter.tensors, seed=seed)
 
     # -- inside

@@ -35,7 +35,7 @@ class Experienced:
     """
 
     def __init__(self, base: TextEncoder, adapter: Adapter | None, blend: float) -> None:
-        self.base, self.blend = base, blend
+        self.base, self.adapter, self.blend = base, adapter, blend
         self.tuned = base.with_adapter(adapter, 1.0) if adapter is not None and blend else None
 
     @property
@@ -61,7 +61,11 @@ class Experienced:
         if self.tuned is None:
             frozen = self.base.encode(items)
             return frozen, frozen
-        frozen, tuned = self.tuned.encode_both(items)
+        if self.adapter is not None and self.adapter.spec.first == 0:
+            # No layer to share: two passes, each of which the cache may spare.
+            frozen, tuned = self.base.encode(items), self.tuned.encode(items)
+        else:
+            frozen, tuned = self.tuned.encode_both(items)
         return frozen, normalize(frozen + self.blend * tuned, dim=-1)
 
 
@@ -78,6 +82,10 @@ class Prior:
     adapter: Adapter | None = None
     blend: float = 1.0
     """Weight of the tuned features beside the frozen ones."""
+    landmarks: Float[Tensor, "classes dim"] | None = None
+    """Frozen features of past classes' means, of length 1."""
+    familiar_from: float = 0.0
+    """Texts nearer than this to their nearest landmark, on average, are like what past tasks were about."""
     sources: tuple[dict[str, Any], ...] = ()
     """The data sets it learned from: name, classes, examples, licence."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -92,6 +100,12 @@ class Prior:
             )
         return Experienced(base, self.adapter, self.blend)
 
+    def familiarity(self, frozen: Float[Tensor, "n dim"]) -> float:
+        """How near texts are to past tasks' classes: mean over texts of the largest cosine to a landmark."""
+        if self.landmarks is None:
+            return 1.0
+        return float((normalize(frozen, dim=-1) @ self.landmarks.t()).max(-1).values.mean())
+
     def for_ways(self, ways: int) -> Gaussian:
         """The learner for tasks of this many classes; what it learned doesn't depend on their number."""
         return replace(self.learner, objective=Classify(ways=ways))
@@ -99,14 +113,24 @@ class Prior:
     def save(self, folder: Path | str, *, card: str = "") -> None:
         """Write the prior to a folder, whole or not at all; matrices in float16, which loses nothing that counts."""
         tensors, record = self.parts()
-        save_folder(Path(folder), tensors, {"kind": "prior", **record}, extra_files={"README.md": card} if card else {})
+        save_folder(
+            Path(folder),
+            tensors,
+            {"kind": "prior", **record},
+            extra_files={"README.md": card} if card else {},
+        )
 
     def parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The prior as tensors and a JSON record, for a folder that holds more than this."""
-        tensors = {f"meta.{name}": value.half() if value.ndim == 2 else value for name, value in self.meta.items()}
+        tensors = {
+            f"meta.{name}": value.half() if value.ndim == 2 else value for name, value in self.meta.items()
+        }
         if self.adapter is not None:
             tensors |= {f"adapter.{name}": value for name, value in self.adapter.half().tensors.items()}
+        if self.landmarks is not None:
+            tensors["landmarks"] = self.landmarks.half()
         return tensors, {
+            "familiar_from": self.familiar_from,
             "learner": self.learner.to_json(),
             "encoder": self.encoder,
             "identity": self.identity,
@@ -142,12 +166,20 @@ def prior_from(tensors: dict[str, Tensor], record: dict[str, Any], where: str) -
             raise CheckpointError(f"{where}: its adapter is {type(spec).__name__}, expected LoRA.")
         low_rank = {name[8:]: value.float() for name, value in tensors.items() if name.startswith("adapter.")}
         adapter = Adapter(spec, low_rank, str(record.get("identity")))
+    landmarks = tensors.get("landmarks")
+    if landmarks is not None and landmarks.shape[1:] != (learner.dim,):
+        raise CheckpointError(
+            f"{where}: landmarks have shape {list(landmarks.shape)}, expected [classes, {learner.dim}]."
+        )
+    familiar = record.get("familiar_from", 0.0)
+    if not isinstance(familiar, int | float):
+        raise CheckpointError(f"{where}: familiar_from is {familiar!r}, expected a number.")
     blend = record.get("blend")
     if not isinstance(blend, int | float) or not 0 <= blend <= 100:
         raise CheckpointError(f"{where}: blend is {blend!r}, expected a number from 0 to 100.")
     return Prior(
         learner, meta, str(record.get("encoder")), str(record.get("identity")), adapter, float(blend),
-        tuple(record.get("sources") or ()), dict(record.get("settings") or {}),
+        None if landmarks is None else landmarks.float(), float(familiar), tuple(record.get("sources") or ()), dict(record.get("settings") or {}),
     )  # fmt: skip
 
 

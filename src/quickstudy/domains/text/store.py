@@ -9,13 +9,15 @@ from quickstudy.core.adapted import Adapted
 from quickstudy.core.checkpoint import load_folder, save_folder
 from quickstudy.core.errors import CheckpointError
 from quickstudy.core.report import Estimate
+from quickstudy.core.spec import Spec
 from quickstudy.core.task import Task
 from quickstudy.domains.text.abstain import Abstention
 from quickstudy.domains.text.choose import Candidate, Choice
-from quickstudy.domains.text.prior import Prior, encoder_for, prior_from
+from quickstudy.domains.text.prior import Experienced, Prior, encoder_for, prior_from
 from quickstudy.domains.text.use import FewShotTextClassifier
+from quickstudy.nets.lora import Adapter, LoRA
 
-_PRIOR = "prior."
+_PRIOR, _ADAPTER = "prior.", "adapter."
 
 
 def save(model: FewShotTextClassifier, folder: Path) -> None:
@@ -25,14 +27,21 @@ def save(model: FewShotTextClassifier, folder: Path) -> None:
     if prior is not None:
         prior_tensors, record["prior"] = prior.parts()
         tensors |= {_PRIOR + name: value for name, value in prior_tensors.items()}
+    felt = adapted.encoder if isinstance(adapted.encoder, Experienced) else None
+    if felt is not None and felt.adapter is not None:
+        tensors |= {_ADAPTER + name: value for name, value in felt.adapter.tensors.items()}
     record["text"] = {
+        "adapter": felt.adapter.spec.to_json() if felt is not None and felt.adapter is not None else None,
+        "blend": felt.blend if felt is not None else 0.0,
         "encoder": model.encoder_name_,
         "classes": model.classes_.tolist(),
         "support_labels": list(task.support_labels),
         "descriptions": dict(task.label_descriptions),
         "choice": model.choice_.as_record(),
         "experienced": model.choice_.chosen.experienced,
-        "settings": {name: getattr(model, name) for name in ("coverage", "use_names", "random_state")},
+        "settings": {
+            name: getattr(model, name) for name in ("coverage", "use_names", "tune", "random_state")
+        },
     }
     save_folder(folder, tensors, {"kind": "adapted", **record})
 
@@ -55,7 +64,17 @@ def _rebuilt(tensors: dict[str, Any], record: dict[str, Any], where: str) -> Few
         own = {name.removeprefix(_PRIOR): value for name, value in tensors.items() if name.startswith(_PRIOR)}
         prior = prior_from(own, record["prior"], where)
     base = encoder_for(str(text["encoder"]))
-    encoder = prior.experienced(base) if prior is not None and text["experienced"] else base
+    encoder = base
+    if text["adapter"] is not None:
+        low_rank = {
+            name.removeprefix(_ADAPTER): value for name, value in tensors.items() if name.startswith(_ADAPTER)
+        }
+        spec = Spec.from_json(text["adapter"])
+        if not isinstance(spec, LoRA):
+            raise CheckpointError(f"{where}: its adapter is {type(spec).__name__}, expected LoRA.")
+        encoder = Experienced(base, Adapter(spec, low_rank, base.identity), float(text["blend"]))
+    elif text["experienced"]:
+        encoder = Experienced(base, None, 0.0)
     adapted = Adapted.from_parts(tensors, record, encoder, where)
     labels = [str(label) for label in text["support_labels"]]
     model = FewShotTextClassifier(prior, encoder=str(text["encoder"]), **text["settings"])
@@ -73,7 +92,7 @@ def _rebuilt(tensors: dict[str, Any], record: dict[str, Any], where: str) -> Few
     model.choice_ = Choice(chosen, accuracy, gain, text["choice"]["reason"], adapted.temperature)
     if len(model.classes_) != len(adapted.labels):
         raise CheckpointError(f"{where}: {len(model.classes_)} classes but {len(adapted.labels)} labels.")
-    model.abstention_ = Abstention.fit(adapted.support, len(adapted.labels), len(labels), model.coverage or 1.0)
+    model.abstention_ = Abstention.fit(
+        adapted.support, len(adapted.labels), len(labels), model.coverage or 1.0
+    )
     return model
-
-

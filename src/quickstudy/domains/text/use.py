@@ -20,7 +20,8 @@ from quickstudy.core.task import Task
 from quickstudy.domains.text.abstain import Abstention, suggest
 from quickstudy.domains.text.choose import Choice, candidates_for, choose
 from quickstudy.domains.text.encode import TextEncoder
-from quickstudy.domains.text.prior import Prior, encoder_for, load_prior
+from quickstudy.domains.text.prior import Experienced, Prior, encoder_for, load_prior
+from quickstudy.domains.text.specialise import specialise, worthwhile
 from quickstudy.domains.text.tasks import checked_texts, speaks, task_from
 
 NONE = "none of these"
@@ -39,6 +40,8 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
             still answers this share of texts that do belong to one.
         use_names: whether a category's name (or description) counts as an example of it; None lets words count and
             codes such as "7b" not.
+        tune: whether to tune the encoder on your own examples too, which takes about half a minute: True, False, or
+            "auto" for tasks of ten categories and a hundred examples or more. Kept only if it helps on held-out examples.
         random_state: seed of the folds that larger supports are judged by.
 
     Attributes:
@@ -54,12 +57,14 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         encoder: str | None = None,
         coverage: float | None = None,
         use_names: bool | None = None,
+        tune: bool | str = "auto",
         random_state: Any = 0,
     ) -> None:
         self.prior = prior
         self.encoder = encoder
         self.coverage = coverage
         self.use_names = use_names
+        self.tune = tune
         self.random_state = random_state
 
     def fit(self, X: Sequence[str], y: Sequence[Any], descriptions: Mapping[Any, str] | None = None) -> Self:
@@ -193,8 +198,15 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         seed = self.random_state
         if not isinstance(seed, int):  # None or a RandomState, as scikit-learn allows
             seed = int(check_random_state(seed).randint(2**31))
-        self.choice_: Choice = choose(candidates, y, seed=seed)
-        chosen = self.choice_.chosen
+        familiar = prior is not None and prior.familiarity(frozen[: len(y)]) >= prior.familiar_from
+        choice = choose(candidates, y, familiar=familiar, seed=seed)
+        if self.tune is True or (self.tune == "auto" and worthwhile(task)):
+            own = encoder if isinstance(encoder, Experienced) else Experienced(base, None, 0.0)
+            better = specialise(task, y, names, own, choice, seed=seed)
+            if better is not None:
+                encoder, choice = better
+        self.choice_: Choice = choice
+        chosen = choice.chosen
         fast = engine.adapt(chosen.learner, chosen.meta, chosen.support)
         self.adapted_ = Adapted(
             chosen.learner, chosen.meta, fast, chosen.support, tuple(texts[: len(chosen.support.y)]), task.labels,

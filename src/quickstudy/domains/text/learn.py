@@ -1,0 +1,334 @@
+"""Meta-training for text: many past labelling tasks in, a `Prior` for the next one out.
+
+1. Optionally the encoder is tuned: low-rank adapters, episodes of classes that are hard to tell apart (GE2E loss).
+2. The Gaussian learner's covariances are estimated in closed form over all classes.
+3. Its confidence is calibrated on episodes of classes that it was not estimated on.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from quickstudy.core.checkpoint import load_state, save_state
+from quickstudy.core.dataset import MetaDataset, Shots
+from quickstudy.core.engine import Sample, evaluate, meta_train
+from quickstudy.core.episode import Episode, Labelled
+from quickstudy.core.errors import DataError
+from quickstudy.core.learner import Meta
+from quickstudy.core.objective import Classify
+from quickstudy.core.task import spell_out
+from quickstudy.domains.text.encode import TextEncoder
+from quickstudy.domains.text.prior import Experienced, Prior, encoder_for
+from quickstudy.domains.text.read import Examples
+from quickstudy.learners import GE2E, Gaussian
+from quickstudy.nets.lora import Adapter, LoRA
+
+Progress = Callable[[int, int, float], None]
+"""Called with (step, steps, loss) while the encoder is tuned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How the encoder is tuned. Chosen on validation classes of BANKING77; more steps forget more than they teach."""
+
+    spec: LoRA = LoRA(rank=8, alpha=16.0, targets=("query", "value"), layers=(0, 1, 2, 3, 4, 5))
+    steps: int = 60
+    rate: float = 1e-3
+    warmup: int = 10
+    ways: int = 45
+    """Classes in an episode."""
+    groups: int = 3
+    """Clusters of similar classes that an episode's classes come from: hard negatives."""
+    cluster: int = 15
+    """Classes in a cluster, about."""
+    examples: int = 2
+    """Examples of each class in an episode."""
+    name_share: float = 0.5
+    """How often a class's name stands in as one more example."""
+    temperature: float = 0.07
+
+
+def learn(
+    datasets: Sequence[Examples],
+    *,
+    encoder: str | TextEncoder = "minilm",
+    tune_encoder: bool = False,
+    tuning: Tuning | None = None,
+    steps: int | None = None,
+    most_examples: int = 50,
+    valid: Sequence[Examples] | None = None,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 10,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Prior:
+    """Learn a prior from past labelling tasks.
+
+    Args:
+        datasets: past tasks; each counts alike, whatever its size.
+        encoder: the encoder to learn for.
+        tune_encoder: also tune the encoder (about half a minute for 60 steps); otherwise only the closed form.
+        tuning: how; `steps` replaces its number of steps.
+        most_examples: of each class, so many are used at most.
+        valid: tasks to choose by (how much of the tuned features to blend in); none takes the default.
+        checkpoint: a folder for the state of tuning, written every `checkpoint_every` steps and on interruption.
+        resume: go on from `checkpoint`; the result is that of an uninterrupted run.
+
+    Raises:
+        DataError: nothing to learn from.
+        CheckpointError: the checkpoint is damaged, or was made with other data, settings or another encoder.
+    """
+    base = encoder_for(encoder) if isinstance(encoder, str) else encoder
+    texts = [_usable(examples, most_examples, seed) for examples in datasets]
+    if not texts:
+        raise DataError("No data set to learn from.")
+    tuning = replace(tuning or Tuning(), **({} if steps is None else {"steps": steps}))
+    adapter = None
+    if tune_encoder:
+        adapter = tune(
+            texts, base, tuning, seed=seed, checkpoint=checkpoint, every=checkpoint_every, resume=resume,
+            progress=progress,
+        )  # fmt: skip
+    blend = (
+        _best_blend(texts, valid, base, adapter, most_examples, seed)
+        if adapter is not None and valid
+        else 1.0
+    )
+    felt = Experienced(base, adapter, blend)
+    learner, meta = _estimate([_featured(data, felt) for data in texts], base.dim, seed)
+    landmarks, familiar_from = _landmarks([_featured(data, Experienced(base, None, 0.0)) for data in texts])
+    return Prior(
+        learner, meta, base.name, base.identity, adapter, blend, landmarks, familiar_from,
+        tuple({"name": _source(d), "classes": len(set(d.labels)), "examples": len(d)} for d in datasets),
+        {"seed": seed, "tuned": tune_encoder, "steps": tuning.steps if tune_encoder else 0, "most_examples": most_examples},
+    )  # fmt: skip
+
+
+def _estimate(tasks: Sequence[MetaDataset], dim: int, seed: int) -> tuple[Gaussian, Meta]:
+    """The Gaussian learner's covariances from all classes, its calibration across two halves of them."""
+    learner = Gaussian(objective=Classify(ways=2), dim=dim)
+    meta = learner.estimate([Labelled.of(t.x, t.y) for t in tasks], [t.names for t in tasks])
+    halves = [_halves(task, seed) for task in tasks if len(task.classes) >= 10]
+    found = []
+    for known, unknown in [(0, 1), (1, 0)] if halves else []:
+        parts = [half[known] for half in halves]
+        prior = learner.estimate([Labelled.of(t.x, t.y) for t in parts], [t.names for t in parts])
+        found.append(_calibrate(dim, prior, [half[unknown] for half in halves], seed))
+    meta = {name: value.half().float() if value.ndim == 2 else value for name, value in meta.items()}
+    return learner, meta | ({"calibration": torch.stack(found).mean(0)} if found else {})
+
+
+def _landmarks(tasks: Sequence[MetaDataset], cluster: int = 15) -> tuple[Tensor, float]:
+    """Class means, and how near to the others' the most outlying cluster of classes is: nearer still is familiar."""
+    means = [torch.stack([t.x[rows].mean(0) for rows in t.rows()]) for t in tasks]
+    landmarks = normalize(torch.cat(means), dim=-1)
+    group = torch.cat(
+        [torch.tensor(_clusters(m.numpy(), cluster)) + 1000 * place for place, m in enumerate(means)]
+    )
+    if len(group.unique()) < 2:
+        return landmarks, 0.0
+    x = torch.cat([t.x for t in tasks])
+    owner = torch.cat([group[start + t.y] for start, t in zip(_starts(means), tasks, strict=True)])
+    nearest = [(x[owner == g] @ landmarks[group != g].t()).max(-1).values.mean() for g in group.unique()]
+    return landmarks.half().float(), float(torch.stack(nearest).min())
+
+
+def _starts(parts: Sequence[Tensor]) -> list[int]:
+    return [sum(map(len, parts[:i])) for i in range(len(parts))]
+
+
+def _calibrate(dim: int, prior: Meta, strangers: Sequence[MetaDataset], seed: int) -> Tensor:
+    """The scale of log-densities that makes answers on classes never seen as sure as they are right."""
+    ways = min(20, *(len(t.classes) for t in strangers))
+    learner = Gaussian(objective=Classify(ways=ways), dim=dim)
+    shots = Shots(ways=(2, ways), shots=(1, 5), queries=5, tasks=8)
+    samplers = [t.sampler(shots, seed) for t in strangers if min(map(len, t.rows())) >= 10]
+    if not samplers:
+        return prior["calibration"]
+    start = prior | {"calibration": torch.tensor([-2.7, -0.1])}
+    *_, last = meta_train(learner, _in_turn(samplers), steps=40, rate=0.1, decay=True, meta=start, seed=seed)
+    return last.meta["calibration"]
+
+
+def tune(
+    texts: Sequence[Examples],
+    base: TextEncoder,
+    tuning: Tuning,
+    *,
+    start: Adapter | None = None,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    every: int = 10,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Adapter:
+    """Tune low-rank adapters by GE2E on episodes of similar classes, from none or from those of `start`."""
+    layers = tuple(i for i in tuning.spec.layers if i < base.weights.config.num_hidden_layers)
+    spec = replace(tuning.spec, layers=layers) if start is None else start.spec
+    net, _ = base.tunable(spec, adapter=start, seed=seed, dtype=None)
+    net.chunk = 32
+    data = _packed(texts, base, tuning)
+    per_source = {
+        group: 1 / sum(g.split("/")[0] == group.split("/")[0] for g in set(data.groups))
+        for group in data.groups
+    }
+    shots = Shots(
+        ways=tuning.ways,
+        shots=tuning.examples - 1,
+        queries=1,
+        tasks=1,
+        groups=tuning.groups,
+        name_share=tuning.name_share,
+    )
+    sample = data.sampler(shots, seed, odds=per_source)
+    learner = GE2E(objective=Classify(ways=tuning.ways), net=net, temperature=tuning.temperature)
+    prints = {
+        "encoder": f"{base.name}/{base.identity[:16]}",
+        "data": _digest([[d.texts, d.labels] for d in texts]),
+        "settings": _digest([tuning.spec.to_json(), {k: v for k, v in vars(tuning).items() if k != "spec"}]),
+        "seed": str(seed),
+    }
+    state = load_state(checkpoint, prints) if resume and checkpoint is not None else None
+    run = meta_train(
+        learner, lambda step: _trimmed(sample(step)), steps=tuning.steps, rate=tuning.rate, warmup=tuning.warmup,
+        decay=True, seed=seed, resume=state, form="loop",
+    )  # fmt: skip
+    meta = (
+        {k.removeprefix("meta."): v for k, v in state.tensors.items() if k.startswith("meta.")}
+        if state
+        else {}
+    )
+    step = None
+    try:
+        for step in run:
+            meta = step.meta
+            if checkpoint is not None and step.number % every == 0:
+                save_state(checkpoint, step.state(**prints))
+            if progress is not None:
+                progress(step.number, tuning.steps, step.loss)
+    except KeyboardInterrupt:
+        if checkpoint is not None and step is not None:
+            save_state(checkpoint, step.state(**prints))
+        raise
+    # As a file will hold it, so that what is used now and what is loaded later are the same.
+    return Adapter(spec, {name: value.half().float() for name, value in meta.items()}, base=base.identity)
+
+
+def _best_blend(
+    texts: Sequence[Examples],
+    valid: Sequence[Examples],
+    base: TextEncoder,
+    adapter: Adapter,
+    most: int,
+    seed: int,
+) -> float:
+    """How much of the tuned features to blend in, by accuracy at one and five shots on the validation tasks."""
+    trials = [_usable(examples, most, seed) for examples in valid]
+    score: dict[float, float] = {}
+    for blend in (1.0, 0.5, 2.0, 4.0, 0.0):
+        felt = Experienced(base, adapter, blend)
+        learner, meta = _estimate([_featured(data, felt) for data in texts], base.dim, seed)
+        found = []
+        for trial in (_featured(data, felt) for data in trials):
+            ways = min(5, len(trial.classes))
+            judge = replace(learner, objective=Classify(ways=ways))
+            for k in (1, 5):
+                sample = trial.sampler(Shots(ways=ways, shots=k, queries=10, tasks=100), seed)
+                found.append(float(evaluate(judge, meta, [sample(0), sample(1)]).score.mean()))
+        score[blend] = float(np.mean(found))
+    return max(score, key=lambda blend: score[blend])  # the first of equals
+
+
+def _packed(texts: Sequence[Examples], base: TextEncoder, tuning: Tuning) -> MetaDataset:
+    """All data sets as one, inputs packed token ids, classes grouped into clusters of similar ones within a data set."""
+    every, y, classes, groups, names = [], [], [], [], []
+    for place, data in enumerate(texts):
+        own = sorted(set(data.labels))
+        number = {label: i for i, label in enumerate(own)}
+        numbers = np.array([number[label] for label in data.labels])
+        features = base.encode(data.texts).numpy()
+        centers = np.stack([features[numbers == i].mean(0) for i in range(len(own))])
+        groups += [f"{place}/{cluster}" for cluster in _clusters(centers, tuning.cluster)]
+        y.append(numbers + len(classes))
+        classes += own
+        every += data.texts
+        names += [data.descriptions.get(label) or spell_out(label) for label in own]
+    packed = base.pack([*every, *names]).to(torch.int32)
+    return MetaDataset(
+        packed[: len(every)],
+        torch.from_numpy(np.concatenate(y)),
+        tuple(classes),
+        tuple(groups),
+        packed[len(every) :],
+    )
+
+
+def _clusters(centers: np.ndarray, size: int) -> list[int]:
+    """Clusters of about `size` similar classes."""
+    from sklearn.cluster import AgglomerativeClustering
+
+    count = max(1, round(len(centers) / size))
+    if count == 1:
+        return [0] * len(centers)
+    return AgglomerativeClustering(count, linkage="ward").fit(centers).labels_.tolist()
+
+
+def _featured(data: Examples, encoder: Experienced) -> MetaDataset:
+    own = sorted(set(data.labels))
+    number = {label: i for i, label in enumerate(own)}
+    names = [data.descriptions.get(label) or spell_out(label) for label in own]
+    x = encoder.encode([*data.texts, *names])
+    y = torch.tensor([number[label] for label in data.labels])
+    return MetaDataset(x[: len(y)], y, tuple(own), names=x[len(y) :])
+
+
+def _usable(data: Examples, most: int, seed: int) -> Examples:
+    """Distinct texts with one label, at most `most` of each class, of classes with two or more."""
+    rng = np.random.default_rng(seed)
+    bad = set(data.conflicts())
+    by_label: dict[str, list[str]] = {}
+    for text, label in dict.fromkeys(zip(data.texts, data.labels, strict=True)):
+        if text not in bad:
+            by_label.setdefault(label, []).append(text)
+    kept = {
+        label: [own[i] for i in sorted(rng.permutation(len(own))[:most])]
+        for label, own in sorted(by_label.items())
+        if len(own) > 1
+    }
+    if len(kept) < 2:
+        raise DataError("A past task needs two categories with two different texts each.", file=data.source)
+    texts = [text for own in kept.values() for text in own]
+    labels = [label for label, own in kept.items() for _ in own]
+    return Examples(texts, labels, {k: v for k, v in data.descriptions.items() if k in kept}, data.source)
+
+
+def _halves(task: MetaDataset, seed: int) -> tuple[MetaDataset, MetaDataset]:
+    order = np.random.default_rng(seed).permutation(len(task.classes))
+    middle = len(order) // 2
+    return task.only(sorted(order[:middle].tolist())), task.only(sorted(order[middle:].tolist()))
+
+
+def _in_turn(samplers: Sequence[Sample]) -> Sample:
+    return lambda step: samplers[step % len(samplers)](step)
+
+
+def _trimmed(episode: Episode) -> Episode:
+    """Without the columns that are padding in every row."""
+    longest = max(int((part.x != 0).sum(-1).max()) for part in episode)
+    return Episode(*(part._replace(x=part.x[..., :longest]) for part in episode))
+
+
+def _source(data: Examples) -> str:
+    return Path(data.source).name
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
