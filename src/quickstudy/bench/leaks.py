@@ -11,7 +11,7 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,7 @@ class Audit:
         """One paragraph, as it stands in run files."""
         shared = ", ".join(a if a == b else f"{a} as {b}" for a, b in self.classes[:10]) or "none"
         # A run file refuses what could be a path of this machine.
-        harmless = [n for n in self.near if not n.train.startswith(("/", "~")) and not n.test.startswith(("/", "~"))]
+        harmless = [n for n in self.near if not any(t.startswith(("/", "~")) for t in (n.train, n.test))]
         pairs = "; ".join(f'"{n.train}" like "{n.test}"' for n in harmless[:3])
         return (
             f"Leak audit of {self.train:,} meta-training against {self.test:,} test sentences: "
@@ -100,7 +100,6 @@ def audit(
     *,
     drop: bool = True,
     encode: "Callable[[Sequence[str]], Tensor] | None" = None,
-    descriptions: Mapping[str, str] | None = None,
 ) -> tuple[list[Examples], Audit]:
     """Compare what is meta-trained on with what is tested on.
 
@@ -110,7 +109,6 @@ def audit(
         test: all sentences of the test classes, support and query alike.
         drop: take sentences of the test part out of meta-training; otherwise one such sentence is an error.
         encode: gives vectors of length 1, for near duplicates by meaning.
-        descriptions: what the test part's labels mean, where their names don't say.
 
     Returns:
         (the data sets without the dropped sentences, what was found).
@@ -119,26 +117,25 @@ def audit(
         DataError: a sentence of the test part is in meta-training and `drop` is False; a test class is in
             meta-training under the same name and from the same source.
     """
-    words = {label: (descriptions or test.descriptions).get(label) or spell_out(label) for label in test.classes}
     named: dict[str, list[str]] = defaultdict(list)
-    for label, told in words.items():
-        named[normalised(told)].append(label)
+    for label in test.classes:
+        named[normalised(_words(test, label))].append(label)
     shared = []
     for examples in train:
-        if both := sorted(set(examples.classes) & set(test.classes)):
-            if examples.source.split(",")[0] == test.source.split(",")[0]:
-                raise DataError(
-                    f"{name}: {len(both)} test classes are meta-trained on ({', '.join(both[:5])}).",
-                    file=examples.source,
-                )
+        both = sorted(set(examples.classes) & set(test.classes))
+        if both and examples.source.split(",")[0] == test.source.split(",")[0]:
+            raise DataError(
+                f"{name}: {len(both)} test classes are meta-trained on ({', '.join(both[:5])}).",
+                file=examples.source,
+            )
         for label in examples.classes:
-            told = examples.descriptions.get(label) or spell_out(label)
+            told = _words(examples, label)
             if _WORD.search(told):
                 shared += [(label, twin) for twin in named.get(normalised(told), [])]
     letters = set(test.texts)
     keys = {normalised(text) for text in test.texts}
     same = [[normalised(text) in keys for text in examples.texts] for examples in train]
-    found = [t for e, row in zip(train, same, strict=True) for t, hit in zip(e.texts, row, strict=True) if hit]
+    found = [e.texts[i] for e, row in zip(train, same, strict=True) for i, hit in enumerate(row) if hit]
     exact = sum(text in letters for text in found)
     if found and not drop:
         raise DataError(
@@ -167,22 +164,22 @@ def near_duplicates(
     encode: "Callable[[Sequence[str]], Tensor] | None" = None,
 ) -> tuple[Near, ...]:
     """Pairs (one of `train`, one of `test`) above either threshold, most alike first."""
-    grams = [[_grams(text) for text in texts] for texts in (train, test)]
-    pairs = _alike_letters(*grams, letters)
+    left_grams, right_grams = [_grams(text) for text in train], [_grams(text) for text in test]
+    pairs = _alike_letters(left_grams, right_grams, letters)
     cosines: dict[tuple[int, int], float] = {}
     if encode is not None and len(train) and len(test):
         left, right = encode(train), encode(test)
         cosines = _alike_vectors(left, right, cosine)
         cosines |= {(i, j): float(left[i] @ right[j]) for i, j in pairs}
-    found = [
-        Near(train[i], test[j], round(_jaccard(grams[0][i], grams[1][j]), 3), _rounded(cosines.get((i, j))))
-        for i, j in {*pairs, *cosines}
-    ]
+    found = []
+    for i, j in pairs | set(cosines):
+        alike = round(_jaccard(left_grams[i], right_grams[j]), 3)
+        found.append(Near(train[i], test[j], alike, round(cosines[i, j], 3) if cosines else None))
     return tuple(sorted(found, key=lambda n: (-max(n.letters, n.cosine or 0), n.train, n.test)))
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
+def _words(examples: Examples, label: str) -> str:
+    return examples.descriptions.get(label) or spell_out(label)
 
 
 def _grams(text: str) -> frozenset[str]:

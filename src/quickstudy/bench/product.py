@@ -87,8 +87,8 @@ def sklearn_row() -> dict[str, Any]:
         "command": COMMAND,
         "seconds": round(time.perf_counter() - start, 1),
         "note": (
-            f"as text: {len(found.as_it_is.get('passed', ()))} of {sum(map(len, found.as_it_is.values()))} pass; rows of "
-            f"numbers written as texts: {counts.get('passed', 0)} of {sum(counts.values())} pass; "
+            f"as text: {len(found.as_it_is.get('passed', ()))} of {sum(map(len, found.as_it_is.values()))} pass; "
+            f"rows of numbers written as texts: {counts.get('passed', 0)} of {sum(counts.values())} pass; "
             f"unexplained: {', '.join(found.unexplained) or 'none'}; not for text: {reasons}"
         ),
     }

@@ -27,9 +27,7 @@ NOT_FOR_TEXT = {
     "check_estimators_nan_inf": NUMBERS,
     "check_fit2d_predict1d": "asks that one column is refused; one column of texts is what this takes",
 }
-NEEDS_SETUP = {
-    "check_array_api_input": "runs only with SCIPY_ARRAY_API=1, and is about arrays of numbers"
-}
+NEEDS_SETUP = {"check_array_api_input": "runs only with SCIPY_ARRAY_API=1, and is about arrays of numbers"}
 
 
 @dataclass(frozen=True)

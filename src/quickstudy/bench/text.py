@@ -79,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(leaks.as_table(audits))
     console.print("Seconds: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in spent.items()))
     if given.quick and given.out is None:
-        console.print("Nothing was written: the figures of --quick mean nothing. Leave it away, or give --out FOLDER.")
+        console.print(
+            "Nothing was written: the figures of --quick mean nothing. Leave it away, or give --out FOLDER."
+        )
         return 0
     for row in rows:
         row["command"] += _flags(given)
@@ -101,7 +103,9 @@ def chosen(only: str | None) -> set[str]:
             found.add(row)
         else:
             known = [*ROWS, *NAMES]
-            raise DataError(f"--only names {word!r}.{did_you_mean(word, known)} There are: {', '.join(known)}.")
+            raise DataError(
+                f"--only names {word!r}.{did_you_mean(word, known)} There are: {', '.join(known)}."
+            )
     return found
 
 
@@ -119,7 +123,9 @@ def calibration(errors: dict[str, float], seconds: float, seed: int) -> dict[str
         raise DataError("core.8 takes the answers of core.1 and core.3; none were given.")
     worst = max(counted, key=lambda name: counted[name])
     others = {name: error for name, error in errors.items() if name not in counted}
-    note = f"15 bins; the worst of {_listed(counted)}" + (f"; not counted: {_listed(others)}" if others else "")
+    note = f"15 bins; the worst of {_listed(counted)}" + (
+        f"; not counted: {_listed(others)}" if others else ""
+    )
     estimate = Estimate(counted[worst], float("nan"), len(counted))
     command = "quickstudy bench text --only core.8"
     return plain("core.8.1", estimate, unit="ECE", command=command, seconds=seconds, seeds=[seed], note=note)

@@ -124,7 +124,8 @@ def banking77(
             _write(findings, setting, id, source, plain, named, seconds[id])
     for shots in SHOTS:
         for table, what in ((plain[shots], ""), (named[shots], ", label names given")):
-            title = f"BANKING77, ProtAugment splits, 5-way {shots}-shot{what} ({setting.encoder}, {setting.tasks} episodes a split)"
+            title = f"BANKING77, ProtAugment splits, 5-way {shots}-shot{what}"
+            title += f" ({setting.encoder}, {setting.tasks} episodes a split)"
             setting.show(table.report(title, [setting.seed]).table())
     return findings
 
@@ -158,7 +159,8 @@ def _write(
             beside = [source + HEAD, FOREIGN] if id == "core.1" else [source + HEAD]
             for theirs in (r for r in report.rows if r.name in [_ours(other, told) for other in beside]):
                 gain = report.difference(theirs, centroid, "accuracy")
-                words.append(f"{theirs.name} {theirs.metrics['accuracy'].text()}, gain {gain and gain.text(2, sign=True)}")
+                score = theirs.metrics["accuracy"].text()
+                words.append(f"{theirs.name} {score}, gain {gain and gain.text(2, sign=True)}")
             findings.rows.append(
                 row(f"{id}.{place}" + (".names" if told else ""), report, ours, CENTROID + more,
                     command=command, seconds=seconds, note="; ".join(word for word in words if word))
@@ -181,7 +183,9 @@ def huffpost(setting: Setting, headlines: Examples, split: ClassSplit) -> Findin
     findings.rows.append(audit_row("core.4.leaks", [found], command, clock.seconds))
     y = numbered(test).y
     ours = [
-        Method(_ours(name, False), prior.for_ways(WAYS), prior.meta, prior.experienced(base).encode(test.texts))
+        Method(
+            _ours(name, False), prior.for_ways(WAYS), prior.meta, prior.experienced(base).encode(test.texts)
+        )
         for name, prior in _taught(setting, "HuffPost", [train], [valid])
     ]
     for place, shots in enumerate(SHOTS, start=1):
@@ -228,7 +232,9 @@ def _taught(
     return found
 
 
-def _felt(prior: Prior, setting: Setting, full: Examples, part: Examples | None = None) -> tuple[Tensor, Tensor]:
+def _felt(
+    prior: Prior, setting: Setting, full: Examples, part: Examples | None = None
+) -> tuple[Tensor, Tensor]:
     """A prior's features of every sentence (zero for those outside of `part`, which nobody reads) and class name."""
     encode: Callable[[Sequence[str]], Tensor] = prior.experienced(setting.base).encode
     names = encode(class_names(full))

@@ -25,7 +25,7 @@ from quickstudy.domains.text.encode import TextEncoder
 from quickstudy.domains.text.learn import learn
 from quickstudy.domains.text.prior import Prior, encoder_for
 from quickstudy.domains.text.read import Examples
-from quickstudy.learners import Centroid, Logistic
+from quickstudy.learners import Centroid, Gaussian, Logistic
 
 WAYS = 5
 TASKS = 20
@@ -61,12 +61,18 @@ class Setting:
         return list(splits[:1] if self.quick else splits)
 
     def teach(
-        self, datasets: Sequence[Examples], valid: Sequence[Examples] | None = None, *, tune: bool | None = None
+        self,
+        datasets: Sequence[Examples],
+        valid: Sequence[Examples] | None = None,
+        *,
+        tune: bool | None = None,
     ) -> Prior:
         """A prior from these data sets with the library's defaults: nothing is tuned for the benchmark."""
         tune = self.tune if tune is None else tune
-        steps = {"steps": 2} if self.quick and tune else {}
-        return learn(datasets, encoder=self.encoder, tune_encoder=tune, valid=valid, seed=self.seed, **steps)
+        steps = 2 if self.quick else None
+        return learn(
+            datasets, encoder=self.encoder, tune_encoder=tune, valid=valid, seed=self.seed, steps=steps
+        )
 
 
 @dataclass
@@ -115,8 +121,10 @@ class Method:
         if self.names is not None:
             labels = ids.support.y[:, :WAYS]  # the first rows hold one item of each class
             # The Gaussian learner knows a name from an example; to the others it is one more example.
-            own = labels + WAYS if type(self.learner).__name__ == "Gaussian" else labels
-            named = Labelled(self.names[y[ids.support.x[:, :WAYS]]], own, torch.ones_like(labels, dtype=torch.bool))
+            own = labels + WAYS if isinstance(self.learner, Gaussian) else labels
+            named = Labelled(
+                self.names[y[ids.support.x[:, :WAYS]]], own, torch.ones_like(labels, dtype=torch.bool)
+            )
             support = Labelled(*(torch.cat(pair, 1) for pair in zip(support, named, strict=True)))
         return Episode(support, query)
 
@@ -213,8 +221,10 @@ def over_splits(row: ReportRow, metric: str = "accuracy") -> str:
 
 def gain_over_splits(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> str:
     """The mean gain with its interval over class splits, in words; '' where there was one split only."""
-    gains = [paired(a, b).mean for a, b in zip(ours, theirs, strict=True)]
-    return f"gain {Estimate.of(gains).text(2, sign=True)} over {len(gains)} class splits" if len(gains) > 1 else ""
+    if len(ours) < 2:
+        return ""
+    gains = Estimate.of([paired(a, b).mean for a, b in zip(ours, theirs, strict=True)])
+    return f"gain {gains.text(2, sign=True)} over {gains.n} class splits"
 
 
 def audit_row(id: str, audits: Sequence[Audit], command: str, seconds: float) -> dict[str, Any]:

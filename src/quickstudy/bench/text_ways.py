@@ -54,14 +54,17 @@ def all_ways(
     findings.audits.append(found)
     train, twice = without(train, test)
     note = audit_row("core.3.leaks", [found], command, clock.seconds)
-    note["note"] += f" {twice} sentences of the training part stand in the test part too; none is drawn as support."
+    note["note"] += (
+        f" {twice} sentences of the training part stand in the test part too; none is drawn as support."
+    )
     findings.rows.append(note)
     prior = setting.teach([clinc])
     seeds = [setting.seed + i for i in range(2 if setting.quick else SEEDS)]
     for place, k in enumerate(shots, start=1):
         clock = Clock()
         report = Report(
-            f"BANKING77, {len(train.classes)}-way {k}-shot, official test part ({setting.encoder})", seeds=seeds
+            f"BANKING77, {len(train.classes)}-way {k}-shot, official test part ({setting.encoder})",
+            seeds=seeds,
         )
         scores: dict[str, list[float]] = {}
         answers, fits, chosen = [], [], []
@@ -78,14 +81,16 @@ def all_ways(
             scores.setdefault(OURS, []).append(float(got.right.mean() * 100))
         ece = Answers.pooled(answers).ece
         for name, values in scores.items():
-            report.add(name, {"accuracy": values}, baseline=name != OURS, note=f"ECE {ece:.3f}" if name == OURS else "")
+            ours = name == OURS
+            report.add(name, {"accuracy": values}, baseline=not ours, note=f"ECE {ece:.3f}" if ours else "")
         setting.show(report.table())
         picks = ", ".join(f"{name} ({chosen.count(name)})" for name in dict.fromkeys(chosen))
         over = max((n for n in scores if n != OURS), key=lambda n: statistics.mean(scores[n]))
-        setting.show(f"  chosen by held-out examples: {picks}; fit {statistics.median(fits):.1f} s; {clock.seconds:.0f} s in all")
+        fit_seconds = statistics.median(fits)
+        setting.show(f"  chosen: {picks}; fit {fit_seconds:.1f} s; {clock.seconds:.0f} s in all")
         words = (
-            f"with label names; interval over {len(seeds)} draws of the support; ECE {ece:.4f}; chosen: {picks}; "
-            f"fit, features not cached at the first draw, median {statistics.median(fits):.2f} s"
+            f"with label names; interval over {len(seeds)} draws of the support; ECE {ece:.4f}; "
+            f"chosen by held-out examples: {picks}; fit, median {fit_seconds:.2f} s"
         )
         findings.rows.append(
             row(f"core.3.{place}", report, OURS, over, command=command, seconds=clock.seconds, note=words)
@@ -98,9 +103,7 @@ def speed(setting: Setting, prior: Prior, examples: Examples) -> Findings:
     """core.6: adapt to five classes of five examples and predict 100 queries, features cached; median of many."""
     clock, runs = Clock(), 50 if setting.quick else 500
     x = prior.experienced(setting.base).encode(examples.texts)
-    [ids] = index_episodes(
-        examples, examples.classes, shots=5, queries=20, episodes=1, seed=setting.seed
-    )
+    [ids] = index_episodes(examples, examples.classes, shots=5, queries=20, episodes=1, seed=setting.seed)
     support = Labelled(x[ids.support.x[0]], ids.support.y[0], ids.support.mask[0])
     query, learner = x[ids.query.x[0]], prior.for_ways(WAYS)
 
