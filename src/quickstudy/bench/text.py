@@ -160,7 +160,7 @@ def _suites(given: argparse.Namespace, wanted: set[str], folder: Path, setting: 
         )  # fmt: skip
     if "core.6" in wanted:
         suites["core.6"] = lambda: text_ways.speed(
-            setting, setting.teach([published.clinc150(folder)]), published.banking77(folder)[0]
+            setting, setting.teach([published.clinc150(folder)], tune=False), published.banking77(folder)[0]
         )
     return suites
 
