@@ -1,0 +1,197 @@
+"""How long a meta-gradient step of second-order MAML takes, against a Python loop over tasks (row core.7).
+
+    python benchmarks/engine.py
+
+The loop is what one writes without a library: `torch.autograd.grad(create_graph=True)` on `functional_call`, one task
+after the other, one inner step after the other. Both run in one process on one thread, in turns; CPU time is compared,
+and of that the minimum, since on a shared machine what lies above it is other people's work. All gradients must agree.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from quickstudy.bench.runs import Row, write_run
+from quickstudy.core.engine import Form, meta_gradient
+from quickstudy.core.episode import Episode, Labelled
+from quickstudy.core.errors import ModelError
+from quickstudy.core.objective import Classify
+from quickstudy.learners import MAML
+from quickstudy.nets import MLP
+
+WIDTH, WAYS, QUERIES, TASKS = 384, 5, 15, 16
+SHOTS = (1, 5)
+LOOP = "loop of autograd"
+LEARNER = MAML(
+    objective=Classify(ways=WAYS), net=MLP(inputs=WIDTH, outputs=WAYS, hidden=(128, 128)), steps=5, rate=0.1
+)
+Gradient = dict[str, Tensor]
+
+
+def tasks(shots: int, dtype: torch.dtype = torch.float32) -> Episode:
+    """Sixteen tasks of random features, of the length that sentence features have; the time doesn't depend on them."""
+    g = torch.Generator().manual_seed(0)
+
+    def part(rows: int) -> Labelled:
+        x = torch.randn(TASKS, rows, WIDTH, generator=g, dtype=torch.float64) / WIDTH**0.5
+        y = torch.arange(rows).remainder(WAYS).expand(TASKS, rows).clone()
+        return Labelled(x.to(dtype), y, torch.ones(TASKS, rows, dtype=torch.bool))
+
+    return Episode(part(shots * WAYS), part(QUERIES * WAYS))
+
+
+def by_loop(net: nn.Module, meta: Gradient, episodes: Episode) -> Gradient:
+    """The reference: one task after the other, nothing shared."""
+    start = {name: weight.detach().requires_grad_() for name, weight in meta.items()}
+    (x, y, _), (x_query, y_query, _) = episodes
+    for i in range(TASKS):
+        fast = start
+        for _ in range(LEARNER.steps):
+            loss = cross_entropy(functional_call(net, fast, (x[i],)), y[i])
+            slopes = torch.autograd.grad(loss, list(fast.values()), create_graph=True)
+            fast = {
+                name: w - LEARNER.rate * slope for (name, w), slope in zip(fast.items(), slopes, strict=True)
+            }
+        (cross_entropy(functional_call(net, fast, (x_query[i],)), y_query[i]) / TASKS).backward()
+    return {name: weight.grad for name, weight in start.items() if weight.grad is not None}
+
+
+def ways_to_compute(shots: int, dtype: torch.dtype = torch.float32) -> dict[str, Callable[[], Gradient]]:
+    """The loop first, then the engine's forms; each call computes one meta-gradient."""
+    meta = {name: weight.to(dtype) for name, weight in LEARNER.init(0).items()}
+    net, episodes = LEARNER.net.build().to(dtype), tasks(shots, dtype)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def engine(form: Form) -> Callable[[], Gradient]:
+        return lambda: meta_gradient(LEARNER, meta, episodes, form=form)[1]
+
+    return {LOOP: lambda: by_loop(net, meta, episodes), "dual": engine("dual"), "stacked": engine("stacked")}
+
+
+def disagreement(shots: int, dtype: torch.dtype) -> float:
+    """The largest relative error of the engine's gradients, of the whole gradient's norm."""
+    loop, *ours = (compute() for compute in ways_to_compute(shots, dtype).values())
+    size = _norm(loop)
+    return max(_norm({name: g[name] - loop[name] for name in loop}) for g in ours) / size
+
+
+def _norm(gradient: Gradient) -> float:
+    return float(torch.stack([part.pow(2).sum() for part in gradient.values()]).sum().sqrt())
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of CPU time, one figure a round, and the peak of memory above what was held before, in MB."""
+
+    rounds: list[float]
+    peak: float
+
+    @property
+    def least(self) -> float:
+        return min(self.rounds)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rounds)
+
+
+def measure(shots: int, rounds: int) -> dict[str, Timing]:
+    """Time every way in turns, so that all meet the same disturbances."""
+    ways = ways_to_compute(shots)
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(3):  # caches and allocators warm up
+        for compute in ways.values():
+            compute()
+    for _ in range(rounds):
+        for name, compute in ways.items():
+            start = time.process_time()
+            compute()
+            spent[name].append((time.process_time() - start) * 1e3)
+    # Memory: each way in a process of its own, where no freed block can hide what it needs.
+    peaks = {}
+    for name in ways:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            peaks[name] = pool.submit(_peak, shots, name).result()
+    return {name: Timing(spent[name], peaks[name]) for name in ways}
+
+
+def _peak(shots: int, name: str) -> float:
+    torch.set_num_threads(1)
+    ways = ways_to_compute(shots)
+    # Libraries load on first use; a step of another way than the one measured brings most of them in.
+    by_loop(LEARNER.net.build(), LEARNER.init(0), tasks(1))  # pyright: ignore[reportArgumentType]
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _megabytes("VmRSS")
+    ways[name]()
+    return max(0.0, _megabytes("VmHWM") - before)
+
+
+def _megabytes(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print the table and write benchmarks/runs/engine.json."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--rounds", type=int, default=60, help="how often each way is timed (default 60)")
+    parser.add_argument("--dry", action="store_true", help="print only, write no run file")
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    began = time.time()
+    for shots in SHOTS:
+        for dtype, bound in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+            if (error := disagreement(shots, dtype)) > bound:
+                said = f"gradients differ by {error:.1e} of their norm; expected at most {bound}"
+                raise ModelError(f"{shots}-shot, {dtype}: {said}.")
+    timings = {shots: measure(shots, chosen.rounds) for shots in SHOTS}
+    Console().print(_table(timings, chosen.rounds))
+    if not chosen.dry:
+        write_run("engine", [_row(timings, chosen.rounds, time.time() - began)])
+
+
+def _ratio(timing: dict[str, Timing], name: str) -> float:
+    return timing[LOOP].least / timing[name].least
+
+
+def _table(timings: dict[int, dict[str, Timing]], rounds: int) -> Table:
+    table = Table("", "form", "min, ms", "median, ms", "× loop (min)", "× loop (median)", "peak, MB",
+                  title=f"Meta-gradient step, CPU time, {rounds} rounds")  # fmt: skip
+    for shots, timing in timings.items():
+        for name, t in timing.items():
+            table.add_row(f"{shots}-shot", name, f"{t.least:.1f}", f"{t.median:.1f}", f"{_ratio(timing, name):.2f}",
+                          f"{timing[LOOP].median / t.median:.2f}", f"{t.peak:.0f}")  # fmt: skip
+    return table
+
+
+def _row(timings: dict[int, dict[str, Timing]], rounds: int, seconds: float) -> Row:
+    said = "; ".join(
+        f"{shots}-shot {_ratio(t, 'dual'):.2f} by minima, {t[LOOP].median / t['dual'].median:.2f} by medians ("
+        + ", ".join(f"{name} {w.least:.1f} / {w.median:.1f} ms, + {w.peak:.0f} MB" for name, w in t.items())
+        + ")"
+        for shots, t in timings.items()
+    )
+    hardest = min(timings.values(), key=lambda timing: _ratio(timing, "dual"))
+    return Row(
+        id="core.7.1",
+        value=round(_ratio(hardest, "dual"), 2),
+        unit="x",
+        n=rounds,
+        seeds=[0],
+        baselines={"stacked form": round(_ratio(hardest, "stacked"), 2), LOOP: 1.0},
+        command=f"python benchmarks/engine.py --rounds {rounds}",
+        seconds=round(seconds, 1),
+        note="CPU time on one thread; the value is the smaller of two settings, by minima. "
+        f"Least / median time, peak memory: {said}",
+    )
