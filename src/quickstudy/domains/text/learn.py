@@ -23,10 +23,10 @@ from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import DataError
 from quickstudy.core.learner import Meta
 from quickstudy.core.objective import Classify
-from quickstudy.core.task import spell_out
 from quickstudy.domains.text.encode import TextEncoder
 from quickstudy.domains.text.prior import Experienced, Prior, encoder_for
 from quickstudy.domains.text.read import Examples
+from quickstudy.domains.text.tasks import words_for
 from quickstudy.learners import GE2E, Gaussian
 from quickstudy.nets.lora import Adapter, LoRA
 
@@ -48,11 +48,13 @@ class Tuning:
     """Clusters of similar classes that an episode's classes come from: hard negatives."""
     cluster: int = 15
     """Classes in a cluster, about."""
-    examples: int = 2
-    """Examples of each class in an episode."""
+    rows: int = 90
+    """Examples in an episode, about: 2 to 5 of each class."""
     name_share: float = 0.5
     """How often a class's name stands in as one more example."""
     temperature: float = 0.07
+    dtype: str | None = None
+    """Of the products in the encoder: None is the faster on this machine, "float32" the same on every machine."""
 
 
 def learn(
@@ -173,16 +175,18 @@ def tune(
     """Tune low-rank adapters by GE2E on episodes of similar classes, from none or from those of `start`."""
     layers = tuple(i for i in tuning.spec.layers if i < base.weights.config.num_hidden_layers)
     spec = replace(tuning.spec, layers=layers) if start is None else start.spec
-    net, _ = base.tunable(spec, adapter=start, seed=seed, dtype=None)
+    net, _ = base.tunable(spec, adapter=start, seed=seed, dtype=tuning.dtype)
     net.chunk = 32
     data = _packed(texts, base, tuning)
     per_source = {
         group: 1 / sum(g.split("/")[0] == group.split("/")[0] for g in set(data.groups))
         for group in data.groups
     }
+    smallest = min(len(data.classes), tuning.ways, tuning.groups * tuning.cluster)
+    examples = max(2, min(5, tuning.rows // smallest, *(len(rows) for rows in data.rows())))
     shots = Shots(
         ways=tuning.ways,
-        shots=tuning.examples - 1,
+        shots=examples - 1,
         queries=1,
         tasks=1,
         groups=tuning.groups,
@@ -260,8 +264,11 @@ def _packed(texts: Sequence[Examples], base: TextEncoder, tuning: Tuning) -> Met
         y.append(numbers + len(classes))
         classes += own
         every += data.texts
-        names += [data.descriptions.get(label) or spell_out(label) for label in own]
-    packed = base.pack([*every, *names]).to(torch.int32)
+        names += [words_for(label, data.descriptions) for label in own]
+    packed = base.pack([*every, *(name or "-" for name in names)]).to(torch.int32)
+    for i, name in enumerate(names):
+        if name is None:
+            packed[len(every) + i] = 0  # a row of padding: `_trimmed` masks it
     return MetaDataset(
         packed[: len(every)],
         torch.from_numpy(np.concatenate(y)),
@@ -284,10 +291,11 @@ def _clusters(centers: np.ndarray, size: int) -> list[int]:
 def _featured(data: Examples, encoder: Experienced) -> MetaDataset:
     own = sorted(set(data.labels))
     number = {label: i for i, label in enumerate(own)}
-    names = [data.descriptions.get(label) or spell_out(label) for label in own]
-    x = encoder.encode([*data.texts, *names])
+    names = [words_for(label, data.descriptions) for label in own]
+    told = [name for name in names if name is not None] if None not in names else []
+    x = encoder.encode([*data.texts, *told])
     y = torch.tensor([number[label] for label in data.labels])
-    return MetaDataset(x[: len(y)], y, tuple(own), names=x[len(y) :])
+    return MetaDataset(x[: len(y)], y, tuple(own), names=x[len(y) :] if told else None)
 
 
 def _usable(data: Examples, most: int, seed: int) -> Examples:
@@ -321,9 +329,10 @@ def _in_turn(samplers: Sequence[Sample]) -> Sample:
 
 
 def _trimmed(episode: Episode) -> Episode:
-    """Without the columns that are padding in every row."""
+    """Without the columns that are padding in every row; a row of nothing but padding is masked."""
     longest = max(int((part.x != 0).sum(-1).max()) for part in episode)
-    return Episode(*(part._replace(x=part.x[..., :longest]) for part in episode))
+    parts = (part._replace(x=part.x[..., :longest], mask=part.mask & (part.x != 0).any(-1)) for part in episode)
+    return Episode(*parts)
 
 
 def _source(data: Examples) -> str:

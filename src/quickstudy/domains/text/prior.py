@@ -190,7 +190,7 @@ def load_prior(name: str | Path = SHIPPED) -> Prior:
 
 @lru_cache(maxsize=1)
 def _shipped() -> Prior:
-    with resources.as_file(resources.files("quickstudy.domains.text") / "prior") as folder:
+    with resources.as_file(resources.files("quickstudy.domains.text") / "shipped") as folder:
         return Prior.load(folder)
 
 

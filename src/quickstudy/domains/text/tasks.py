@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from quickstudy.core.errors import DataError, did_you_mean
-from quickstudy.core.task import Task
+from quickstudy.core.task import Task, spell_out
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
@@ -91,7 +91,12 @@ def speaks(task: Task, use_names: bool | None) -> bool:
     """Whether labels say something about their categories: words do, codes don't, descriptions always."""
     if use_names is not None:
         return use_names
-    return all(label in task.label_descriptions or _WORD.search(label) for label in task.labels)
+    return all(words_for(label, task.label_descriptions) for label in task.labels)
+
+
+def words_for(label: str, descriptions: Mapping[str, str]) -> str | None:
+    """The description of a label, or its name in words; None for a code such as "7b"."""
+    return descriptions.get(label) or (spell_out(label) if _WORD.search(label) else None)
 
 
 def _column(values: Any, name: str) -> Iterable[Any]:
