@@ -6,9 +6,8 @@
     model.predict(["the card has not come"])
 
 Every public name is loaded when it is first asked for: `import quickstudy` alone imports no torch.
+Editors and type checkers read them from `__init__.pyi`.
 """
-
-from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -37,44 +36,7 @@ _HOME = {  # module -> the public names that live there
 }  # fmt: skip
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = ["__version__", *sorted(_MODULE)]  # pyright: ignore[reportUnsupportedDunderAll]
-
-if TYPE_CHECKING:  # the same once more, for editors and type checkers; a test holds the two together
-    from quickstudy.core.adapted import Adapted, Explanation, Influence, Prediction
-    from quickstudy.core.dataset import MetaDataset, Shots, Split, TaskDataset
-    from quickstudy.core.encoder import Encoder
-    from quickstudy.core.engine import adapt, evaluate, meta_gradient, meta_train, predict
-    from quickstudy.core.episode import Episode, Labelled
-    from quickstudy.core.errors import (
-        CheckpointError,
-        DataError,
-        MissingExtra,
-        ModelError,
-        NotFitted,
-        QuickstudyError,
-    )
-    from quickstudy.core.learner import MetaLearner, NetLearner
-    from quickstudy.core.objective import Classify, Objective, Regress
-    from quickstudy.core.report import Estimate, Report, paired
-    from quickstudy.core.task import Task
-    from quickstudy.domains import Domain
-    from quickstudy.domains.text.encode import load_encoder
-    from quickstudy.domains.text.prior import Prior, load_prior
-    from quickstudy.domains.text.read import Examples, read_datasets, read_examples, read_texts
-    from quickstudy.domains.text.use import FewShotTextClassifier
-    from quickstudy.learners import (
-        ANIL,
-        GE2E,
-        MAML,
-        Centroid,
-        FineTune,
-        Gaussian,
-        Logistic,
-        Prototypical,
-        Reptile,
-        Ridge,
-    )
-    from quickstudy.nets import MLP
+__all__ = ["__version__", *sorted(_MODULE)]
 
 
 def __getattr__(name: str) -> object:

@@ -22,7 +22,7 @@ from quickstudy.app.results import (
     Spoke,
     Suggestion,
 )
-from quickstudy.core.errors import DataError, did_you_mean
+from quickstudy.core.errors import DataError, ModelError, did_you_mean
 from quickstudy.domains import find
 
 Progress = Callable[[int, int, float], None]
@@ -52,6 +52,10 @@ def learn(
     """
     began = time.perf_counter()
     place, what = Path(out), find(domain)
+    if tune_encoder and encoder == "tiny":
+        raise ModelError(
+            "The encoder 'tiny' has no layers that could be tuned; leave --tune-encoder out, or take 'tiny-bert'."
+        )
     read = what.load("read_datasets")
     tasks = read(data)
     trials = read(valid) if valid is not None else None
@@ -85,6 +89,7 @@ def adapt(
     encoder: str | None = None,
     coverage: float | None = None,
     names: bool | None = None,
+    tune: bool | None = None,
     seed: int = 0,
     domain: str | None = None,
 ) -> Adapted:
@@ -97,6 +102,7 @@ def adapt(
         prior: "default", a folder that `learn` wrote, or None (or "none") to start from nothing.
         coverage: answer 'none of these' outside of this share of what belongs to a category.
         names: whether labels count as examples; None decides by whether they are words.
+        tune: whether to tune the encoder on these examples too; None decides by their number.
 
     Raises:
         DataError: what is wrong with the examples, naming file and row.
@@ -111,7 +117,14 @@ def adapt(
         data = data.with_descriptions(read_descriptions(descriptions))
     data.check_classes()
     prior = None if prior is None or str(prior) == "none" else prior
-    model = what.load("model")(prior, encoder=encoder, coverage=coverage, use_names=names, random_state=seed)
+    model = what.load("model")(
+        prior,
+        encoder=encoder,
+        coverage=coverage,
+        use_names=names,
+        tune="auto" if tune is None else tune,
+        random_state=seed,
+    )
     model.fit(data.texts, data.labels, data.descriptions)
     model.save(out)
     choice = model.choice_
@@ -169,7 +182,9 @@ def explain(
     whole = model.explain(text, label=label, most=None)
     (answer,) = predict(model, [text])
     examples = set(zip(model.task_.support, model.task_.support_labels, strict=True))
-    spoke = [Spoke(str(i.item), i.label, i.effect, (i.item, i.label) not in examples) for i in whole.influences]
+    spoke = [
+        Spoke(str(i.item), i.label, i.effect, (i.item, i.label) not in examples) for i in whole.influences
+    ]
     ends = spoke if most is None or len(spoke) <= 2 * most else [*spoke[:most], *spoke[-most:]]
     return Explained(answer, whole.label, ends)
 
@@ -184,9 +199,7 @@ def suggest(
     model = load(model, domain=domain)
     chosen = [int(i) for i in model.suggest(texts, n)]
     answers = predict(model, [texts[i] for i in chosen])
-    return [
-        Suggestion(i, a.text, a.label, a.probability) for i, a in zip(chosen, answers, strict=True)
-    ]
+    return [Suggestion(i, a.text, a.label, a.probability) for i, a in zip(chosen, answers, strict=True)]
 
 
 def encoders() -> list[EncoderInfo]:
@@ -210,7 +223,9 @@ def _oddities(data: Any) -> list[str]:
     for text, labels in list(data.conflicts().items())[:5]:
         found.append(f'"{text[:60]}" stands under {" and ".join(labels)}: one text can have one label only.')
     if twice := sum(times - 1 for times in data.duplicates().values()):
-        found.append(f"{twice} example{'s' if twice > 1 else ''} stand{'' if twice > 1 else 's'} there twice.")
+        found.append(
+            f"{twice} example{'s' if twice > 1 else ''} stand{'' if twice > 1 else 's'} there twice."
+        )
     single = [label for label, times in Counter(data.labels).items() if times == 1]
     if single and len(single) < len(data.classes):
         found.append(
@@ -221,9 +236,7 @@ def _oddities(data: Any) -> list[str]:
 
 def _prior_card(prior: Any) -> str:
     """The README.md beside a prior."""
-    rows = "\n".join(
-        f"| {s.get('name')} | {s.get('classes')} | {s.get('examples')} |" for s in prior.sources
-    )
+    rows = "\n".join(f"| {s.get('name')} | {s.get('classes')} | {s.get('examples')} |" for s in prior.sources)
     return (
         f"# A prior for quickstudy\n\nWhat past labelling tasks taught, for the encoder `{prior.encoder}`. Use it with "
         "`quickstudy adapt --prior THIS_FOLDER`.\n\n"

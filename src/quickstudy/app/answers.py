@@ -33,12 +33,16 @@ def piped(stream: BinaryIO, name: str = "stdin") -> Iterator[list[str]]:
         for line in [*lines, *([rest] if len(rest) > LIMIT else [])]:
             row += 1
             if len(line) > LIMIT:
-                raise DataError(f"a line longer than {LIMIT:,} bytes; expected one text a line.", file=name, row=row)
+                raise DataError(
+                    f"a line longer than {LIMIT:,} bytes; expected one text a line.", file=name, row=row
+                )
             try:
                 text = line.decode().strip()
             except UnicodeDecodeError as error:
                 byte = line[error.start]
-                raise DataError(f"byte 0x{byte:02x} is not UTF-8. Convert the input.", file=name, row=row) from None
+                raise DataError(
+                    f"byte 0x{byte:02x} is not UTF-8. Convert the input.", file=name, row=row
+                ) from None
             texts += [text] if text else []
         if texts:
             yield texts
@@ -70,7 +74,9 @@ def lines(answers: Iterable[Answer], how: str) -> Iterator[str]:
         yield _csv("text", "label", "probability")
     for answer in answers:
         if how == "csv":
-            yield _csv(answer.text, NONE if answer.label is None else answer.label, f"{answer.probability:.4f}")
+            yield _csv(
+                answer.text, NONE if answer.label is None else answer.label, f"{answer.probability:.4f}"
+            )
         else:
             found = {"text": answer.text, "label": answer.label, "probability": round(answer.probability, 6)}
             yield json.dumps(found, ensure_ascii=False) + "\n"

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: list[str]) -> int:
-    if not given or given[0] in ("--help", "-h", "help") and len(given) == 1:
+    if not given or (given[0] in ("--help", "-h", "help") and len(given) == 1):
         print(overview())
         return 0
     if given[0] in ("--version", "-V"):
@@ -73,7 +73,9 @@ def _run(given: list[str]) -> int:
         given = [*given[1:], "--help"]
     if given[0] not in COMMANDS:
         what = "option" if given[0].startswith("-") else "command"
-        screen.note(f"error: there is no {what} {given[0]!r}.{did_you_mean(given[0], COMMANDS)}\n\n{overview()}")
+        screen.note(
+            f"error: there is no {what} {given[0]!r}.{did_you_mean(given[0], COMMANDS)}\n\n{overview()}"
+        )
         return 2
     if given[0] == "bench" and len(given) > 1 and not given[1].startswith("-"):
         from quickstudy.app.cli_more import run_suite  # a suite reads its own arguments, --help included
@@ -86,12 +88,16 @@ def _call(given: list[str]) -> int:
     """Let cyclopts read the arguments and call the command."""
     from cyclopts import App, CycloptsError
 
-    target, about = COMMANDS[given[0]]
+    target, _ = COMMANDS[given[0]]
     app = App(name="quickstudy", help=ABOUT, version=quickstudy.__version__, help_format="markdown")
     app.command(target, name=given[0], help_format="markdown")
     try:
         code = app(
-            given, exit_on_error=False, print_error=False, result_action="return_value", console=screen.console()
+            given,
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+            console=screen.console(),
         )
     except CycloptsError as error:
         screen.note(f"error: {error}\nHelp: quickstudy {given[0]} --help")
@@ -103,7 +109,9 @@ def _call(given: list[str]) -> int:
 
 def overview() -> str:
     """The help of `quickstudy` itself, made without importing anything."""
-    bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else ("", "")
+    bold, plain = (
+        ("\033[1m", "\033[0m") if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else ("", "")
+    )
     lines = [f"  {bold}{name:<9}{plain} {about}" for name, (_, about) in COMMANDS.items()]
     return "\n".join(
         [

@@ -91,6 +91,7 @@ def adapt(
     encoder: str | None = None,
     coverage: float | None = None,
     names: Annotated[bool | None, Parameter(negative="--no-names")] = None,
+    tune: Annotated[bool | None, Parameter(negative="--no-tune")] = None,
     seed: int = 0,
     common: Common = COMMON,
 ) -> int:
@@ -109,13 +110,17 @@ def adapt(
         encoder: name or folder of the encoder; by default the one that the prior was learned on.
         coverage: answer "none of these" outside of this share (such as .95) of what belongs to a category.
         names: whether labels count as examples; by default if they are words.
+        tune: tune the encoder on these examples too, and keep that if it helps on those held out; takes about half a
+            minute. By default for 10 labels and 100 examples or more.
         seed: of the folds that more than 15 examples are judged by.
     """
     common.start()
-    result = actions.adapt(
-        examples, out, text=text, label=label, descriptions=descriptions, prior=prior, encoder=encoder,
-        coverage=coverage, names=names, seed=seed,
-    )  # fmt: skip
+    with screen.bar("adapt", plain=False) as move:
+        move("learning your examples", 0, 0)
+        result = actions.adapt(
+            examples, out, text=text, label=label, descriptions=descriptions, prior=prior, encoder=encoder,
+            coverage=coverage, names=names, tune=tune, seed=seed,
+        )  # fmt: skip
     common.show(result, _adapted)
     return 0
 
@@ -128,13 +133,17 @@ def _adapted(result: results.Adapted) -> None:
     screen.say(f"{sum(counts)} examples, {len(counts)} labels, {each} of each; encoder {result.encoder}", "")
     if result.methods:
         made = screen.table("method", "held-out accuracy, %", "", numbers=(1,))
-        for method in sorted(result.methods, key=lambda m: m.accuracy.mean if m.accuracy else 0, reverse=True):
+        for method in sorted(
+            result.methods, key=lambda m: m.accuracy.mean if m.accuracy else 0, reverse=True
+        ):
             said = "chosen" if method.name == result.chosen else "baseline" if method.baseline else ""
             made.add_row(method.name, str(method.accuracy), said, style="bold" if said == "chosen" else "")
         screen.say(made)
     else:
         screen.say(f"Chosen: {result.chosen}")
     if result.gain is not None:
-        screen.say(f"Gain over the frozen baseline: {result.gain.text(sign=True)} points (on the examples held out)")
+        screen.say(
+            f"Gain over the frozen baseline: {result.gain.text(sign=True)} points (on the examples held out)"
+        )
     screen.say(f"Why: {result.reason}.", f"Saved: {result.model}  ({result.seconds:.1f} s)")
     screen.type_next(result.next)

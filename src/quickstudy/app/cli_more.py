@@ -9,18 +9,18 @@ from cyclopts import Parameter
 
 from quickstudy.app import actions, results, screen
 from quickstudy.app.cli_options import COMMON, Common
-from quickstudy.app.cli_use import show_explained
+from quickstudy.app.cli_use import LEGEND, show_explained
 from quickstudy.core.errors import DataError, ModelError, did_you_mean
 from quickstudy.domains import domains, find
 
-ENGINE = "quickstudy.bench.engine:main"
+SUITES = {"engine": "quickstudy.bench.engine:main", "product": "quickstudy.bench.product:main"}
 
 
 def demo(
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("quickstudy-demo"),
     tune_encoder: bool = True,
-    episodes: int = 200,
+    episodes: int = 100,
     seed: int = 0,
     common: Common = COMMON,
 ) -> int:
@@ -34,19 +34,25 @@ def demo(
     """
     common.start()
     with screen.bar("demo") as move:
-        result = find().load("demo")(out, tune_encoder=tune_encoder, episodes=episodes, seed=seed, progress=move)
+        result = find().load("demo")(
+            out, tune_encoder=tune_encoder, episodes=episodes, seed=seed, progress=move
+        )
     common.show(result, _demonstrated)
     return 0
 
 
 def _demonstrated(result: results.Demonstrated) -> None:
     screen.say(result.report.table())
-    screen.say(f"\nA task of {len(set(result.truth))} intents never seen, 5 examples each; new sentences:\n")
+    screen.say(
+        "", "One task of 5 intents with 5 examples each; the new sentences that it was least sure of:", ""
+    )
     for explained, truth in zip(result.answers, result.truth, strict=True):
-        right = "right" if explained.answer.label == truth else f"wrong: {truth}"
+        right = "right" if explained.answer.label == truth else f"wrong, it is {truth}"
         screen.say(f'"{explained.answer.text}"  ({right})')
-        show_explained(explained)
-    screen.say(f"Written to {result.folder}: {', '.join(result.files)}  ({result.seconds:.0f} s in all)")
+        show_explained(explained, legend=False)
+    screen.say(
+        LEGEND, "", f"Written to {result.folder}: {', '.join(result.files)}  ({result.seconds:.0f} s in all)"
+    )
     screen.type_next(result.next)
 
 
@@ -61,7 +67,9 @@ def _encoders(found: list[results.EncoderInfo]) -> None:
     made = screen.table("name", "licence", "installed", "what it is")
     for one in found:
         made.add_row(one.name, one.licence, "yes" if one.installed else f"no: {one.install}", one.about)
-    screen.say(made, "Or a folder with config.json, model.safetensors and tokenizer.json, or a Hugging Face id.")
+    screen.say(
+        made, "Or a folder with config.json, model.safetensors and tokenizer.json, or a Hugging Face id."
+    )
 
 
 def bench(*, common: Common = COMMON) -> int:
@@ -74,8 +82,8 @@ def bench(*, common: Common = COMMON) -> int:
 
 
 def suites() -> dict[str, str]:
-    """The suites by name: one of each domain, and the engine's."""
-    return {name: domain.bench for name, domain in domains().items()} | {"engine": ENGINE}
+    """The suites by name: one of each domain, and the house's own."""
+    return {name: domain.bench for name, domain in domains().items()} | SUITES
 
 
 def run_suite(name: str, arguments: list[str]) -> int:
@@ -84,8 +92,9 @@ def run_suite(name: str, arguments: list[str]) -> int:
         return check_bars(arguments)
     known = suites()
     if name not in known:
+        names = [*known, "check"]
         raise DataError(
-            f"there is no suite {name!r}.{did_you_mean(name, [*known, 'check'])} There are: {', '.join([*known, 'check'])}.",
+            f"there is no suite {name!r}.{did_you_mean(name, names)} There are: {', '.join(names)}.",
             file="bench",
         )
     module, _, function = known[name].partition(":")
@@ -100,7 +109,7 @@ def run_suite(name: str, arguments: list[str]) -> int:
 
 
 def check_bars(arguments: list[str]) -> int:
-    """`quickstudy bench check [--json | --markdown] [--strict]`: bars and figures; 1 with --strict if any falls short."""
+    """`quickstudy bench check [--json | --markdown] [--strict]`: bars and figures; 1 if strict and one falls short."""
     from quickstudy.bench import bars
 
     known = ("--json", "--markdown", "--strict")

@@ -11,6 +11,9 @@ from quickstudy.app import actions, answers, results, screen
 from quickstudy.app.cli_options import COMMON, Common
 from quickstudy.core.errors import DataError
 
+LEGEND = (
+    "Effect of having the example on the log-probability of the answer (nats): + spoke for it, - against it."
+)
 Typed = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 
 
@@ -95,14 +98,15 @@ def explain(
     return 0
 
 
-def show_explained(result: results.Explained) -> None:
+def show_explained(result: results.Explained, *, legend: bool = True) -> None:
     """The answer, and a table of the examples behind it."""
     screen.say(_headline(result.answer))
-    made = screen.table("example", "its label", f'for "{result.label}"', numbers=(2,))
+    asked = "" if result.label == result.answer.label else f' for "{result.label}"'
+    made = screen.table("example", "its label", f"effect{asked}", numbers=(2,))
     for spoke in result.examples:
-        kind = " (name)" if spoke.is_name else ""
+        kind = "  (the label's name)" if spoke.is_name else ""
         made.add_row(f"{spoke.text}{kind}", spoke.label, f"{spoke.effect:+.3f}")
-    screen.say(made, "Numbers: change of the log-probability by having the example (nats).")
+    screen.say(made, *([LEGEND] if legend else []))
 
 
 def evaluate(
@@ -129,10 +133,14 @@ def _evaluated(result: results.Evaluated) -> None:
         screen.note(f"note: the model learned from {result.seen} of these texts, so the figures flatter it.")
     made = screen.table("method", "accuracy, %", "ECE", numbers=(1, 2))
     for method in result.methods:
-        made.add_row(method.name, str(method.accuracy), f"{method.error:.3f}", style="dim" if method.baseline else "")
+        made.add_row(
+            method.name, str(method.accuracy), f"{method.error:.3f}", style="dim" if method.baseline else ""
+        )
     screen.say(f"{result.texts} texts, {len(result.classes)} labels", made)
     if result.gain is not None:
-        screen.say(f"Gain over the best baseline: {result.gain.text(sign=True)} points (paired, 95% interval)")
+        screen.say(
+            f"Gain over the best baseline: {result.gain.text(sign=True)} points (paired, 95% interval)"
+        )
     if result.answered < 100:
         screen.say(f"{100 - result.answered:.1f}% were answered 'none of these', and count as wrong.")
     classes = screen.table("label", "texts", "precision, %", "recall, %", numbers=(1, 2, 3))

@@ -11,8 +11,8 @@ import torch
 
 from quickstudy.app import actions
 from quickstudy.app.results import ClassScore, Confusion, Evaluated, Method
+from quickstudy.bench.calibration import expected_error
 from quickstudy.core import engine
-from quickstudy.core.calibration import calibration_error
 from quickstudy.core.errors import MissingExtra, did_you_mean
 from quickstudy.core.report import Estimate, Report, paired
 from quickstudy.domains import find
@@ -50,18 +50,21 @@ def evaluate(
             raise data.error(
                 i,
                 f'the label "{given}" was never seen by this model.{did_you_mean(given, labels)} It knows '
-                f"{', '.join(labels[:8])}{' …' if len(labels) > 8 else ''}. Leave the row out, or adapt with examples of it.",
+                f"{', '.join(labels[:8])}{' …' if len(labels) > 8 else ''}. Leave the row out, or "
+                "adapt with examples of it.",
             )
     truth = np.array([labels.index(given) for given in data.labels])
     answers = [a for i in range(0, len(truth), BATCH) for a in model.predictions(data.texts[i : i + BATCH])]
     taken = np.array([-1 if a.label is None else labels.index(a.label) for a in answers])
-    likeliest = np.array([max(range(len(labels)), key=list(a.probabilities.values()).__getitem__) for a in answers])
+    likeliest = np.array(
+        [max(range(len(labels)), key=list(a.probabilities.values()).__getitem__) for a in answers]
+    )
     scores = {OURS: (taken == truth) * 100.0}
-    errors = {OURS: calibration_error([a.probability for a in answers], likeliest == truth)}
+    errors = {OURS: expected_error([a.probability for a in answers], likeliest == truth)}
     for name, probabilities in _baselines(model, data.texts).items():
         right = probabilities.argmax(1) == truth
         scores[name] = right * 100.0
-        errors[name] = calibration_error(probabilities.max(1), right)
+        errors[name] = expected_error(probabilities.max(1), right)
     methods = [Method(name, name != OURS, Estimate.of(s), errors[name]) for name, s in scores.items()]
     best = max(list(scores)[1:], key=lambda name: scores[name].mean())
     wrong = Counter(

@@ -24,7 +24,7 @@ def warning(message: Any, *_: Any, **__: Any) -> None:
 
 
 def console(*, stderr: bool = False, markup: bool = False) -> "Console":
-    """A console that, without `markup`, takes texts as they are. Rich honours NO_COLOR and a dumb terminal by itself."""
+    """A console that, without `markup`, takes texts as they are. Rich honours NO_COLOR by itself."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -56,16 +56,16 @@ def type_next(commands: list[str]) -> None:
 
 
 @contextmanager
-def bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
+def bar(title: str, *, plain: bool = True) -> Iterator[Callable[[str, int, int], None]]:
     """A bar on stderr while it works: call with what is being done, steps done, and steps in all.
 
-    Where stderr is no terminal, each new stage is one line.
+    Where stderr is no terminal, each new stage is one line, or nothing if not `plain`.
     """
     if not sys.stderr.isatty():
         stages: set[str] = set()
 
         def line(stage: str, done: int, total: int) -> None:
-            if stage not in stages:
+            if plain and stage not in stages:
                 stages.add(stage)
                 note(f"{title}: {stage} …")
 
@@ -73,7 +73,12 @@ def bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
         return
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console(stderr=True), transient=True) as progress:
         task = progress.add_task(title, total=None)
 

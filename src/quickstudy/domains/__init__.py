@@ -47,7 +47,9 @@ class Domain:
         except (ModuleNotFoundError, AttributeError) as problem:
             if isinstance(problem, ModuleNotFoundError) and problem.name != module:
                 raise
-            raise ModelError(f"The domain {self.name!r} names {module}:{name} as its {part}: {problem}.") from problem
+            raise ModelError(
+                f"The domain {self.name!r} names {module}:{name} as its {part}: {problem}."
+            ) from problem
 
 
 TEXT = Domain(
@@ -75,9 +77,13 @@ def domains() -> dict[str, Domain]:
         try:
             domain = point.load()
         except (ImportError, AttributeError) as problem:
-            raise ModelError(f"The domain {point.name!r} ({point.value}) can't be loaded: {problem}.") from problem
+            raise ModelError(
+                f"The domain {point.name!r} ({point.value}) can't be loaded: {problem}."
+            ) from problem
         if not isinstance(domain, Domain):
-            raise ModelError(f"The entry point {point.value} is a {type(domain).__name__}, expected a Domain.")
+            raise ModelError(
+                f"The entry point {point.value} is a {type(domain).__name__}, expected a Domain."
+            )
         if domain.name in found:
             raise ModelError(f"{point.value} adds a domain {domain.name!r}, and there is one of that name.")
         found[domain.name] = domain
@@ -87,9 +93,12 @@ def domains() -> dict[str, Domain]:
 def find(name: str | None = None) -> Domain:
     """The domain of that name; None gives the default. Raises ModelError when there is none, naming those there are."""
     for domain in BUILT_IN:  # first, so that a broken plug-in stops nobody who doesn't use it
-        if name in (None, domain.name):
+        if name is None or name == domain.name:
             return domain
+    assert name is not None
     known = domains()
     if name not in known:
-        raise ModelError(f"There is no domain {name!r}.{did_you_mean(name, known)} There are: {', '.join(known)}.")
+        raise ModelError(
+            f"There is no domain {name!r}.{did_you_mean(name, known)} There are: {', '.join(known)}."
+        )
     return known[name]

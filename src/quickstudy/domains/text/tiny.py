@@ -27,8 +27,9 @@ class HashEncoder:
     are kept up to about ± 0.12. Sums of signs are whole numbers, so the result is the same to the bit everywhere.
     """
 
+    name = "tiny"
     dim = DIM
-    fingerprint = hashlib.sha256(b"quickstudy tiny encoder 1").hexdigest()
+    identity = fingerprint = hashlib.sha256(b"quickstudy tiny encoder 1").hexdigest()
 
     def encode(self, items: Sequence[str], progress: bool = False) -> Float[Tensor, "n dim"]:
         rows = np.zeros((len(items), DIM), np.float64)

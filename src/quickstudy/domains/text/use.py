@@ -15,7 +15,7 @@ from torch import Tensor
 from quickstudy.core import engine
 from quickstudy.core.adapted import Adapted, Explanation, Prediction
 from quickstudy.core.encoder import Encoder
-from quickstudy.core.errors import DataError
+from quickstudy.core.errors import DataError, ModelError
 from quickstudy.core.task import Task
 from quickstudy.domains.text.abstain import Abstention, suggest
 from quickstudy.domains.text.choose import Choice, candidates_for, choose
@@ -41,7 +41,7 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         use_names: whether a category's name (or description) counts as an example of it; None lets words count and
             codes such as "7b" not.
         tune: whether to tune the encoder on your own examples too, which takes about half a minute: True, False, or
-            "auto" for tasks of ten categories and a hundred examples or more. Kept only if it helps on held-out examples.
+            "auto" for tasks of ten categories and a hundred examples or more. Kept only if it helps on those held out.
         random_state: seed of the folds that larger supports are judged by.
 
     Attributes:
@@ -67,11 +67,11 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         self.tune = tune
         self.random_state = random_state
 
-    def fit(self, X: Sequence[str], y: Sequence[Any], descriptions: Mapping[Any, str] | None = None) -> Self:
+    def fit(self, X: Any, y: Any, descriptions: Mapping[Any, str] | None = None) -> Self:
         """Learn from labelled texts.
 
         Args:
-            X: texts, one or more for each category.
+            X: texts, one or more for each category: a list, an array, a pandas column.
             y: their categories: strings, numbers or booleans.
             descriptions: what a category means, in words, for any of the categories.
 
@@ -82,12 +82,18 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
             raise DataError(
                 f"coverage is {self.coverage!r}; expected a number between 0 and 1, such as 0.95, or None."
             )
+        if self.tune not in (True, False, "auto"):
+            raise DataError(f'tune is {self.tune!r}; expected True, False or "auto".')
         task, classes = task_from(X, y, descriptions)
         self.task_, self.classes_ = task, classes
         prior = load_prior(self.prior) if isinstance(self.prior, str | Path) else self.prior
         self.prior_ = prior
         self.encoder_name_ = self.encoder or (prior.encoder if prior is not None else "minilm")
         base = encoder_for(self.encoder_name_)
+        if self.tune is True and not hasattr(base, "tunable"):
+            raise ModelError(
+                f"The encoder {self.encoder_name_!r} has no layers that could be tuned; leave `tune` out."
+            )
         self._learn(task, prior, base)
         return self
 
@@ -200,7 +206,7 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
             seed = int(check_random_state(seed).randint(2**31))
         familiar = prior is not None and prior.familiarity(frozen[: len(y)]) >= prior.familiar_from
         choice = choose(candidates, y, familiar=familiar, seed=seed)
-        if self.tune is True or (self.tune == "auto" and worthwhile(task)):
+        if self.tune is True or (self.tune == "auto" and worthwhile(task) and hasattr(base, "tunable")):
             own = encoder if isinstance(encoder, Experienced) else Experienced(base, None, 0.0)
             better = specialise(task, y, names, own, choice, seed=seed)
             if better is not None:

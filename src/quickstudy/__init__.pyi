@@ -1,0 +1,55 @@
+"""The public names, for editors and type checkers; a test holds them to `__init__.py`."""
+
+from quickstudy.core.adapted import Adapted as Adapted
+from quickstudy.core.adapted import Explanation as Explanation
+from quickstudy.core.adapted import Influence as Influence
+from quickstudy.core.adapted import Prediction as Prediction
+from quickstudy.core.dataset import MetaDataset as MetaDataset
+from quickstudy.core.dataset import Shots as Shots
+from quickstudy.core.dataset import Split as Split
+from quickstudy.core.dataset import TaskDataset as TaskDataset
+from quickstudy.core.encoder import Encoder as Encoder
+from quickstudy.core.engine import adapt as adapt
+from quickstudy.core.engine import evaluate as evaluate
+from quickstudy.core.engine import meta_gradient as meta_gradient
+from quickstudy.core.engine import meta_train as meta_train
+from quickstudy.core.engine import predict as predict
+from quickstudy.core.episode import Episode as Episode
+from quickstudy.core.episode import Labelled as Labelled
+from quickstudy.core.errors import CheckpointError as CheckpointError
+from quickstudy.core.errors import DataError as DataError
+from quickstudy.core.errors import MissingExtra as MissingExtra
+from quickstudy.core.errors import ModelError as ModelError
+from quickstudy.core.errors import NotFitted as NotFitted
+from quickstudy.core.errors import QuickstudyError as QuickstudyError
+from quickstudy.core.learner import MetaLearner as MetaLearner
+from quickstudy.core.learner import NetLearner as NetLearner
+from quickstudy.core.objective import Classify as Classify
+from quickstudy.core.objective import Objective as Objective
+from quickstudy.core.objective import Regress as Regress
+from quickstudy.core.report import Estimate as Estimate
+from quickstudy.core.report import Report as Report
+from quickstudy.core.report import paired as paired
+from quickstudy.core.task import Task as Task
+from quickstudy.domains import Domain as Domain
+from quickstudy.domains.text.encode import load_encoder as load_encoder
+from quickstudy.domains.text.prior import Prior as Prior
+from quickstudy.domains.text.prior import load_prior as load_prior
+from quickstudy.domains.text.read import Examples as Examples
+from quickstudy.domains.text.read import read_datasets as read_datasets
+from quickstudy.domains.text.read import read_examples as read_examples
+from quickstudy.domains.text.read import read_texts as read_texts
+from quickstudy.domains.text.use import FewShotTextClassifier as FewShotTextClassifier
+from quickstudy.learners import ANIL as ANIL
+from quickstudy.learners import GE2E as GE2E
+from quickstudy.learners import MAML as MAML
+from quickstudy.learners import Centroid as Centroid
+from quickstudy.learners import FineTune as FineTune
+from quickstudy.learners import Gaussian as Gaussian
+from quickstudy.learners import Logistic as Logistic
+from quickstudy.learners import Prototypical as Prototypical
+from quickstudy.learners import Reptile as Reptile
+from quickstudy.learners import Ridge as Ridge
+from quickstudy.nets import MLP as MLP
+
+__version__: str
