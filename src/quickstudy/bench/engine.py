@@ -40,14 +40,14 @@ LEARNER = MAML(
 Gradient = dict[str, Tensor]
 
 
-def tasks(shots: int, dtype: torch.dtype = torch.float32) -> Episode:
-    """Sixteen tasks of random features, of the length that sentence features have; the time doesn't depend on them."""
+def tasks(shots: int, dtype: torch.dtype = torch.float32, number: int = TASKS) -> Episode:
+    """Tasks of random features, as long as a sentence's features are; the time doesn't depend on what they hold."""
     g = torch.Generator().manual_seed(0)
 
     def part(rows: int) -> Labelled:
-        x = torch.randn(TASKS, rows, WIDTH, generator=g, dtype=torch.float64) / WIDTH**0.5
-        y = torch.arange(rows).remainder(WAYS).expand(TASKS, rows).clone()
-        return Labelled(x.to(dtype), y, torch.ones(TASKS, rows, dtype=torch.bool))
+        x = torch.randn(number, rows, WIDTH, generator=g, dtype=torch.float64) / WIDTH**0.5
+        y = torch.arange(rows).remainder(WAYS).expand(number, rows).clone()
+        return Labelled(x.to(dtype), y, torch.ones(number, rows, dtype=torch.bool))
 
     return Episode(part(shots * WAYS), part(QUERIES * WAYS))
 
@@ -56,7 +56,7 @@ def by_loop(net: nn.Module, meta: Gradient, episodes: Episode) -> Gradient:
     """The reference: one task after the other, nothing shared."""
     start = {name: weight.detach().requires_grad_() for name, weight in meta.items()}
     (x, y, _), (x_query, y_query, _) = episodes
-    for i in range(TASKS):
+    for i in range(len(y)):
         fast = start
         for _ in range(LEARNER.steps):
             loss = cross_entropy(functional_call(net, fast, (x[i],)), y[i])
@@ -64,14 +64,16 @@ def by_loop(net: nn.Module, meta: Gradient, episodes: Episode) -> Gradient:
             fast = {
                 name: w - LEARNER.rate * slope for (name, w), slope in zip(fast.items(), slopes, strict=True)
             }
-        (cross_entropy(functional_call(net, fast, (x_query[i],)), y_query[i]) / TASKS).backward()
+        (cross_entropy(functional_call(net, fast, (x_query[i],)), y_query[i]) / len(y)).backward()
     return {name: weight.grad for name, weight in start.items() if weight.grad is not None}
 
 
-def ways_to_compute(shots: int, dtype: torch.dtype = torch.float32) -> dict[str, Callable[[], Gradient]]:
+def ways_to_compute(
+    shots: int, dtype: torch.dtype = torch.float32, number: int = TASKS
+) -> dict[str, Callable[[], Gradient]]:
     """The loop first, then the engine's forms; each call computes one meta-gradient."""
     meta = {name: weight.to(dtype) for name, weight in LEARNER.init(0).items()}
-    net, episodes = LEARNER.net.build().to(dtype), tasks(shots, dtype)  # pyright: ignore[reportAttributeAccessIssue]
+    net, episodes = LEARNER.net.build().to(dtype), tasks(shots, dtype, number)  # pyright: ignore[reportAttributeAccessIssue]
 
     def engine(form: Form) -> Callable[[], Gradient]:
         return lambda: meta_gradient(LEARNER, meta, episodes, form=form)[1]
@@ -129,8 +131,7 @@ def measure(shots: int, rounds: int) -> dict[str, Timing]:
 def _peak(shots: int, name: str) -> float:
     torch.set_num_threads(1)
     ways = ways_to_compute(shots)
-    # Libraries load on first use; a step of another way than the one measured brings most of them in.
-    by_loop(LEARNER.net.build(), LEARNER.init(0), tasks(1))  # pyright: ignore[reportArgumentType]
+    ways_to_compute(shots, number=1)[name]()  # libraries load on first use
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = _megabytes("VmRSS")
     ways[name]()

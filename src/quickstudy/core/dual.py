@@ -18,8 +18,8 @@ and its adjoint, where ĝ marks the derivative of the outer loss by g,
 
     û = v̂ W + h Ŵ' + b̂'      ĥ = u Ŵ'ᵀ + ẑ Wᵀ      Ŵ = Ŵ' + v̂ᵀ u + hᵀ ẑ      b̂ = b̂' + Σ ẑ
 
-Written by hand it takes about three quarters of the time that autograd takes for the same forward pass: sums are formed
-in place by the matrix products, and nothing is recorded. Only the objective's slope is left to autograd.
+Sums are formed in place by the matrix products: three quarters of the time of autograd on the same forward pass. Only
+the objective's slope is left to autograd.
 """
 
 from collections.abc import Callable, Sequence
@@ -91,9 +91,7 @@ def applies(learner: MetaLearner, episodes: Episode) -> bool:
 
 
 def task_losses(learner: MetaLearner, params: dict[str, Tensor], episodes: Episode) -> Float[Tensor, "tasks"]:
-    """The query loss of each task after its inner loop, equal to the generic form up to rounding.
-
-    Differentiable once in `params`.
+    """The query loss of each task after its inner loop, as in the generic form; differentiable once in `params`.
 
     Args:
         params: the network's parameters, shared by all tasks.
@@ -124,8 +122,7 @@ def task_losses(learner: MetaLearner, params: dict[str, Tensor], episodes: Episo
 def _keep_freed_memory() -> None:
     """Let the next step reuse this one's memory; otherwise up to a third of its time goes into page faults.
 
-    glibc returns freed memory to the system beyond twice the largest block freed so far, of at most 32 MB. This frees
-    such a block, which is never written and so never takes memory itself.
+    glibc returns freed memory beyond twice the largest block freed so far, of at most 32 MB. This one is never written.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
@@ -147,8 +144,7 @@ class _Differentiable(torch.autograd.Function):
 class _Step(NamedTuple):
     """What the backward pass needs of one inner step; the lists have one entry for each layer after the first.
 
-    In the docstring's letters: (W, b), h, u, v and the activations' slopes; then z and u of the last layer, between
-    them the autograd graph of the objective's slope.
+    In the module's letters: (W, b), h, u, v; the activations' slopes; z of the last layer, and u with its graph from z.
     """
 
     maps: list[History | Weights]
