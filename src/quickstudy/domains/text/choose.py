@@ -70,8 +70,8 @@ def choose(
 ) -> Choice:
     """Judge the candidates on held-out support examples and take one.
 
-    The log-likelihood of the right answers decides, being far less noisy on few examples than accuracy is: experience is
-    taken when it raises that of the best frozen baseline, unless its accuracy is clearly lower.
+    Experience is taken when it is right as often as the best frozen baseline and finds the right answers likelier; their
+    log-likelihood is far less noisy on few examples than accuracy is.
 
     Args:
         candidates: experienced ones first, then the frozen baselines; the first of each kind is its default.
@@ -100,12 +100,14 @@ def choose(
     baseline = min(frozen, key=lambda c: loss[c.name])
     if not ours:
         return Choice(baseline, accuracy, None, "no past tasks to learn from", heat[baseline.name])
-    best = min(ours, key=lambda c: loss[c.name])
+    # Of the experienced ones, those that are right as often; of these, the one that finds the truth likeliest.
+    able = [c for c in ours if accuracy[c.name].mean >= accuracy[baseline.name].mean]
+    best = min(able or ours, key=lambda c: loss[c.name])
     gain = paired(right[best.name], right[baseline.name])
-    if loss[best.name] >= loss[baseline.name]:
+    if not able:
         chosen, reason = baseline, "past tasks don't help here, so this is the frozen baseline"
-    elif gain.mean + gain.half < 0:
-        chosen, reason = baseline, "experience is more often wrong here, so this is the frozen baseline"
+    elif loss[best.name] >= loss[baseline.name]:
+        chosen, reason = baseline, "past tasks don't make the right answers likelier, so this is the frozen baseline"
     else:
         chosen, reason = best, "past tasks make the right answers likelier here"
     return Choice(chosen, accuracy, gain, reason, heat[chosen.name])
