@@ -36,6 +36,7 @@ from quickstudy.core.affine import History, Weights
 from quickstudy.core.episode import Episode
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.net import NetSpec, skeleton
+from quickstudy.core.objective import Slope
 
 
 class Activation(NamedTuple):
@@ -106,13 +107,14 @@ def task_losses(learner: MetaLearner, params: dict[str, Tensor], episodes: Episo
     present = objective.present(support)
     silent = not bool(present.all())
 
-    def update(outputs: Tensor) -> Tensor:
-        seen = objective.restrict(outputs, present) if silent else outputs
-        return objective.slope(seen, support) * -sgd.rate
+    slope = objective.slope(support, -sgd.rate)
+
+    def update(outputs: Tensor) -> tuple[Tensor, Tensor]:
+        return slope.of(objective.restrict(outputs, present) if silent else outputs)
 
     keep = sgd.second_order and torch.is_grad_enabled()
     activations = [layer.activation for layer in layers[:-1] if layer.activation]
-    loop = _InnerLoop(activations, update, support.x, query.x, sgd.steps, keep)
+    loop = _InnerLoop(activations, Slope(update, slope.pull), support.x, query.x, sgd.steps, keep)
     names = [name for layer in layers for name in (layer.weight, layer.bias)]
     outputs: Any = _Differentiable.apply(loop, *[params[name] if name else None for name in names])
     return objective.loss(objective.restrict(outputs, present) if silent else outputs, query)
@@ -144,7 +146,7 @@ class _Differentiable(torch.autograd.Function):
 class _Step(NamedTuple):
     """What the backward pass needs of one inner step; the lists have one entry for each layer after the first.
 
-    In the module's letters: (W, b), h, u, v; the activations' slopes; z of the last layer, and u with its graph from z.
+    In the module's letters: (W, b), h, u, v; the activations' slopes; what the objective's slope has to know.
     """
 
     maps: list[History | Weights]
@@ -152,8 +154,7 @@ class _Step(NamedTuple):
     updates: list[Tensor]
     pulled: list[Tensor]
     slopes: list[Tensor]
-    outputs: Tensor
-    last: Tensor
+    known: Tensor
 
 
 class _InnerLoop:
@@ -162,13 +163,13 @@ class _InnerLoop:
     def __init__(
         self,
         activations: list[Activation],
-        update: Callable,
+        update: Slope,
         x: Tensor,
         query: Tensor,
         steps: int,
         keep: bool,
     ) -> None:
-        """`update` turns the support's outputs into u; `keep` is whether to differentiate through the steps."""
+        """`update` turns the support's outputs into the last layer's u; `keep` is whether to differentiate through the steps."""
         self.activations, self.update, self.support, self.query = activations, update, x, query
         self.steps, self.keep = steps, keep
         self.tape: list[_Step] = []
@@ -184,17 +185,15 @@ class _InnerLoop:
         for _ in range(self.steps):
             z = start if error is None else torch.baddbmm(start, self.gram, error)
             inputs, z = self._upward(maps, z)
-            outputs = z.detach().requires_grad_(self.keep)
-            with torch.set_grad_enabled(self.keep):
-                last = self.update(outputs)
+            u, known = self.update.of(z)
             slopes = [act.slope(h) for act, h in zip(self.activations, inputs, strict=True)]
-            u, updates, pulled = last.detach(), [], []
+            updates, pulled = [], []
             for layer, slope in zip(maps[::-1], slopes[::-1], strict=True):
                 updates.insert(0, u)
                 pulled.insert(0, layer.back(u))
                 u = pulled[0] * slope
             if self.keep:
-                self.tape.append(_Step(maps, inputs, updates, pulled, slopes, outputs, last))
+                self.tape.append(_Step(maps, inputs, updates, pulled, slopes, known))
             maps = [layer.plus(h, u) for layer, h, u in zip(maps, inputs, updates, strict=True)]
             error = u if error is None else error + u
         z = linear(self.query, weights[0], biases[0])
@@ -231,14 +230,14 @@ class _InnerLoop:
         `sums` holds the latter and ends as the derivative by their first weights.
         """
         total = torch.zeros_like(error)
-        for maps, inputs, updates, pulled, slopes, outputs, last in reversed(self.tape):
+        for maps, inputs, updates, pulled, slopes, known in reversed(self.tape):
             g, back, before, after = error, [], [], []
             for layer, s, h, u, slope in zip(maps, sums, inputs, updates, slopes, strict=True):
                 before.append(g)
                 after.append(g * slope)
                 back.append(s.back(u))
                 g = layer.times(after[-1], s.times(h))
-            (g,) = torch.autograd.grad(last, outputs, g, retain_graph=True)
+            g = self.update.pull(known, g)
             for i in reversed(range(len(maps))):
                 act, h = self.activations[i], inputs[i]
                 h_hat = maps[i].back(g, back[i])

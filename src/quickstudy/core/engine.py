@@ -286,5 +286,5 @@ def _slice(episodes: Episode, rows: slice) -> Episode:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's alone, which takes a tenth of the time
         yield

@@ -5,7 +5,9 @@ objectives too and will stand beside these two.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -17,6 +19,15 @@ from quickstudy.core.spec import Spec
 # The logit of a class that no support example carries: small enough that its probability is exactly 0 in float64,
 # finite so that no derivative turns into nan.
 ABSENT = -1e4
+
+
+class Slope(NamedTuple):
+    """The derivative of a loss with respect to outputs, and the derivative of that."""
+
+    of: Callable[[Tensor], tuple[Tensor, Tensor]]
+    """outputs -> (the derivative, what `pull` has to know)."""
+    pull: Callable[[Tensor, Tensor], Tensor]
+    """(what `of` said, g) -> the Hessian's product with g."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +43,8 @@ class Objective(Spec, ABC):
         """The loss of each row."""
 
     @abstractmethod
-    def slope(self, outputs: Float[Tensor, "*t n k"], labelled: Labelled) -> Float[Tensor, "*t n k"]:
-        """The derivative of `loss` with respect to `outputs`, in closed form."""
+    def slope(self, labelled: Labelled, scale: float = 1.0) -> "Slope":
+        """`scale` times the derivative of `loss` with respect to outputs, in closed form; what is constant once."""
 
     @abstractmethod
     def row_scores(self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "..."]) -> Float[Tensor, "*t n"]:
@@ -86,9 +97,20 @@ class Classify(Objective):
     ) -> Float[Tensor, "*t n"]:
         return -torch.log_softmax(outputs, -1).gather(-1, y.unsqueeze(-1)).squeeze(-1)
 
-    def slope(self, outputs: Float[Tensor, "*t n k"], labelled: Labelled) -> Float[Tensor, "*t n k"]:
-        error = torch.softmax(outputs, -1) * labelled.mask.unsqueeze(-1) - self.one_hot(labelled)
-        return error / count(labelled.mask).unsqueeze(-1)
+    def slope(self, labelled: Labelled, scale: float = 1.0) -> "Slope":
+        target = self.one_hot(labelled)
+        share = scale / count(labelled.mask).unsqueeze(-1).to(target.dtype)
+        weight, target = labelled.mask.unsqueeze(-1) * share, target * share
+
+        def of(outputs: Tensor) -> tuple[Tensor, Tensor]:
+            p = torch.softmax(outputs, -1)
+            return p * weight - target, p
+
+        def pull(p: Tensor, g: Tensor) -> Tensor:
+            pg = p * g
+            return pg.sub_(p * pg.sum(-1, keepdim=True)).mul_(weight)
+
+        return Slope(of, pull)
 
     def row_scores(
         self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n"]
@@ -111,9 +133,10 @@ class Regress(Objective):
     ) -> Float[Tensor, "*t n"]:
         return (outputs - y).pow(2).mean(-1)
 
-    def slope(self, outputs: Float[Tensor, "*t n k"], labelled: Labelled) -> Float[Tensor, "*t n k"]:
-        error = (outputs - labelled.y) * labelled.mask.unsqueeze(-1)
-        return 2.0 * error / (self.dim * count(labelled.mask).unsqueeze(-1))
+    def slope(self, labelled: Labelled, scale: float = 1.0) -> "Slope":
+        size = count(labelled.mask).unsqueeze(-1).to(labelled.y.dtype)
+        weight = labelled.mask.unsqueeze(-1) * (2.0 * scale / (self.dim * size))
+        return Slope(lambda outputs: ((outputs - labelled.y) * weight, outputs), lambda _, g: g * weight)
 
     def row_scores(
         self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n k"]

@@ -107,7 +107,10 @@ def choose(
     if not able:
         chosen, reason = baseline, "past tasks don't help here, so this is the frozen baseline"
     elif loss[best.name] >= loss[baseline.name]:
-        chosen, reason = baseline, "past tasks don't make the right answers likelier, so this is the frozen baseline"
+        chosen, reason = (
+            baseline,
+            "past tasks don't make the right answers likelier, so this is the frozen baseline",
+        )
     else:
         chosen, reason = best, "past tasks make the right answers likelier here"
     return Choice(chosen, accuracy, gain, reason, heat[chosen.name])

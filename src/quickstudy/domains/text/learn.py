@@ -105,7 +105,9 @@ def learn(
         else 1.0
     )
     felt = Experienced(base, adapter, blend)
-    learner, meta = _estimate([_featured(data, felt) for data in texts], base.dim, seed)
+    tasks = [_featured(data, felt) for data in texts]
+    learner, meta = _estimate(tasks, base.dim)
+    meta |= _calibration(tasks, base.dim, seed)
     landmarks, familiar_from = _landmarks([_featured(data, Experienced(base, None, 0.0)) for data in texts])
     return Prior(
         learner, meta, base.name, base.identity, adapter, blend, landmarks, familiar_from,
@@ -114,18 +116,22 @@ def learn(
     )  # fmt: skip
 
 
-def _estimate(tasks: Sequence[MetaDataset], dim: int, seed: int) -> tuple[Gaussian, Meta]:
-    """The Gaussian learner's covariances from all classes, its calibration across two halves of them."""
+def _estimate(tasks: Sequence[MetaDataset], dim: int) -> tuple[Gaussian, Meta]:
+    """The Gaussian learner, its covariances estimated from all classes; not yet calibrated."""
     learner = Gaussian(objective=Classify(ways=2), dim=dim)
     meta = learner.estimate([Labelled.of(t.x, t.y) for t in tasks], [t.names for t in tasks])
+    # As a file will hold it, so that what is used now and what is loaded later are the same.
+    return learner, {name: value.half().float() if value.ndim == 2 else value for name, value in meta.items()}
+
+
+def _calibration(tasks: Sequence[MetaDataset], dim: int, seed: int) -> Meta:
+    """The learner's calibration: estimated on half of the classes, fitted on the other half, and the other way round."""
     halves = [_halves(task, seed) for task in tasks if len(task.classes) >= 10]
     found = []
     for known, unknown in [(0, 1), (1, 0)] if halves else []:
-        parts = [half[known] for half in halves]
-        prior = learner.estimate([Labelled.of(t.x, t.y) for t in parts], [t.names for t in parts])
+        _, prior = _estimate([half[known] for half in halves], dim)
         found.append(_calibrate(dim, prior, [half[unknown] for half in halves], seed))
-    meta = {name: value.half().float() if value.ndim == 2 else value for name, value in meta.items()}
-    return learner, meta | ({"calibration": torch.stack(found).mean(0)} if found else {})
+    return {"calibration": torch.stack(found).mean(0)} if found else {}
 
 
 def _landmarks(tasks: Sequence[MetaDataset], cluster: int = 15) -> tuple[Tensor, float]:
@@ -239,7 +245,7 @@ def _best_blend(
     score: dict[float, float] = {}
     for blend in (1.0, 0.5, 2.0, 4.0, 0.0):
         felt = Experienced(base, adapter, blend)
-        learner, meta = _estimate([_featured(data, felt) for data in texts], base.dim, seed)
+        learner, meta = _estimate([_featured(data, felt) for data in texts], base.dim)
         found = []
         for trial in (_featured(data, felt) for data in trials):
             ways = min(5, len(trial.classes))
@@ -331,7 +337,9 @@ def _in_turn(samplers: Sequence[Sample]) -> Sample:
 def _trimmed(episode: Episode) -> Episode:
     """Without the columns that are padding in every row; a row of nothing but padding is masked."""
     longest = max(int((part.x != 0).sum(-1).max()) for part in episode)
-    parts = (part._replace(x=part.x[..., :longest], mask=part.mask & (part.x != 0).any(-1)) for part in episode)
+    parts = (
+        part._replace(x=part.x[..., :longest], mask=part.mask & (part.x != 0).any(-1)) for part in episode
+    )
     return Episode(*parts)
 
 
