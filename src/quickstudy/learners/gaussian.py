@@ -27,15 +27,7 @@ from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import DataError
 from quickstudy.core.learner import Fast, Meta, MetaLearner
 from quickstudy.core.objective import Classify
-from quickstudy.learners.scatter import (
-    class_means,
-    degrees,
-    fit_descriptions,
-    scatter_between,
-    scatter_within,
-    shrink,
-    trust,
-)
+from quickstudy.learners.scatter import class_means, degrees, fit_descriptions, joint_basis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,32 +82,15 @@ class Gaussian(MetaLearner):
         tasks = [task._replace(x=task.x.double(), y=task.y.unique(return_inverse=True)[1]) for task in tasks]
         if not tasks or not any(degrees(task) for task in tasks):
             raise DataError(
-                "A prior needs a past task in which some class has two examples or more; there is none."
+                "A prior needs a past task with two examples or more of some class; there is none."
             )
         meta = {k: v.double() for k, v in self.init().items()}
         meta["center"] = torch.stack([class_means(task.x, task.y)[0].mean(0) for task in tasks]).mean(0)
         classes = sum(len(task.y.unique()) for task in tasks)
         unit = [task._replace(x=normalize(task.x - meta["center"], dim=-1)) for task in tasks]
-        within = shrink(
-            torch.stack([scatter_within(task) for task in unit if degrees(task)]).mean(0),
-            trust(self.within_strength, classes),
+        meta["basis"], meta["between"] = joint_basis(
+            unit, classes, self.within_strength, self.between_strength
         )
-        values, vectors = torch.linalg.eigh(within)
-        whiten = vectors * values.clamp(min=1e-10).rsqrt() @ vectors.t()
-        white = [task._replace(x=task.x @ whiten) for task in unit]
-        scatter = torch.stack(
-            [scatter_within(task).trace() / self.dim for task in white if degrees(task)]
-        ).mean()
-        between = (
-            shrink(
-                torch.stack([scatter_between(task) for task in white]).mean(0),
-                trust(self.between_strength, classes),
-            )
-            / scatter
-        )
-        values, vectors = torch.linalg.eigh(between)
-        meta["basis"] = whiten @ vectors / scatter.sqrt()
-        meta["between"] = values.clamp(min=1e-3 * float(values.mean().clamp(min=1e-6)))
         means = [class_means(self._features(meta, task.x), task.y)[0] for task in tasks]
         meta["mean"] = torch.stack([m.mean(0) for m in means]).mean(0)
         told = zip(names, present, means, strict=False)
@@ -126,16 +101,16 @@ class Gaussian(MetaLearner):
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         ways = self.objective.ways
-        z = self._features(meta, support.x)
-        examples = self.objective.one_hot(support).to(z.dtype)
-        described = self.objective.one_hot(support._replace(y=support.y - ways)).to(z.dtype)
-        count = examples.sum(0).unsqueeze(-1)
-        weight = described.sum(0).unsqueeze(-1) * meta["slope"] / meta["noise"]  # of a description's position
-        precision = 1 / meta["between"] + count + weight * meta["slope"]
-        told = (described.t() @ (z - meta["shift"])) * meta["slope"] / meta["noise"]
-        total = (
-            meta["mean"] / meta["between"] + examples.t() @ z + told + weight * meta["slope"] * meta["mean"]
-        )
+        examples = self.objective.one_hot(support)
+        described = self.objective.one_hot(support._replace(y=support.y - ways))
+        # Sums first, basis after: it then meets two rows a class and not one an example.
+        unit = self._unit(meta, support.x)
+        sums = torch.cat([examples, described], -1).to(unit.dtype).t() @ unit @ meta["basis"]
+        count, told = examples.sum(0).unsqueeze(-1), described.sum(0).unsqueeze(-1)
+        weight = meta["slope"] / meta["noise"]  # of a description beside an example
+        precision = 1 / meta["between"] + count + told * weight * meta["slope"]
+        position = sums[ways:] + told * (meta["slope"] * meta["mean"] - meta["shift"])
+        total = meta["mean"] / meta["between"] + sums[:ways] + weight * position
         present = count.squeeze(-1) > 0
         shots = count.sum() / present.sum().clamp(min=1)
         return {"mean": total / precision, "variance": 1 / precision, "present": present, "shots": shots}
@@ -143,12 +118,15 @@ class Gaussian(MetaLearner):
     def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n ways"]:
         z, mean = self._features(meta, x), fast["mean"]
         weight = 1 / (1 + fast["variance"])
-        # log N(z; mean, 1 + variance), expanded so that no [n, ways, dim] tensor exists; what all classes share is left out.
+        # log N(z; mean, 1 + variance) without what all classes share, expanded: no [n, ways, dim] tensor exists.
         logits = z @ (weight * mean).t() - (z * z) @ weight.t() / 2
         logits = logits + ((weight.log() - weight * mean * mean).sum(-1) / 2)
         # Real features are far from independent given the class; how far is learned, as a power law in the shots.
         scale = (meta["calibration"][0] + meta["calibration"][1] * fast["shots"].clamp(min=1).log()).exp()
         return self.objective.restrict(logits * scale, fast["present"])
 
+    def _unit(self, meta: Meta, x: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        return normalize(x - meta["center"], dim=-1)
+
     def _features(self, meta: Meta, x: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
-        return normalize(x - meta["center"], dim=-1) @ meta["basis"]
+        return self._unit(meta, x) @ meta["basis"]

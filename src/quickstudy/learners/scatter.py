@@ -1,5 +1,7 @@
 """How far examples scatter within classes and class means between them: what the Gaussian prior is made of."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,9 +13,8 @@ from quickstudy.core.learner import Meta
 def class_means(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The mean of each class, and how many examples it has."""
     counts = torch.bincount(y)
-    return torch.zeros(len(counts), x.shape[1], dtype=x.dtype).index_add(0, y, x) / counts.unsqueeze(
-        1
-    ), counts
+    sums = torch.zeros(len(counts), x.shape[1], dtype=x.dtype).index_add(0, y, x)
+    return sums / counts.unsqueeze(1), counts
 
 
 def degrees(task: Labelled) -> int:
@@ -36,6 +37,27 @@ def scatter_between(task: Labelled) -> Float[Tensor, "d d"]:
         scatter_within(task) if degrees(task) else torch.eye(means.shape[1]).double()
     )
     return apart.t() @ apart / len(means) - excess
+
+
+def joint_basis(
+    tasks: Sequence[Labelled], classes: int, within_strength: float, between_strength: float
+) -> tuple[Float[Tensor, "d d"], Float[Tensor, " d"]]:
+    """The basis in which the scatter within classes is I and the scatter between them diagonal, and that diagonal.
+
+    Args:
+        tasks: past tasks, each with one vote.
+        classes: how many classes they hold, against which the strengths of shrinking are weighed.
+    """
+    spread = [task for task in tasks if degrees(task)]
+    within = torch.stack([scatter_within(task) for task in spread]).mean(0)
+    values, vectors = torch.linalg.eigh(shrink(within, trust(within_strength, classes)))
+    whiten = vectors * values.clamp(min=1e-10).rsqrt() @ vectors.t()
+    white = [task._replace(x=task.x @ whiten) for task in tasks]
+    # Shrunk, it isn't quite I there; one number brings the average direction to 1.
+    unit = torch.stack([scatter_within(task) for task in white if degrees(task)]).mean(0).diagonal().mean()
+    between = torch.stack([scatter_between(task) for task in white]).mean(0)
+    values, vectors = torch.linalg.eigh(shrink(between, trust(between_strength, classes)) / unit)
+    return whiten @ vectors / unit.sqrt(), values.clamp(min=1e-3 * float(values.mean().clamp(min=1e-6)))
 
 
 def trust(strength: float, classes: int) -> float:
