@@ -48,7 +48,9 @@ def test_adapt_says_what_was_chosen_and_beside_what(made):
 
 def test_adapt_names_what_is_odd(tmp_path):
     rows = [*ROWS, ("where is my card", "undo"), ROWS[0], ("good day", "greeting")]
-    odd = actions.adapt(pd.DataFrame(rows, columns=["text", "label"]), tmp_path / "m", prior="none", encoder="tiny")
+    odd = actions.adapt(
+        pd.DataFrame(rows, columns=["text", "label"]), tmp_path / "m", prior="none", encoder="tiny"
+    )
     assert len(odd.notes) == 3
     assert '"where is my card" stands under arrival and undo' in odd.notes[0]
     assert odd.notes[1].startswith("1 example stands there twice")
@@ -89,13 +91,20 @@ def test_explain_shows_both_ends(model):
     everything = actions.explain(model, "where is the card", label="undo", most=None).examples
     assert len(everything) == 8  # six examples and two names
     assert sum(spoke.is_name for spoke in everything) == 2
-    with pytest.raises(DataError, match=r"no label 'undoo'. Did you mean \"undo\""):
+    with pytest.raises(DataError, match=r"no label 'undoo'\. Did you mean \"undo\""):
         actions.explain(model, "where", label="undoo")
 
 
 def test_evaluate_counts_right(made, model, tmp_path):
-    rows = [("where is the card", "arrival"), ("undo the transfer", "undo"), ("cancel the transfer", "arrival"), ROWS[0]]
-    judged = actions.evaluate(model, pd.DataFrame(rows, columns=["text", "label"]), report=tmp_path / "report")
+    rows = [
+        ("where is the card", "arrival"),
+        ("undo the transfer", "undo"),
+        ("cancel the transfer", "arrival"),
+        ROWS[0],
+    ]
+    judged = actions.evaluate(
+        model, pd.DataFrame(rows, columns=["text", "label"]), report=tmp_path / "report"
+    )
     ours = judged.methods[0]
     assert (ours.baseline, ours.accuracy.mean, ours.accuracy.n) == (False, 75.0, 4)
     assert [m.name for m in judged.methods[1:]] == ["frozen + centroid", "frozen + logistic regression"]
@@ -153,7 +162,10 @@ def test_a_prior_is_learned_and_used(tmp_path):
         pd.DataFrame(rows, columns=["text", "label"]).to_csv(past / f"{name}.csv", index=False)
     learned = actions.learn(past, tmp_path / "prior", encoder="tiny")
     assert (learned.encoder, learned.tuned) == ("tiny", False)
-    assert [(s["name"], s["classes"], s["examples"]) for s in learned.sources] == [("one.csv", 3, 12), ("two.csv", 3, 12)]
+    assert [(s["name"], s["classes"], s["examples"]) for s in learned.sources] == [
+        ("one.csv", 3, 12),
+        ("two.csv", 3, 12),
+    ]
     assert "| one.csv | 3 | 12 |" in (tmp_path / "prior" / "README.md").read_text()
     adapted = actions.adapt(FRAME, tmp_path / "m", prior=tmp_path / "prior")
     assert adapted.encoder == "tiny"
@@ -172,7 +184,9 @@ def test_a_prior_is_learned_and_used(tmp_path):
 def test_results_are_json_without_nan():
     value = results.Method("m", True, Estimate(1.0, float("nan"), 1), float("inf"))
     assert json.loads(results.as_json({"a": [value], "b": ("x", None)})) == {
-        "a": [{"name": "m", "baseline": True, "accuracy": {"mean": 1.0, "half": None, "n": 1}, "error": None}],
+        "a": [
+            {"name": "m", "baseline": True, "accuracy": {"mean": 1.0, "half": None, "n": 1}, "error": None}
+        ],
         "b": ["x", None],
     }
 
@@ -205,7 +219,11 @@ def test_a_pipe_answers_before_it_ends():
 
 
 @pytest.mark.parametrize(
-    ("data", "says"), [(b"good\nb\xff\n", "stdin, row 2: byte 0xff is not UTF-8"), (b"\n" + b"x" * 2**21, "row 2: a line longer")]
+    ("data", "says"),
+    [
+        (b"good\nb\xff\n", "stdin, row 2: byte 0xff is not UTF-8"),
+        (b"\n" + b"x" * 2**21, "row 2: a line longer"),
+    ],
 )
 def test_a_bad_line_in_a_pipe_is_named(data, says):
     with pytest.raises(DataError, match=says):
@@ -215,7 +233,11 @@ def test_a_bad_line_in_a_pipe_is_named(data, says):
 def test_answers_are_written_whole_or_not_at_all(tmp_path):
     good = results.Answer('say "hi", now', None, 0.25, {"a": 0.25})
     assert "".join(lines([good], "csv")) == 'text,label,probability\n"say ""hi"", now",none of these,0.2500\n'
-    assert json.loads("".join(lines([good], "jsonl"))) == {"text": good.text, "label": None, "probability": 0.25}
+    assert json.loads("".join(lines([good], "jsonl"))) == {
+        "text": good.text,
+        "label": None,
+        "probability": 0.25,
+    }
 
     def broken():
         yield good

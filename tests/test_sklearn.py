@@ -1,8 +1,6 @@
 """scikit-learn's own checks, and its tools (pipelines, searches, cross-validation), on the text classifier.
 
-`check_estimator` feeds rows of numbers. To an estimator that says it takes one column of texts it applies the checks
-that need no data, and no other. So all of them run here on `OnNumbers` too: the same classifier behind a line that
-writes each row of numbers as a text. What then fails stands in `NOT_FOR_TEXT` with its reason, and the list is exact.
+Which checks can't be for text, and how the others are fed, stands in `quickstudy.bench.sklearn_checks`.
 """
 
 import warnings
@@ -14,63 +12,14 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.exceptions import NotFittedError, SkipTestWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.utils import InputTags
 from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.validation import validate_data
 
+from quickstudy.bench.sklearn_checks import NEEDS_SETUP, NOT_FOR_TEXT, OnNumbers, run
 from quickstudy.core.errors import DataError
 from quickstudy.domains.text.use import NONE, FewShotTextClassifier
 
-COUNT = "a text has no number of features"
-NUMBERS = "asks how bad numbers in X are refused; X holds no numbers here, and each of these is refused as 'not a text'"
-NOT_FOR_TEXT = {
-    "check_n_features_in": COUNT,
-    "check_n_features_in_after_fitting": COUNT,
-    "check_estimators_partial_fit_n_features": COUNT,
-    # The rest of this check passes: see test_the_classifier_check_passes_once_rows_are_counted.
-    "check_classifiers_train": COUNT,
-    "check_complex_data": NUMBERS,
-    "check_dtype_object": NUMBERS,
-    "check_estimators_empty_data_messages": NUMBERS,
-    "check_estimators_nan_inf": NUMBERS,
-    "check_fit2d_predict1d": "asks that one column is refused; one column of texts is what this takes",
-}
-NEEDS_SETUP = {"check_array_api_input": "runs only with SCIPY_ARRAY_API=1, and is about arrays of numbers"}
 PASSED, NOT_PASSED = 43, 11  # of 55 checks; check_classifiers_train runs three times
-
-
-def as_text(row: np.ndarray) -> str:
-    """A row of numbers as words; near numbers share some of theirs."""
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    near = (int(np.clip(round(float(v)) + step, -12, 12)) + 12 for v in row[:26] for step in (-1, 0, 1))
-    return " ".join(letters[place // 3] + letters[value] * 4 for place, value in enumerate(near))
-
-
-def as_texts(X):
-    X = X.to_numpy() if hasattr(X, "to_numpy") else X if hasattr(X, "toarray") else np.asarray(X)
-    plain = isinstance(X, np.ndarray) and X.ndim == 2 and X.size and X.dtype.kind in "fiu"
-    return [as_text(row) for row in X] if plain and np.isfinite(X).all() else X
-
-
-class OnNumbers(FewShotTextClassifier):
-    """The classifier behind `as_texts`; nothing else is changed."""
-
-    def fit(self, X, y, descriptions=None):
-        return super().fit(as_texts(X), y, descriptions)
-
-    def predict(self, X):
-        return super().predict(as_texts(X))
-
-    def predict_proba(self, X):
-        return super().predict_proba(as_texts(X))
-
-    def partial_fit(self, X, y, classes=None, descriptions=None):
-        return super().partial_fit(as_texts(X), y, classes, descriptions)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags = InputTags(two_d_array=True)
-        return tags
 
 
 class OnCountedNumbers(OnNumbers):
@@ -90,12 +39,6 @@ def tiny(**settings) -> FewShotTextClassifier:
     return FewShotTextClassifier(None, encoder="tiny", **settings)
 
 
-def results_of(estimator) -> list[dict]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what the checks themselves warn of
-        return check_estimator(estimator, on_fail=None, on_skip=None)
-
-
 def test_the_checks_that_apply_to_text_as_it_is_pass():
     with pytest.warns(SkipTestWarning, match="string=True"):
         results = check_estimator(tiny(), on_skip=None)
@@ -104,22 +47,22 @@ def test_the_checks_that_apply_to_text_as_it_is_pass():
 
 @pytest.mark.slow
 def test_all_other_checks_pass_but_those_that_are_not_for_text():
-    results = results_of(OnNumbers(None, encoder="tiny"))
-    by = {
-        status: [r["check_name"] for r in results if r["status"] == status]
-        for status in ("passed", "failed", "skipped")
-    }
-    assert set(by["failed"]) == set(NOT_FOR_TEXT), [
-        r["exception"] for r in results if r["status"] == "failed"
-    ]
-    assert set(by["skipped"]) == set(NEEDS_SETUP)
-    assert not set(by["passed"]) & set(NOT_FOR_TEXT)
-    assert (len(by["passed"]), len(by["failed"]), len(results)) == (PASSED, NOT_PASSED, 55)
+    checked = run()
+    assert set(checked.as_it_is) == {"passed"}
+    passed, failed, skipped = (checked.on_numbers[status] for status in ("passed", "failed", "skipped"))
+    assert set(failed) == set(NOT_FOR_TEXT)
+    assert set(skipped) == set(NEEDS_SETUP)
+    assert not set(passed) & set(NOT_FOR_TEXT)
+    assert (len(passed), len(failed), len(passed + failed + skipped)) == (PASSED, NOT_PASSED, 55)
+    assert checked.unexplained == []
 
 
 @pytest.mark.slow
 def test_the_classifier_check_passes_once_rows_are_counted():
-    results = results_of(OnCountedNumbers(None, encoder="tiny"))
+    """What `check_classifiers_train` asks besides: shapes, accuracy, probabilities, decisions."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the checks themselves warn of
+        results = check_estimator(OnCountedNumbers(None, encoder="tiny"), on_fail=None, on_skip=None)
     status = {r["status"] for r in results if r["check_name"] == "check_classifiers_train"}
     assert status == {"passed"}
 

