@@ -46,7 +46,9 @@ def make() -> Prior:
         if step % 10 == 0:
             print(f"step {step} of {steps}, loss {loss:.3f}", file=sys.stderr, flush=True)
 
-    prior = learn([past], encoder=encoder, tune_encoder=True, tuning=Tuning(dtype="float32"), progress=progress)
+    prior = learn(
+        [past], encoder=encoder, tune_encoder=True, tuning=Tuning(dtype="float32"), progress=progress
+    )
     source = {**prior.sources[0], "name": "CLINC150, bundled sample", "licence": "CC BY 3.0"}
     return replace(prior, sources=(source,))
 
@@ -61,7 +63,9 @@ def differs(one: Prior, other: Prior) -> float:
 
 def main() -> int:
     """Make the prior and write it, or compare it with what is shipped."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     check = parser.parse_args().check
     prior = make()

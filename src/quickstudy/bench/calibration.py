@@ -22,6 +22,11 @@ class Answers(NamedTuple):
         return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     @property
+    def accuracy(self) -> float:
+        """The share of right answers, in percent."""
+        return float(np.mean(self.right) * 100)
+
+    @property
     def ece(self) -> float:
         """See `expected_error`."""
         return expected_error(self.confidence, self.right)

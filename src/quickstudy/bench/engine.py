@@ -73,7 +73,7 @@ def ways_to_compute(
 ) -> dict[str, Callable[[], Gradient]]:
     """The loop first, then the engine's forms; each call computes one meta-gradient."""
     meta = {name: weight.to(dtype) for name, weight in LEARNER.init(0).items()}
-    net, episodes = LEARNER.net.build().to(dtype), tasks(shots, dtype, number)  # pyright: ignore[reportAttributeAccessIssue]
+    net, episodes = LEARNER.net.build().to(dtype), tasks(shots, dtype, number)  # pyright: ignore
 
     def engine(form: Form) -> Callable[[], Gradient]:
         return lambda: meta_gradient(LEARNER, meta, episodes, form=form)[1]
@@ -160,7 +160,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Console().print(_table(timings, chosen.rounds))
     if not chosen.dry:
         seconds = time.time() - began
-        ids = {1: "core.7.1", 5: "core.7.five-shot"}  # the row's figure is at one shot, the harder case beside it
+        ids = {
+            1: "core.7.1",
+            5: "core.7.five-shot",
+        }  # the row's figure is at one shot, the harder case beside it
         write_run("engine", [_row(timings, shots, ids[shots], chosen.rounds, seconds) for shots in SHOTS])
 
 

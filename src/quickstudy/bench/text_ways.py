@@ -35,7 +35,8 @@ from quickstudy.domains.text.read import Examples
 from quickstudy.domains.text.use import FewShotTextClassifier
 from quickstudy.learners import Centroid, Logistic
 
-OURS = "ours: FewShotTextClassifier"
+OURS, UNTUNED = "ours: FewShotTextClassifier", "ours: the same, tune=False"
+"""As it comes: it may tune the encoder on the task itself; and without that."""
 SEEDS = 5
 
 
@@ -76,21 +77,25 @@ def all_ways(
             model = FewShotTextClassifier(prior, random_state=seed).fit(support.texts, support.labels)
             fits.append(fit.seconds)
             chosen.append(model.choice_.chosen.name)
-            got = _answers(model, test)
-            answers.append(got)
-            scores.setdefault(OURS, []).append(float(got.right.mean() * 100))
+            answers.append(_answers(model, test))
+            scores.setdefault(OURS, []).append(answers[-1].accuracy)
+            quick = FewShotTextClassifier(prior, tune=False, random_state=seed)
+            untuned = _answers(quick.fit(support.texts, support.labels), test)
+            scores.setdefault(UNTUNED, []).append(untuned.accuracy)
+            setting.show(f"  {k} shots, draw {seed}: {clock.seconds:.0f} s so far")
         ece = Answers.pooled(answers).ece
         for name, values in scores.items():
-            ours = name == OURS
-            report.add(name, {"accuracy": values}, baseline=not ours, note=f"ECE {ece:.3f}" if ours else "")
+            note = f"ECE {ece:.3f}" if name == OURS else ""
+            report.add(name, {"accuracy": values}, baseline=name not in (OURS, UNTUNED), note=note)
         setting.show(report.table())
         picks = ", ".join(f"{name} ({chosen.count(name)})" for name in dict.fromkeys(chosen))
-        over = max((n for n in scores if n != OURS), key=lambda n: statistics.mean(scores[n]))
+        over = max((r.name for r in report.rows if r.baseline), key=lambda n: statistics.mean(scores[n]))
         fit_seconds = statistics.median(fits)
         setting.show(f"  chosen: {picks}; fit {fit_seconds:.1f} s; {clock.seconds:.0f} s in all")
         words = (
             f"with label names; interval over {len(seeds)} draws of the support; ECE {ece:.4f}; "
-            f"chosen by held-out examples: {picks}; fit, median {fit_seconds:.2f} s"
+            f"chosen by held-out examples: {picks}; fit, median {fit_seconds:.2f} s; "
+            f"with tune=False {Estimate.of(scores[UNTUNED]).text()}"
         )
         findings.rows.append(
             row(f"core.3.{place}", report, OURS, over, command=command, seconds=clock.seconds, note=words)

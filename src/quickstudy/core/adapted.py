@@ -150,7 +150,8 @@ class Adapted:
         """What `parts` gave; tensors under other names are left alone."""
         if record.get("encoder") != identity(encoder):
             raise CheckpointError(
-                f"{where} was made with encoder {str(record.get('encoder'))[:12]}…, this one is {identity(encoder)[:12]}…. "
+                f"{where} was made with encoder {str(record.get('encoder'))[:12]}…, "
+                f"this one is {identity(encoder)[:12]}…. "
                 "Load it with the encoder it was made with."
             )
         parts: dict[str, dict[str, Tensor]] = {"meta": {}, "fast": {}, "support": {}}

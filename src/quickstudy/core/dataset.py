@@ -31,7 +31,7 @@ class Shots:
     queries: int = 15
     tasks: int = 16
     groups: int | None = None
-    """Draw all classes of a task from so many groups (domains, data sets), for harder negatives; None draws from all."""
+    """Draw a task's classes from so many groups (domains, data sets), for harder negatives; None draws from all."""
     name_share: float = 0.0
     """Share of a task's classes whose name stands in the support as one more example."""
 
@@ -64,7 +64,8 @@ class MetaDataset:
             raise DataError(f"x has {len(self.x)} rows but y has {len(self.y)}.")
         if len(self.y) and not 0 <= int(self.y.min()) <= int(self.y.max()) < len(self.classes):
             raise DataError(
-                f"y holds class numbers {int(self.y.min())} to {int(self.y.max())}, but there are {len(self.classes)} classes."
+                f"y holds class numbers {int(self.y.min())} to {int(self.y.max())}, "
+                f"but there are {len(self.classes)} classes."
             )
         object.__setattr__(self, "groups", tuple(self.groups) or ("",) * len(self.classes))
         if len(self.groups) != len(self.classes):
@@ -130,7 +131,7 @@ class MetaDataset:
         if fewest < (2 if shots.groups else shots.most_ways):
             raise DataError(
                 f"Tasks of {shots.most_ways} classes with {need} items each ({_most(shots.shots)} to learn from, "
-                f"{shots.queries} to judge by) can't be drawn: {len(usable)} of {len(rows)} classes have that many items. "
+                f"{shots.queries} to judge by) can't be drawn: {len(usable)} of {len(rows)} classes have that many. "
                 "Ask for fewer ways, shots or queries."
             )
         if shots.name_share and self.names is None:

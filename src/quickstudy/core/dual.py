@@ -169,7 +169,7 @@ class _InnerLoop:
         steps: int,
         keep: bool,
     ) -> None:
-        """`update` turns the support's outputs into the last layer's u; `keep` is whether to differentiate through the steps."""
+        """`update` turns the support's outputs into the last layer's u; `keep`: differentiate through the steps."""
         self.activations, self.update, self.support, self.query = activations, update, x, query
         self.steps, self.keep = steps, keep
         self.tape: list[_Step] = []

@@ -150,7 +150,7 @@ class Scores(NamedTuple):
 
 
 def evaluate(learner: MetaLearner, meta: Meta, batches: Iterable[Episode], *, form: Form = "auto") -> Scores:
-    """Adapt to every task's support and judge by its query. Confidence intervals: `report.Estimate.of(scores.score)`."""
+    """Adapt to every task's support and judge by its query. Their interval: `report.Estimate.of(scores.score)`."""
     scores, losses = [], []
     for episodes in batches:
         out = outputs(learner, meta, episodes, form=form)

@@ -70,8 +70,8 @@ def choose(
 ) -> Choice:
     """Judge the candidates on held-out support examples and take one.
 
-    Experience is taken when it is right as often as the best frozen baseline and finds the right answers likelier; their
-    log-likelihood is far less noisy on few examples than accuracy is.
+    Experience is taken when it is right as often as the best frozen baseline and finds the right answers likelier;
+    their log-likelihood is far less noisy on few examples than accuracy is.
 
     Args:
         candidates: experienced ones first, then the frozen baselines; the first of each kind is its default.
@@ -190,7 +190,8 @@ def logistic(features: Float[Tensor, "rows d"], y: Int[Tensor, " n"], ways: int)
 def temperature(out: Float[Tensor, "n ways"], y: Int[Tensor, " n"]) -> float:
     """What to divide held-out outputs by so that answers are as sure as they are right: least log-loss, 1 with no data.
 
-    Guo et al. 2017, arXiv:1706.04599; a normal prior on its logarithm (deviation .25) keeps few examples from saying much.
+    Guo et al. 2017, arXiv:1706.04599; a normal prior on its logarithm (deviation .25) keeps few examples from saying
+    much.
     """
     if not len(y):
         return 1.0

@@ -8,7 +8,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ Progress = Callable[[int, int, float], None]
 class Tuning:
     """How the encoder is tuned. Chosen on validation classes of BANKING77; more steps forget more than they teach."""
 
-    spec: LoRA = LoRA(rank=8, alpha=16.0, targets=("query", "value"), layers=(0, 1, 2, 3, 4, 5))
+    spec: LoRA = field(default_factory=lambda: LoRA(layers=(0, 1, 2, 3, 4, 5)))
     steps: int = 60
     rate: float = 1e-3
     warmup: int = 10
@@ -112,7 +112,10 @@ def learn(
     return Prior(
         learner, meta, base.name, base.identity, adapter, blend, landmarks, familiar_from,
         tuple({"name": _source(d), "classes": len(set(d.labels)), "examples": len(d)} for d in datasets),
-        {"seed": seed, "tuned": tune_encoder, "steps": tuning.steps if tune_encoder else 0, "most_examples": most_examples},
+        {
+            "seed": seed, "tuned": tune_encoder, "steps": tuning.steps if tune_encoder else 0,
+            "most_examples": most_examples,
+        },
     )  # fmt: skip
 
 
@@ -125,7 +128,7 @@ def _estimate(tasks: Sequence[MetaDataset], dim: int) -> tuple[Gaussian, Meta]:
 
 
 def _calibration(tasks: Sequence[MetaDataset], dim: int, seed: int) -> Meta:
-    """The learner's calibration: estimated on half of the classes, fitted on the other half, and the other way round."""
+    """The learner's calibration: estimated on half of the classes, fitted on the other, and the other way round."""
     halves = [_halves(task, seed) for task in tasks if len(task.classes) >= 10]
     found = []
     for known, unknown in [(0, 1), (1, 0)] if halves else []:
@@ -258,7 +261,7 @@ def _best_blend(
 
 
 def _packed(texts: Sequence[Examples], base: TextEncoder, tuning: Tuning) -> MetaDataset:
-    """All data sets as one, inputs packed token ids, classes grouped into clusters of similar ones within a data set."""
+    """All data sets as one: inputs are packed token ids, classes are grouped into clusters of similar ones."""
     every, y, classes, groups, names = [], [], [], [], []
     for place, data in enumerate(texts):
         own = sorted(set(data.labels))

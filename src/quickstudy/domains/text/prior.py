@@ -50,8 +50,9 @@ class Experienced:
     @property
     def identity(self) -> str:
         """The same without the number format: what saved models are compared by."""
-        adapter = f"+{self.tuned.adapter.fingerprint}+{self.blend:g}" if self.tuned is not None else ""
-        return self.base.identity + adapter
+        if self.tuned is None or self.adapter is None:
+            return self.base.identity
+        return f"{self.base.identity}+{self.adapter.fingerprint}+{self.blend:g}"
 
     def encode(self, items: Sequence[str]) -> Float[Tensor, "n dim"]:
         return self.encode_both(items)[1]
@@ -179,7 +180,8 @@ def prior_from(tensors: dict[str, Tensor], record: dict[str, Any], where: str) -
         raise CheckpointError(f"{where}: blend is {blend!r}, expected a number from 0 to 100.")
     return Prior(
         learner, meta, str(record.get("encoder")), str(record.get("identity")), adapter, float(blend),
-        None if landmarks is None else landmarks.float(), float(familiar), tuple(record.get("sources") or ()), dict(record.get("settings") or {}),
+        None if landmarks is None else landmarks.float(), float(familiar),
+        tuple(record.get("sources") or ()), dict(record.get("settings") or {}),
     )  # fmt: skip
 
 

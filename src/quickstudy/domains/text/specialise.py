@@ -66,7 +66,8 @@ def specialise(
     final = _tuned(task, torch.ones_like(out), encoder, seed, progress)
     chosen = replace(logistic(final.encode(texts), y, ways), name=NAME)
     step = paired(*right)
-    reason = f"{choice.reason}; tuning the encoder on your examples adds {step.text(sign=True)} points on a fifth held out"
+    told = f"tuning the encoder on your examples adds {step.text(sign=True)} points on a fifth held out"
+    reason = f"{choice.reason}; {told}"
     return final, replace(
         choice,
         chosen=chosen,
@@ -80,8 +81,8 @@ def _tuned(
     task: Task, rows: Tensor, encoder: Experienced, seed: int, progress: Progress | None
 ) -> Experienced:
     chosen = rows.nonzero().squeeze(-1).tolist()
-    labels = [task.support_labels[i] for i in chosen]
-    told = {label: task.describe(label) for label in set(labels)}
+    labels = [str(task.support_labels[i]) for i in chosen]
+    told = {label: text for label, text in task.label_descriptions.items() if label in labels}
     own = Examples([task.support[i] for i in chosen], labels, told, "support")
     adapter = tune([own], encoder.base, OWN, start=encoder.adapter, seed=seed, progress=progress)
     return Experienced(encoder.base, adapter, BLEND)
