@@ -23,6 +23,7 @@ from quickstudy.learners import Centroid, Logistic
 LEAVE_ONE_OUT = 15
 """Supports up to this size are judged by leave-one-out; larger ones by five folds."""
 FOLDS = 5
+MANY = 100
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def choose(
     """Judge the candidates on held-out support examples and take one.
 
     Experience is taken when it is right as often as the best frozen baseline and finds the right answers likelier;
-    their log-likelihood is far less noisy on few examples than accuracy is.
+    their log-likelihood is far less noisy on few examples than accuracy is. From MANY examples on, accuracy decides.
 
     Args:
         candidates: experienced ones first, then the frozen baselines; the first of each kind is its default.
@@ -97,16 +98,21 @@ def choose(
         for name, out in held.items()
     }
     accuracy = {name: Estimate.of(values) for name, values in right.items()}
-    baseline = min(frozen, key=lambda c: loss[c.name])
+
+    def merit(candidate: Candidate) -> tuple[float, ...]:
+        name = candidate.name
+        return (accuracy[name].mean, -loss[name]) if len(judged) >= MANY else (-loss[name],)
+
+    baseline = max(frozen, key=merit)
     if not ours:
         return Choice(baseline, accuracy, None, "no past tasks to learn from", heat[baseline.name])
-    # Of the experienced ones, those that are right as often; of these, the one that finds the truth likeliest.
+    # Of the experienced ones, those that are right as often; of these, the best.
     able = [c for c in ours if accuracy[c.name].mean >= accuracy[baseline.name].mean]
-    best = min(able or ours, key=lambda c: loss[c.name])
+    best = max(able or ours, key=merit)
     gain = paired(right[best.name], right[baseline.name])
     if not able:
         chosen, reason = baseline, "past tasks don't help here, so this is the frozen baseline"
-    elif loss[best.name] >= loss[baseline.name]:
+    elif merit(best) <= merit(baseline):
         chosen, reason = (
             baseline,
             "past tasks don't make the right answers likelier, so this is the frozen baseline",
