@@ -22,8 +22,8 @@ Packaged encoders on 500 such sentences, a busy machine, median of 20 runs by tu
 | bge-small, int8 in ONNX Runtime 1.31   | 265 (220–384)       | .994                    | 91.28 / 97.50 |
 | wordllama, float32 (one run)           | 30,000              | 1                       | 83.46 / 94.68 |
 
-So the default is bfloat16 weights where the CPU has AMX, and float32 everywhere else. ONNX Runtime's int8 is as fast and
-as accurate as bfloat16 here, at its best batch of 256 tokens; on a CPU without AMX, not measured, it should be ahead.
+So the default is bfloat16 weights where the CPU has AMX, and float32 everywhere else. ONNX Runtime's int8 is as fast
+and accurate as bfloat16 here, at its best batch of 256 tokens; on a CPU without AMX, not measured, it should be ahead.
 It is not offered: its graph takes no adapter and shows no layers, and the cache sees to it that a text is encoded once.
 """
 
