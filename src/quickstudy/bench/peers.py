@@ -159,8 +159,8 @@ def _rows(
     time_note = (
         f"{'measured' if full else 'PROJECTED'}: SetFit's default makes {probe['default_pairs']:,} pairs, "
         f"{steps:,} steps of {probe['batch']}; a step takes {step.mean:.3f} s of computing, mean of {step.n} real ones "
-        f"({walls:.3f} s on the wall): {whole:,.0f} s in all. Ours: {own:.2f} s of computing "
-        f"({mine['seconds']:.2f} s on the wall), to encode (nothing cached), choose by folds, fit (and tune: {mine['tune']}). Loading is "
+        f"({walls:.3f} s on the wall): {whole:,.0f} s in all. Ours, tune={mine['tune']}: {own:.2f} s of computing "
+        f"({mine['seconds']:.2f} s on the wall), to encode (nothing cached), choose by folds and fit. Loading is "
         f"counted on neither side (ours {mine['load_seconds']:.1f} s). Threads: {threads} each. Peak memory: ours "
         f"{mine['peak_mb']:.0f} MB, SetFit {theirs['peak_mb']:.0f} MB after {theirs['steps']:,} steps. {versions}"
     )
