@@ -38,7 +38,9 @@ Progress = Callable[[int, int, float], None]
 class Tuning:
     """How the encoder is tuned. Chosen on validation classes of BANKING77; more steps forget more than they teach."""
 
-    spec: LoRA = field(default_factory=lambda: LoRA(layers=(0, 1, 2, 3, 4, 5)))
+    spec: LoRA = field(default_factory=LoRA)
+    every_layer: bool = True
+    """Adapt every layer of the encoder, however deep it is; otherwise those that `spec` names."""
     steps: int = 60
     rate: float = 1e-3
     warmup: int = 10
@@ -182,7 +184,8 @@ def tune(
     progress: Progress | None = None,
 ) -> Adapter:
     """Tune low-rank adapters by GE2E on episodes of similar classes, from none or from those of `start`."""
-    layers = tuple(i for i in tuning.spec.layers if i < base.weights.config.num_hidden_layers)
+    depth = base.weights.config.num_hidden_layers
+    layers = tuple(i for i in range(depth) if tuning.every_layer or i in tuning.spec.layers)
     spec = replace(tuning.spec, layers=layers) if start is None else start.spec
     net, _ = base.tunable(spec, adapter=start, seed=seed, dtype=tuning.dtype)
     net.chunk = 32

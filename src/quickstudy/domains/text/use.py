@@ -20,7 +20,7 @@ from quickstudy.core.task import Task
 from quickstudy.domains.text.abstain import Abstention, suggest
 from quickstudy.domains.text.choose import Choice, candidates_for, choose
 from quickstudy.domains.text.encode import TextEncoder
-from quickstudy.domains.text.prior import Experienced, Prior, encoder_for, load_prior
+from quickstudy.domains.text.prior import SHIPPED, Experienced, Prior, encoder_for, load_prior
 from quickstudy.domains.text.specialise import specialise, worthwhile
 from quickstudy.domains.text.tasks import checked_texts, speaks, task_from
 
@@ -34,7 +34,8 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
     frozen encoder when it doesn't. Fitting takes about a second; nothing leaves the machine.
 
     Args:
-        prior: "default" for the shipped one, a folder that `quickstudy learn` wrote, a `Prior`, or None for none.
+        prior: "default" for the shipped one (learned on MiniLM: another encoder then starts without), a folder that
+            `quickstudy learn` wrote, a `Prior`, or None for none.
         encoder: name or folder of an encoder; None takes the one that the prior was learned on.
         coverage: with a number in (0, 1), answer "none of these" for texts unlike any category, with a threshold that
             still answers this share of texts that do belong to one.
@@ -87,6 +88,8 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         task, classes = task_from(X, y, descriptions)
         self.task_, self.classes_ = task, classes
         prior = load_prior(self.prior) if isinstance(self.prior, str | Path) else self.prior
+        if self.prior == SHIPPED and prior is not None and self.encoder not in (None, prior.encoder):
+            prior = None  # the shipped prior is one encoder's; another starts without experience
         self.prior_ = prior
         self.encoder_name_ = self.encoder or (prior.encoder if prior is not None else "minilm")
         base = encoder_for(self.encoder_name_)
