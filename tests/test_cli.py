@@ -381,9 +381,9 @@ def test_ctrl_c_leaves_a_checkpoint_and_resume_ends_at_the_same_numbers(run, cac
 @needs_minilm
 @pytest.mark.slow
 def test_demo(run, tmp_path):
-    done = run("demo", "--no-tune-encoder", "--episodes", 5)
+    done = run("demo", "--no-tune-encoder", "--episodes", 5, env={"COLUMNS": "80"})
     assert done.returncode == 0, done.stderr
-    for said in ("chance", "frozen + centroid", "frozen + logistic regression", "quickstudy", "20 × 5"):
+    for said in ("chance", "frozen + centroid", "frozen + logistic regression", "quickstudy", "20×5"):
         assert said in done.stdout
     made = tmp_path / "quickstudy-demo"
     names = {"report.json", "report.md", "report.png", "examples.csv", "questions.csv", "prior", "model"}

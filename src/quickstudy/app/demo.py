@@ -62,7 +62,7 @@ def demo(
         "judged on": "BANKING77 sample, intents never seen (CC BY 4.0)",
         "encoder": ENCODER + (", tuned on the past tasks" if tune_encoder else ", frozen"),
         "ours": "what `adapt` chooses by held-out examples, the frozen baselines included",
-        "label names": "every method but chance has each label's name as one more example, except under 'no names'",
+        "label names": "every method but chance has each label's name as one more example, except where unnamed",
         "command": f"quickstudy demo --episodes {episodes} --seed {seed}"
         + ("" if tune_encoder else " --no-tune-encoder"),
     }

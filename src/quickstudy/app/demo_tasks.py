@@ -72,12 +72,12 @@ class Bank:
 
 def measure(bank: Bank, episodes: int, seed: int, progress: Callable[[str, int, int], None]) -> Report:
     """Accuracy of every method on the same tasks."""
-    report = Report("Intents never seen before × examples of each: accuracy, %", seeds=[seed])
+    report = Report("Intents never seen × examples of each: accuracy, %", seeds=[seed])
     kinds = ((FEW, SHOTS, True, episodes), (FEW, 1, True, episodes), (FEW, 1, False, episodes))
     kinds += ((MANY, SHOTS, True, max(2, episodes // 10)),)
     scores: dict[str, dict[str, list[float]]] = {}
     for size, shots, named, times in kinds:
-        metric = f"{size} × {shots}" + ("" if named else ", no names")
+        metric = f"{size}×{shots}" + ("" if named else " unnamed")
         for task in range(times):
             progress(f"adapting to {size} intents × {shots}", task, times)
             rng = np.random.default_rng([seed, size, shots, task])
