@@ -110,6 +110,7 @@ def valid_rows(rows, folder):
     return [row.id for row in run.rows]
 
 
+@pytest.mark.slow
 def test_episode_suites_on_banking77s_form(setting, tmp_path):
     leak = Examples([*PAST.texts, FULL.texts[0].upper()], [*PAST.labels, PAST.labels[0]], source="past")
     found = text_episodes.banking77(setting, leak, PAST, FULL, SPLITS)
@@ -127,19 +128,20 @@ def test_episode_suites_on_banking77s_form(setting, tmp_path):
     assert "frozen logistic regression + name" in setting.screen.getvalue()
 
 
+@pytest.mark.slow
 def test_all_ways_through_the_classifier(setting, tmp_path):
     eight = published.only(FULL, FULL.classes[:8])  # fewer than it takes to tune the encoder on a task
     place = [i % 32 < 20 for i in range(len(eight))]
     train = published.take(eight, [i for i, first in enumerate(place) if first])
     test = published.take(eight, [i for i, first in enumerate(place) if not first])
     doubled = Examples([*train.texts, test.texts[0]], [*train.labels, test.labels[0]], source="bank")
-    found = text_ways.all_ways(setting, PAST, doubled, test)
+    found = text_ways.all_ways(setting, PAST, doubled, test, shots=(2, 3))
     assert valid_rows(found.rows, tmp_path) == ["core.3.1", "core.3.2", "core.3.leaks"]
     rows = {row["id"]: row for row in found.rows}
     assert len(rows["core.3.1"]["baselines"]) == 4
     assert rows["core.3.1"]["value"] > 100 / 8 * 2
     assert "1 sentences of the training part stand in the test part" in rows["core.3.leaks"]["note"]
-    assert set(found.calibration) == {"core.3 8-way 5-shot", "core.3 8-way 10-shot"}
+    assert set(found.calibration) == {"core.3 8-way 2-shot", "core.3 8-way 3-shot"}
 
 
 def test_huffposts_form_has_no_names(setting, tmp_path):
@@ -228,6 +230,7 @@ def test_both_rows_come_from_what_the_processes_gave():
     assert time["value"] == 2000 * 0.5 / 2 and time["n"] == 3 and "PROJECTED" in time["note"]
     assert accuracy["value"] == 25.0 and accuracy["baselines"] == {"SetFit": 50.0}
     assert "50.0× ours" in accuracy["note"] and "200 steps of the 2,000 of its default" in accuracy["note"]
+    assert "NOT measured" in accuracy["note"]
     time, _ = peers._rows(mine, probe, theirs, truth, full=True, threads=1, shared=shared)
     assert time["value"] == 50 and "PROJECTED" not in time["note"] and "ci95" not in time
 

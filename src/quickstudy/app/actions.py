@@ -59,13 +59,19 @@ def learn(
     read = what.load("read_datasets")
     tasks = read(data)
     trials = read(valid) if valid is not None else None
-    checkpoint = checkpoint_folder(place)
+    checkpoint = checkpoint_folder(place) if tune_encoder else None
+    if resume and checkpoint is None:
+        raise ModelError(
+            "--resume goes on tuning the encoder, and this run doesn't tune it. Add --tune-encoder, or leave "
+            "--resume out."
+        )
     prior = what.load("learn")(
         tasks, encoder=encoder, tune_encoder=tune_encoder, steps=steps, seed=seed, valid=trials, resume=resume,
         checkpoint=checkpoint, checkpoint_every=checkpoint_every, progress=progress,
     )  # fmt: skip
     prior.save(place, card=_prior_card(prior))
-    _forget(checkpoint)
+    if checkpoint is not None:
+        _forget(checkpoint)
     return Learned(
         str(place), prior.encoder, prior.adapter is not None, list(prior.sources), time.perf_counter() - began,
         [f"quickstudy adapt EXAMPLES.csv --prior {shlex.quote(str(place))} --out my-model"],

@@ -1,6 +1,5 @@
 """Adapted: a learner that has learned one task. It predicts, explains itself, and lives in a folder."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,12 +171,14 @@ class Adapted:
             or not isinstance(items, list)
             or not isinstance(notes, dict)
             or not isinstance(temperature, float)
-            or not 0 < temperature < math.inf
+            or not 1e-3 <= temperature <= 1e3
         ):
             raise CheckpointError(
                 f"{where}: record.json lacks a learner, labels, items or a temperature, or they make no sense."
             )
-        if set(parts["support"]) != {"x", "y", "mask"} or len(items) != len(parts["support"]["mask"]):
+        rows = {len(part) if part.ndim else -1 for part in parts["support"].values()}
+        bad = rows != {len(items)} or parts["support"]["mask"].dtype != torch.bool
+        if set(parts["support"]) != {"x", "y", "mask"} or bad:
             raise CheckpointError(f"{where}: the support's tensors and its {len(items)} items don't pair up.")
         model = cls(
             learner, parts["meta"], parts["fast"], Labelled(**parts["support"]), tuple(items), tuple(labels), encoder,
@@ -199,7 +200,9 @@ class Adapted:
             if y.is_floating_point() or not ((y >= 0) & (y < 2 * ways)).all():
                 raise CheckpointError(f"{where}: the support has class numbers outside its {ways} labels.")
         try:
-            self.outputs(self.support.trimmed().x)
+            told = self.outputs(self.support.trimmed().x)
+            if told.shape[-1] != self.learner.objective.outputs:
+                raise ValueError(f"it gives {told.shape[-1]} outputs for {self.learner.objective.outputs}")
         except (KeyError, RuntimeError, ValueError, TypeError) as problem:
             name = type(self.learner).__name__
             raise CheckpointError(

@@ -70,9 +70,16 @@ def layers_of(net: NetSpec | nn.Module) -> list[Layer] | None:
     module = skeleton(net)
     if type(module) is not nn.Sequential:
         return None
+    parts = [(name, part) for name, part in module._modules.items() if part is not None]
+    hooked = any(part._forward_hooks or part._forward_pre_hooks or part._buffers for _, part in parts)
+    if hooked or len({id(part) for _, part in parts}) < len(parts):
+        return None  # a layer that occurs twice, or does more than its type says
     layers: list[Layer] = []
-    for name, part in module.named_children():
-        if type(part) is nn.Linear and all(p.requires_grad for p in part.parameters()):
+    for name, part in parts:
+        plain = set(dict(part.named_parameters(recurse=False))) <= {"weight", "bias"} and not list(
+            part.children()
+        )
+        if type(part) is nn.Linear and plain and all(p.requires_grad for p in part.parameters()):
             layers.append(Layer(f"{name}.weight", f"{name}.bias" if part.bias is not None else None, None))
         elif type(part) in _ACTIVATIONS and layers and layers[-1].activation is None:
             layers[-1] = layers[-1]._replace(activation=_ACTIVATIONS[type(part)])

@@ -21,7 +21,7 @@ from quickstudy.core.checkpoint import TrainingState
 from quickstudy.core.episode import Episode, Labelled, unstack
 from quickstudy.core.errors import ModelError
 from quickstudy.core.learner import Fast, Meta, MetaLearner
-from quickstudy.core.net import Net, has, over_tasks, training
+from quickstudy.core.net import Net, generator_lock, has, over_tasks, training
 
 Form = Literal["auto", "dual", "stacked", "loop"]
 Sample = Callable[[int], Episode]
@@ -166,14 +166,13 @@ class Step:
     number: int
     loss: float
     meta: Meta
-    _optimiser: torch.optim.Optimizer
-    _names: tuple[str, ...]
+    slots: dict[str, Tensor]
+    """The optimiser's moments and counts after the step, copied: they stay those of this step."""
 
     def state(self, **fingerprints: str) -> TrainingState:
         """Everything that a resumed run needs; `fingerprints` name the encoder, data and settings it must share."""
         tensors = {f"meta.{k}": v.detach().clone() for k, v in self.meta.items()}
-        for name, slots in zip(self._names, self._optimiser.state_dict()["state"].values(), strict=True):
-            tensors |= {f"optimiser.{name}.{slot}": torch.as_tensor(v).clone() for slot, v in slots.items()}
+        tensors |= {f"optimiser.{name}": value.clone() for name, value in self.slots.items()}
         return TrainingState(step=self.number, tensors=tensors, record={"fingerprints": dict(fingerprints)})
 
 
@@ -200,7 +199,8 @@ def meta_train(
         sample: `sample(k)` gives the k-th batch of tasks, k = 0, 1, …
         steps: how many steps in all, those before a resumption included.
         rate: the outer learning rate; it rises over `warmup` steps and, with `decay`, falls linearly to a tenth.
-        weight_decay: decoupled, as in AdamW.
+        weight_decay: decoupled for adam (AdamW), added to the gradient for sgd.
+        optimiser: "adam" or "sgd", the latter with momentum .9.
         clip: bound on the norm of the whole meta-gradient.
         seed: of the initial meta-parameters and of dropout.
         meta: what to start from instead of `learner.init(seed)`.
@@ -237,7 +237,13 @@ def meta_train(
             group["lr"] = rate * _schedule(number, steps, warmup, decay)
         outer.step()
         meta = meta | {name: leaf.detach().clone() for name, leaf in zip(names, leaves, strict=True)}
-        yield Step(number + 1, loss, meta, outer, names)
+        state = outer.state_dict()["state"]
+        slots = {
+            f"{names[i]}.{slot}": torch.as_tensor(value).detach().clone()
+            for i, own in state.items()
+            for slot, value in own.items()
+        }
+        yield Step(number + 1, loss, meta, slots)
 
 
 def _restore(outer: torch.optim.Optimizer, names: tuple[str, ...], resume: TrainingState) -> None:
@@ -285,6 +291,6 @@ def _slice(episodes: Episode, rows: slice) -> Episode:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
+    with generator_lock, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU's alone, which takes a tenth of the time
         yield

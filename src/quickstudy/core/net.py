@@ -19,7 +19,8 @@ from torch.func import functional_call
 from quickstudy.core.errors import ModelError
 
 _training: ContextVar[bool] = ContextVar("quickstudy_training", default=False)
-_generator = threading.RLock()  # torch's global generator, while a network is drawn from it
+generator_lock = threading.RLock()
+"""Held while torch's global generator is seeded and drawn from: it is one for all threads."""
 
 
 @runtime_checkable
@@ -55,7 +56,7 @@ def initial(net: Net, seed: int) -> dict[str, Tensor]:
     if isinstance(net, nn.Module):
         module = net
     else:
-        with _generator, torch.random.fork_rng(devices=[]):
+        with generator_lock, torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = net.build()
     return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
@@ -80,7 +81,7 @@ class _Skeletons(threading.local):
 
 
 def _skeleton_of_spec(net: Any, training: bool) -> nn.Module:
-    with _generator, torch.random.fork_rng(devices=[]):
+    with generator_lock, torch.random.fork_rng(devices=[]):
         return _checked(net.build()).train(training)
 
 

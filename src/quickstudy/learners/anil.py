@@ -49,4 +49,4 @@ class ANIL(NetLearner):
         linear = [name for name, part in skeleton(self.net).named_modules() if isinstance(part, nn.Linear)]
         if not linear:
             raise ModelError(f"ANIL adapts the last linear layer, and {self.net} has none.")
-        return f"{linear[-1]}."
+        return f"{linear[-1]}." if linear[-1] else ""  # the net may be one linear layer and nothing else

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quickstudy.core.episode import Labelled
+from quickstudy.core.errors import DataError
 from quickstudy.core.learner import Fast, Meta, MetaLearner
 from quickstudy.core.objective import Classify
 
@@ -25,6 +26,13 @@ class Logistic(MetaLearner):
     inverse_penalty: float = 30.0
     """C; scikit-learn's default of 1 underfits features of unit length."""
     iterations: int = 300
+
+    def __post_init__(self) -> None:
+        if not (self.inverse_penalty > 0 and 0 < self.iterations <= 100_000):
+            raise DataError(
+                f"Logistic wants inverse_penalty > 0 and 1 to 100,000 iterations; got {self.inverse_penalty:g} and "
+                f"{self.iterations}."
+            )
 
     paper: ClassVar[str] = "Tian et al. 2020. Rethinking Few-Shot Image Classification. arXiv:2003.11539"
     maps: ClassVar[bool] = False

@@ -36,7 +36,7 @@ def scatter_between(task: Labelled) -> Float[Tensor, "d d"]:
     excess = (1 / counts.double()).mean() * (
         scatter_within(task) if degrees(task) else torch.eye(means.shape[1]).double()
     )
-    return apart.t() @ apart / len(means) - excess
+    return apart.t() @ apart / max(1, len(means) - 1) - excess
 
 
 def joint_basis(
@@ -50,12 +50,14 @@ def joint_basis(
     """
     spread = [task for task in tasks if degrees(task)]
     within = torch.stack([scatter_within(task) for task in spread]).mean(0)
-    values, vectors = torch.linalg.eigh(shrink(within, trust(within_strength, classes)))
+    # Examples that all encode alike have no scatter; features of length 1 never truly have less than this.
+    floor = 1e-4 / len(within) * torch.eye(len(within), dtype=within.dtype)
+    values, vectors = torch.linalg.eigh(shrink(within, trust(within_strength, classes)) + floor)
     whiten = vectors * values.clamp(min=1e-10).rsqrt() @ vectors.t()
     white = [task._replace(x=task.x @ whiten) for task in tasks]
     # Shrunk, it isn't quite I there; one number brings the average direction to 1.
     unit = torch.stack([scatter_within(task) for task in white if degrees(task)]).mean(0).diagonal().mean()
-    between = torch.stack([scatter_between(task) for task in white]).mean(0)
+    between = torch.stack([scatter_between(task) for task in white if len(task.y.unique()) > 1]).mean(0)
     values, vectors = torch.linalg.eigh(shrink(between, trust(between_strength, classes)) / unit)
     return whiten @ vectors / unit.sqrt(), values.clamp(min=1e-3 * float(values.mean().clamp(min=1e-6)))
 

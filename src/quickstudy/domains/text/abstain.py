@@ -30,7 +30,8 @@ class Abstention:
         """A threshold that answers the share `coverage` of texts that do belong to a category.
 
         Judged on the support's examples (its first rows), each scored against means that leave it out. The quantile is
-        the conformal one (Vovk et al. 2005), so that the coverage holds on average even for few examples.
+        the conformal one (Vovk et al. 2005): with n examples, coverages up to n / (n + 1) hold on average. Beyond that
+        the threshold is the least score of any example, and fewer are answered.
         """
         x, y = normalize(support.x, dim=-1), support.y % ways
         counts = torch.bincount(y, minlength=ways)

@@ -23,7 +23,7 @@ from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import DataError
 from quickstudy.core.learner import Meta
 from quickstudy.core.objective import Classify
-from quickstudy.domains.text.encode import TextEncoder
+from quickstudy.domains.text.encode import TextEncoder, resolve_dtype
 from quickstudy.domains.text.prior import Experienced, Prior, encoder_for
 from quickstudy.domains.text.read import Examples
 from quickstudy.domains.text.tasks import words_for
@@ -147,7 +147,7 @@ def _landmarks(tasks: Sequence[MetaDataset], cluster: int = 15) -> tuple[Tensor,
         [torch.tensor(_clusters(m.numpy(), cluster)) + 1000 * place for place, m in enumerate(means)]
     )
     if len(group.unique()) < 2:
-        return landmarks, 0.0
+        return landmarks, 1.0  # too few classes to say what they have in common: nothing counts as familiar
     x = torch.cat([t.x for t in tasks])
     owner = torch.cat([group[start + t.y] for start, t in zip(_starts(means), tasks, strict=True)])
     nearest = [(x[owner == g] @ landmarks[group != g].t()).max(-1).values.mean() for g in group.unique()]
@@ -163,11 +163,10 @@ def _calibrate(dim: int, prior: Meta, strangers: Sequence[MetaDataset], seed: in
     ways = min(20, *(len(t.classes) for t in strangers))
     learner = Gaussian(objective=Classify(ways=ways), dim=dim)
     shots = Shots(ways=(2, ways), shots=(1, 5), queries=5, tasks=8)
-    samplers = [t.sampler(shots, seed) for t in strangers if min(map(len, t.rows())) >= 10]
+    samplers = [t.sampler(shots, seed) for t in strangers if sum(len(r) >= 10 for r in t.rows()) >= ways]
     if not samplers:
         return prior["calibration"]
-    start = prior | {"calibration": torch.tensor([-2.7, -0.1])}
-    *_, last = meta_train(learner, _in_turn(samplers), steps=40, rate=0.1, decay=True, meta=start, seed=seed)
+    *_, last = meta_train(learner, _in_turn(samplers), steps=40, rate=0.1, decay=True, meta=prior, seed=seed)
     return last.meta["calibration"]
 
 
@@ -208,9 +207,11 @@ def tune(
     learner = GE2E(objective=Classify(ways=tuning.ways), net=net, temperature=tuning.temperature)
     prints = {
         "encoder": f"{base.name}/{base.identity[:16]}",
-        "data": _digest([[d.texts, d.labels] for d in texts]),
+        "data": _digest([[d.texts, d.labels, d.descriptions] for d in texts]),
         "settings": _digest([tuning.spec.to_json(), {k: v for k, v in vars(tuning).items() if k != "spec"}]),
         "seed": str(seed),
+        "start": start.fingerprint[:16] if start is not None else "none",
+        "numbers": str(resolve_dtype(tuning.dtype)),
     }
     state = load_state(checkpoint, prints) if resume and checkpoint is not None else None
     run = meta_train(

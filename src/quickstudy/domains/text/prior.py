@@ -19,7 +19,8 @@ from quickstudy.core.errors import CheckpointError, ModelError
 from quickstudy.core.learner import Meta
 from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Spec
-from quickstudy.domains.text.encode import TextEncoder, load_encoder
+from quickstudy.domains.text.encode import BUILT_IN, TextEncoder, load_encoder
+from quickstudy.domains.text.packaged import PACKAGED
 from quickstudy.learners import Gaussian
 from quickstudy.nets.lora import Adapter, LoRA
 
@@ -153,6 +154,12 @@ def prior_from(tensors: dict[str, Tensor], record: dict[str, Any], where: str) -
     learner = Spec.from_json(record.get("learner"))
     if not isinstance(learner, Gaussian):
         raise CheckpointError(f"{where}: its learner is {type(learner).__name__}, expected Gaussian.")
+    center = tensors.get("meta.center")
+    if center is None or center.shape != (learner.dim,):
+        raise CheckpointError(f"{where}: meta.center should have shape [{learner.dim}], the learner's `dim`.")
+    sources, settings = record.get("sources") or [], record.get("settings") or {}
+    if not isinstance(sources, list) or not isinstance(settings, dict):
+        raise CheckpointError(f"{where}: sources should be a list and settings an object.")
     meta = {name[5:]: value.float() for name, value in tensors.items() if name.startswith("meta.")}
     for name, value in learner.init().items():
         if name not in meta or meta[name].shape != value.shape:
@@ -181,7 +188,7 @@ def prior_from(tensors: dict[str, Tensor], record: dict[str, Any], where: str) -
     return Prior(
         learner, meta, str(record.get("encoder")), str(record.get("identity")), adapter, float(blend),
         None if landmarks is None else landmarks.float(), float(familiar),
-        tuple(record.get("sources") or ()), dict(record.get("settings") or {}),
+        tuple(sources), settings,
     )  # fmt: skip
 
 
@@ -194,6 +201,20 @@ def load_prior(name: str | Path = SHIPPED) -> Prior:
 def _shipped() -> Prior:
     with resources.as_file(resources.files("quickstudy.domains.text") / "shipped") as folder:
         return Prior.load(folder)
+
+
+def named_in_file(name: str, where: str) -> str:
+    """An encoder's name as a file gives it. Whoever made the file must not choose what is fetched from a hub.
+
+    Raises:
+        CheckpointError: it is neither a packaged encoder nor a folder on this machine.
+    """
+    if name in PACKAGED or name in BUILT_IN or Path(name).is_dir():
+        return name
+    raise CheckpointError(
+        f"{where} wants encoder {name!r}, which would have to be fetched from a hub. If you trust it, "
+        f"name it yourself: encoder={name!r}."
+    )
 
 
 @lru_cache(maxsize=4)

@@ -13,10 +13,11 @@ from quickstudy.core.spec import Spec
 from quickstudy.core.task import Task
 from quickstudy.domains.text.abstain import Abstention
 from quickstudy.domains.text.choose import Candidate, Choice
-from quickstudy.domains.text.prior import Experienced, Prior, encoder_for, prior_from
+from quickstudy.domains.text.prior import Experienced, Prior, encoder_for, named_in_file, prior_from
 from quickstudy.domains.text.use import FewShotTextClassifier
 from quickstudy.nets.lora import Adapter, LoRA
 
+HEADS = ("Gaussian", "Centroid", "Logistic")
 _PRIOR, _ADAPTER = "prior.", "adapter."
 
 
@@ -35,35 +36,49 @@ def save(model: FewShotTextClassifier, folder: Path) -> None:
         "blend": felt.blend if felt is not None else 0.0,
         "encoder": model.encoder_name_,
         "classes": model.classes_.tolist(),
+        "dtype": model.classes_.dtype.str,
         "support_labels": list(task.support_labels),
         "descriptions": dict(task.label_descriptions),
         "choice": model.choice_.as_record(),
         "experienced": model.choice_.chosen.experienced,
         "settings": {
-            name: getattr(model, name) for name in ("coverage", "use_names", "tune", "random_state")
+            **{name: getattr(model, name) for name in ("coverage", "use_names", "tune")},
+            "random_state": model.random_state if isinstance(model.random_state, int) else None,
         },
     }
     save_folder(folder, tensors, {"kind": "adapted", **record})
 
 
-def load(folder: Path) -> FewShotTextClassifier:
-    """Read what `save` wrote; nothing in it is trusted."""
+def load(folder: Path, encoder: str | None = None) -> FewShotTextClassifier:
+    """Read what `save` wrote; nothing in it is trusted, and no encoder is fetched unless `encoder` names it."""
     tensors, record = load_folder(folder, kind="adapted")
     try:
-        return _rebuilt(tensors, record, str(folder))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        return _rebuilt(tensors, record, encoder, str(folder))
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder}: record.json isn't that of a text classifier ({type(error).__name__}: {error}). Adapt it anew."
         ) from error
 
 
-def _rebuilt(tensors: dict[str, Any], record: dict[str, Any], where: str) -> FewShotTextClassifier:
+def _rebuilt(
+    tensors: dict[str, Any], record: dict[str, Any], encoder_name: str | None, where: str
+) -> FewShotTextClassifier:
     text = record["text"]
+    kind = record["learner"]["type"]
+    if kind not in HEADS:
+        raise CheckpointError(
+            f"{where}: its learner is {kind!r}; a text classifier's is {' or '.join(HEADS)}."
+        )
+    name = encoder_name or named_in_file(str(text["encoder"]), where)
+    if not 0 <= float(text["blend"]) <= 100:
+        raise CheckpointError(f"{where}: blend is {text['blend']!r}, expected a number from 0 to 100.")
     prior: Prior | None = None
     if "prior" in record:
         own = {name.removeprefix(_PRIOR): value for name, value in tensors.items() if name.startswith(_PRIOR)}
         prior = prior_from(own, record["prior"], where)
-    base = encoder_for(str(text["encoder"]))
+    base = encoder_for(name)
     encoder = base
     if text["adapter"] is not None:
         low_rank = {
@@ -77,9 +92,13 @@ def _rebuilt(tensors: dict[str, Any], record: dict[str, Any], where: str) -> Few
         encoder = Experienced(base, None, 0.0)
     adapted = Adapted.from_parts(tensors, record, encoder, where)
     labels = [str(label) for label in text["support_labels"]]
-    model = FewShotTextClassifier(prior, encoder=str(text["encoder"]), **text["settings"])
-    model.prior_, model.encoder_name_ = prior, str(text["encoder"])
+    model = FewShotTextClassifier(prior, encoder=name, **text["settings"])
+    model.prior_, model.encoder_name_ = prior, name
     model.classes_ = np.asarray(text["classes"])
+    if "dtype" in text:
+        model.classes_ = model.classes_.astype(np.dtype(str(text["dtype"])))
+    if not all(isinstance(item, str) for item in adapted.items):
+        raise CheckpointError(f"{where}: its items are not all texts.")
     model.adapted_ = adapted
     model.task_ = Task(
         adapted.items[: len(labels)], labels, labels=adapted.labels, label_descriptions=text["descriptions"]
@@ -90,8 +109,12 @@ def _rebuilt(tensors: dict[str, Any], record: dict[str, Any], where: str) -> Few
     accuracy = {name: Estimate(**e) for name, e in text["choice"]["accuracy"].items()}
     gain = Estimate(**text["choice"]["gain"]) if text["choice"]["gain"] else None
     model.choice_ = Choice(chosen, accuracy, gain, text["choice"]["reason"], adapted.temperature)
-    if len(model.classes_) != len(adapted.labels):
-        raise CheckpointError(f"{where}: {len(model.classes_)} classes but {len(adapted.labels)} labels.")
+    if tuple(str(c) for c in model.classes_.tolist()) != adapted.labels:
+        raise CheckpointError(f"{where}: its classes and its labels don't say the same.")
+    if adapted.support.x.shape[-1] != base.dim:
+        raise CheckpointError(
+            f"{where}: its features have {adapted.support.x.shape[-1]} columns, the encoder's {base.dim}."
+        )
     model.abstention_ = Abstention.fit(
         adapted.support, len(adapted.labels), len(labels), model.coverage or 1.0
     )

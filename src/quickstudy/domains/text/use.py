@@ -20,7 +20,14 @@ from quickstudy.core.task import Task
 from quickstudy.domains.text.abstain import Abstention, suggest
 from quickstudy.domains.text.choose import Choice, candidates_for, choose
 from quickstudy.domains.text.encode import TextEncoder
-from quickstudy.domains.text.prior import SHIPPED, Experienced, Prior, encoder_for, load_prior
+from quickstudy.domains.text.prior import (
+    SHIPPED,
+    Experienced,
+    Prior,
+    encoder_for,
+    load_prior,
+    named_in_file,
+)
 from quickstudy.domains.text.specialise import specialise, worthwhile
 from quickstudy.domains.text.tasks import checked_texts, speaks, task_from
 
@@ -86,12 +93,21 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         if self.tune not in (True, False, "auto"):
             raise DataError(f'tune is {self.tune!r}; expected True, False or "auto".')
         task, classes = task_from(X, y, descriptions)
+        if self.coverage is not None and NONE in task.labels:
+            raise DataError(
+                f"A category is called {NONE!r}, which is what `coverage` answers for texts of no category. "
+                "Call it something else, or leave `coverage` out."
+            )
         self.task_, self.classes_ = task, classes
         prior = load_prior(self.prior) if isinstance(self.prior, str | Path) else self.prior
         if self.prior == SHIPPED and prior is not None and self.encoder not in (None, prior.encoder):
             prior = None  # the shipped prior is one encoder's; another starts without experience
         self.prior_ = prior
-        self.encoder_name_ = self.encoder or (prior.encoder if prior is not None else "minilm")
+        named = self.encoder
+        if named is None and prior is not None:
+            from_file = isinstance(self.prior, str | Path)
+            named = named_in_file(prior.encoder, str(self.prior)) if from_file else prior.encoder
+        self.encoder_name_ = named or "minilm"
         base = encoder_for(self.encoder_name_)
         if self.tune is True and not hasattr(base, "tunable"):
             raise ModelError(
@@ -134,6 +150,11 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         answers = self.classes_[proba.argmax(1)]
         return answers if self.coverage is None else np.where(fits, answers.astype(object), NONE)
 
+    def score(self, X: Sequence[str], y: Sequence[Any], sample_weight: Any = None) -> float:
+        """The share of texts answered rightly; 'none of these' counts as a wrong answer."""
+        right = self.predict(X) == np.asarray(y)
+        return float(np.average(right, weights=sample_weight))
+
     def predict_proba(self, X: Sequence[str]) -> np.ndarray:
         """Calibrated probabilities [n, categories], in the order of `classes_`."""
         return self._judge(X)[0]
@@ -172,11 +193,11 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         save(self, Path(folder))
 
     @classmethod
-    def load(cls, folder: str | Path) -> "FewShotTextClassifier":
+    def load(cls, folder: str | Path, *, encoder: str | None = None) -> "FewShotTextClassifier":
         """Read what `save` wrote. Raises CheckpointError for one that is damaged, hostile or of another encoder."""
         from quickstudy.domains.text.store import load
 
-        return load(Path(folder))
+        return load(Path(folder), encoder)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -211,7 +232,11 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         choice = choose(candidates, y, familiar=familiar, seed=seed)
         if self.tune is True or (self.tune == "auto" and worthwhile(task) and hasattr(base, "tunable")):
             own = encoder if isinstance(encoder, Experienced) else Experienced(base, None, 0.0)
-            better = specialise(task, y, names, own, choice, seed=seed)
+            frozen_best = max(
+                (c for c in candidates if not c.experienced),
+                key=lambda c: choice.accuracy[c.name].mean if c.name in choice.accuracy else 0.0,
+            )
+            better = specialise(task, y, names, own, choice, frozen_best, seed=seed)
             if better is not None:
                 encoder, choice = better
         self.choice_: Choice = choice
