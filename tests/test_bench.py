@@ -144,6 +144,7 @@ def test_all_ways_through_the_classifier(setting, tmp_path):
     assert set(found.calibration) == {"core.3 8-way 2-shot", "core.3 8-way 3-shot"}
 
 
+@pytest.mark.slow
 def test_huffposts_form_has_no_names(setting, tmp_path):
     found = text_episodes.huffpost(setting, FULL, SPLITS[0])
     assert valid_rows(found.rows, tmp_path) == ["core.4.1", "core.4.2", "core.4.leaks"]
@@ -157,6 +158,7 @@ def test_speed_is_measured_in_milliseconds(setting, tmp_path):
     assert row["unit"] == "ms" and 0.01 < row["value"] < 1000
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_figures(setting):
     one, two = (text_episodes.huffpost(setting, FULL, SPLITS[0]).rows[1:] for _ in range(2))
     strip = [{k: v for k, v in row.items() if k != "seconds"} for row in one]
