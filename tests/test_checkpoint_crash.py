@@ -188,6 +188,7 @@ def test_an_interrupted_save_leaves_no_trace(tmp_path):
     folder = good(tmp_path / "model")
     code = SAVER + textwrap.dedent("""
     import threading
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background may ignore it
     threading.Timer(.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     value = 0
     try:

@@ -349,6 +349,8 @@ def test_ctrl_c_leaves_a_checkpoint_and_resume_ends_at_the_same_numbers(run, cac
     process = subprocess.Popen(
         [*COMMAND, "learn", *settings, "--out", "halved"], env=env, cwd=tmp_path, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # Whoever runs the tests in the background may have them ignore it, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     record = tmp_path / "halved.checkpoint" / "record.json"
     deadline = time.monotonic() + 120
