@@ -32,6 +32,7 @@ from quickstudy.learners import (
     FineTune,
     Gaussian,
     Logistic,
+    Pool,
     Prototypical,
     Reptile,
     Ridge,
@@ -67,6 +68,10 @@ class Setting:
             fields["net"] = MLP(inputs=inputs, outputs=outputs, hidden=(12,), activation="tanh")
         if "dim" in fields:
             fields["dim"] = inputs
+        if self.kind is Pool:
+            net = MLP(inputs=inputs, outputs=EMBEDDING, hidden=(12,), activation="tanh")
+            kinds = (Prototypical(objective=objective, net=net), Ridge(objective=objective, net=net))
+            fields["members"] = (*kinds, Centroid(objective=objective))
         return self.kind(objective=objective, **fields, **changes)
 
 
@@ -78,6 +83,7 @@ LEARNERS = {
     "GE2E": Setting(GE2E, "embedding", {"temperature": 0.3}),
     "Logistic": Setting(Logistic, tolerance=1e-3),  # scikit-learn stops when the gradient is below 1e-4
     "MAML": Setting(MAML, "outputs", {"steps": 3, "rate": 0.3}, regress={"rate": 0.05}),
+    "Pool": Setting(Pool, fields={"weights": (1.0, 0.5, 2.0)}),
     "Prototypical": Setting(Prototypical, "embedding"),
     "Reptile": Setting(Reptile, "outputs", {"steps": 5, "rate": 0.3}, regress={"rate": 0.05}, steps=60),
     "Ridge": Setting(Ridge, "embedding", regress={}),

@@ -88,7 +88,7 @@ def test_gaussian_is_the_posterior_predictive_computed_feature_by_feature(descri
 
     meta = {"center": random(4), "basis": 3 * random(4, 4), "mean": random(4), "between": random(4, low=0.3),
             "slope": random(low=0.5), "shift": random(4), "noise": random(4, low=0.2),
-            "calibration": torch.zeros(2)}  # fmt: skip
+            "calibration": torch.zeros(2), "own": torch.tensor(30.0)}  # fmt: skip
     task = one(blobs(dim=4), 0)
     support = task.support
     if described:  # class 1 is described too: a row whose number is `ways` higher
@@ -117,6 +117,29 @@ def test_gaussian_is_the_posterior_predictive_computed_feature_by_feature(descri
             m, v = (m * noise + seen * v) / (v + noise), v * noise / (v + noise)
         expected[:, c] = torch.distributions.Normal(m, (1 + v).sqrt()).log_prob(zq).sum(-1)
     assert torch.allclose(torch.log_softmax(logits, -1), torch.log_softmax(expected, -1), atol=1e-9)
+
+
+@pytest.mark.parametrize("shots", [2, 7], ids=["fewer rows than features", "more"])
+def test_gaussian_learns_how_the_task_itself_scatters(shots):
+    """Against the discriminant with the posterior covariance written out, one matrix for all classes."""
+    dim, ways = 9, 3
+    learner = Gaussian(objective=Classify(ways=ways), dim=dim, steady=4.0)
+    draw = torch.Generator().manual_seed(0)
+    meta = learner.init() | {"between": 0.5 + torch.rand(dim, generator=draw), "own": torch.tensor(1.0),
+                             "calibration": torch.zeros(2)}  # fmt: skip
+    task = one(blobs(dim=dim, ways=ways, shots=shots), 0)
+    logits = answers(learner, task, meta)
+    z, zq = (3 * x / x.norm(dim=-1, keepdim=True) for x in (task.support.x, task.query.x))
+    means = torch.stack([z[task.support.y == c].mean(0) for c in range(ways)])
+    residual = z - means[task.support.y]
+    variance = 1 / (1 / meta["between"] + shots)
+    posterior = means * shots * variance
+    loud = (residual.pow(2).sum() / dim + 4) / (len(z) - ways + 4)
+    narrow = torch.diag((1 + variance).rsqrt())
+    own = torch.eye(dim) + narrow @ residual.t() @ residual @ narrow / (torch.e * loud**4)
+    precision = narrow @ own.inverse() @ narrow
+    expected = torch.stack([-((zq - m) @ precision * (zq - m)).sum(-1) / 2 for m in posterior], -1)
+    assert torch.allclose(torch.log_softmax(logits, -1), torch.log_softmax(expected, -1), atol=1e-5)
 
 
 def test_gaussian_s_prior_recovers_the_directions_that_classes_differ_in():

@@ -7,6 +7,7 @@ from quickstudy.learners.gaussian import Gaussian
 from quickstudy.learners.ge2e import GE2E
 from quickstudy.learners.logistic import Logistic
 from quickstudy.learners.maml import MAML
+from quickstudy.learners.pool import Pool
 from quickstudy.learners.prototypical import Prototypical
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.ridge import Ridge
@@ -19,6 +20,7 @@ __all__ = [
     "FineTune",
     "Gaussian",
     "Logistic",
+    "Pool",
     "Prototypical",
     "Reptile",
     "Ridge",

@@ -20,7 +20,10 @@ from quickstudy.core.objective import Classify
 
 @dataclass(frozen=True, kw_only=True)
 class Logistic(MetaLearner):
-    """Multinomial logistic regression, solved to convergence for each task on its own."""
+    """Multinomial logistic regression, solved to convergence for each task on its own.
+
+    A row that describes a class (its y is then `ways` higher) counts as one more example.
+    """
 
     objective: Classify
     inverse_penalty: float = 30.0
@@ -45,6 +48,7 @@ class Logistic(MetaLearner):
 
         support = support.trimmed()
         ways, dtype = self.objective.ways, support.x.dtype
+        support = support._replace(y=support.y % ways)
         classes = support.y.unique()
         weights, bias = torch.zeros(ways, support.x.shape[-1], dtype=dtype), torch.zeros(ways, dtype=dtype)
         if len(classes) > 1:

@@ -7,7 +7,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quickstudy.core.episode import Labelled
+from quickstudy.core.errors import DataError
 from quickstudy.core.learner import Meta
+
+
+def numbered(tasks: Sequence[Labelled]) -> tuple[list[Labelled], list[Tensor]]:
+    """Tasks in float64 without padding, classes numbered from 0 without gaps; and the numbers that each had before.
+
+    Raises DataError when no task has two classes and two examples of one.
+    """
+    tasks = [task.trimmed() for task in tasks]
+    present = [task.y.unique() for task in tasks]
+    if not any(len(task.y) > len(c) > 1 for task, c in zip(tasks, present, strict=True)):
+        raise DataError(
+            "A prior needs a past task of two classes, one with two examples or more; there is none."
+        )
+    plain = [task._replace(x=task.x.double(), y=task.y.unique(return_inverse=True)[1]) for task in tasks]
+    return plain, present
 
 
 def class_means(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,3 +99,15 @@ def fit_descriptions(pairs: list[tuple[Tensor, Tensor]]) -> Meta:
         "shift": torch.stack([d.mean(0) for d, _ in pairs]).mean(0),
         "noise": (told - slope * true).pow(2).mean().clamp(min=1e-6).expand(told.shape[1]).clone(),
     }
+
+
+def in_span(
+    rows: Float[Tensor, "k d"], residual: Float[Tensor, "n d"], strength: Float[Tensor, ""]
+) -> Float[Tensor, "k d"]:
+    """Return rows · RᵀR (ν + RᵀR)⁻¹: the part of each row that lies where the residuals R scatter by more than ν."""
+    eye = torch.eye(min(residual.shape), dtype=residual.dtype)
+    if len(residual) < residual.shape[1]:  # the smaller side of R is the one to solve on
+        gram = residual @ residual.t()
+        return torch.linalg.solve(gram + strength * eye, residual @ rows.t()).t() @ residual
+    gram = residual.t() @ residual
+    return torch.linalg.solve(gram + strength * eye, gram @ rows.t()).t()

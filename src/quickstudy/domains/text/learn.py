@@ -18,11 +18,12 @@ from torch.nn.functional import normalize
 
 from quickstudy.core.checkpoint import load_state, save_state
 from quickstudy.core.dataset import MetaDataset, Shots
-from quickstudy.core.engine import Sample, evaluate, meta_train
+from quickstudy.core.engine import evaluate, meta_train
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import DataError
 from quickstudy.core.learner import Meta
 from quickstudy.core.objective import Classify
+from quickstudy.domains.text.calibrate import calibration, clusters
 from quickstudy.domains.text.encode import TextEncoder, resolve_dtype
 from quickstudy.domains.text.prior import Experienced, Prior, encoder_for
 from quickstudy.domains.text.read import Examples
@@ -109,7 +110,7 @@ def learn(
     felt = Experienced(base, adapter, blend)
     tasks = [_featured(data, felt) for data in texts]
     learner, meta = _estimate(tasks, base.dim)
-    meta |= _calibration(tasks, base.dim, seed)
+    meta |= calibration(tasks, lambda known: _estimate(known, base.dim)[1], subject=tuning.cluster, seed=seed)
     landmarks, familiar_from = _landmarks([_featured(data, Experienced(base, None, 0.0)) for data in texts])
     return Prior(
         learner, meta, base.name, base.identity, adapter, blend, landmarks, familiar_from,
@@ -129,22 +130,12 @@ def _estimate(tasks: Sequence[MetaDataset], dim: int) -> tuple[Gaussian, Meta]:
     return learner, {name: value.half().float() if value.ndim == 2 else value for name, value in meta.items()}
 
 
-def _calibration(tasks: Sequence[MetaDataset], dim: int, seed: int) -> Meta:
-    """The learner's calibration: estimated on half of the classes, fitted on the other, and the other way round."""
-    halves = [_halves(task, seed) for task in tasks if len(task.classes) >= 10]
-    found = []
-    for known, unknown in [(0, 1), (1, 0)] if halves else []:
-        _, prior = _estimate([half[known] for half in halves], dim)
-        found.append(_calibrate(dim, prior, [half[unknown] for half in halves], seed))
-    return {"calibration": torch.stack(found).mean(0)} if found else {}
-
-
 def _landmarks(tasks: Sequence[MetaDataset], cluster: int = 15) -> tuple[Tensor, float]:
     """Class means, and how near to the others' the most outlying cluster of classes is: nearer still is familiar."""
     means = [torch.stack([t.x[rows].mean(0) for rows in t.rows()]) for t in tasks]
     landmarks = normalize(torch.cat(means), dim=-1)
     group = torch.cat(
-        [torch.tensor(_clusters(m.numpy(), cluster)) + 1000 * place for place, m in enumerate(means)]
+        [torch.tensor(clusters(m.numpy(), cluster)) + 1000 * place for place, m in enumerate(means)]
     )
     if len(group.unique()) < 2:
         return landmarks, 1.0  # too few classes to say what they have in common: nothing counts as familiar
@@ -156,18 +147,6 @@ def _landmarks(tasks: Sequence[MetaDataset], cluster: int = 15) -> tuple[Tensor,
 
 def _starts(parts: Sequence[Tensor]) -> list[int]:
     return [sum(map(len, parts[:i])) for i in range(len(parts))]
-
-
-def _calibrate(dim: int, prior: Meta, strangers: Sequence[MetaDataset], seed: int) -> Tensor:
-    """The scale of log-densities that makes answers on classes never seen as sure as they are right."""
-    ways = min(20, *(len(t.classes) for t in strangers))
-    learner = Gaussian(objective=Classify(ways=ways), dim=dim)
-    shots = Shots(ways=(2, ways), shots=(1, 5), queries=5, tasks=8)
-    samplers = [t.sampler(shots, seed) for t in strangers if sum(len(r) >= 10 for r in t.rows()) >= ways]
-    if not samplers:
-        return prior["calibration"]
-    *_, last = meta_train(learner, _in_turn(samplers), steps=40, rate=0.1, decay=True, meta=prior, seed=seed)
-    return last.meta["calibration"]
 
 
 def tune(
@@ -273,7 +252,7 @@ def _packed(texts: Sequence[Examples], base: TextEncoder, tuning: Tuning) -> Met
         numbers = np.array([number[label] for label in data.labels])
         features = base.encode(data.texts).numpy()
         centers = np.stack([features[numbers == i].mean(0) for i in range(len(own))])
-        groups += [f"{place}/{cluster}" for cluster in _clusters(centers, tuning.cluster)]
+        groups += [f"{place}/{cluster}" for cluster in clusters(centers, tuning.cluster)]
         y.append(numbers + len(classes))
         classes += own
         every += data.texts
@@ -289,16 +268,6 @@ def _packed(texts: Sequence[Examples], base: TextEncoder, tuning: Tuning) -> Met
         tuple(groups),
         packed[len(every) :],
     )
-
-
-def _clusters(centers: np.ndarray, size: int) -> list[int]:
-    """Clusters of about `size` similar classes."""
-    from sklearn.cluster import AgglomerativeClustering
-
-    count = max(1, round(len(centers) / size))
-    if count == 1:
-        return [0] * len(centers)
-    return AgglomerativeClustering(count, linkage="ward").fit(centers).labels_.tolist()
 
 
 def _featured(data: Examples, encoder: Experienced) -> MetaDataset:
@@ -329,16 +298,6 @@ def _usable(data: Examples, most: int, seed: int) -> Examples:
     texts = [text for own in kept.values() for text in own]
     labels = [label for label, own in kept.items() for _ in own]
     return Examples(texts, labels, {k: v for k, v in data.descriptions.items() if k in kept}, data.source)
-
-
-def _halves(task: MetaDataset, seed: int) -> tuple[MetaDataset, MetaDataset]:
-    order = np.random.default_rng(seed).permutation(len(task.classes))
-    middle = len(order) // 2
-    return task.only(sorted(order[:middle].tolist())), task.only(sorted(order[middle:].tolist()))
-
-
-def _in_turn(samplers: Sequence[Sample]) -> Sample:
-    return lambda step: samplers[step % len(samplers)](step)
 
 
 def _trimmed(episode: Episode) -> Episode:
