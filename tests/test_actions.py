@@ -185,7 +185,12 @@ def test_results_are_json_without_nan():
     value = results.Method("m", True, Estimate(1.0, float("nan"), 1), float("inf"))
     assert json.loads(results.as_json({"a": [value], "b": ("x", None)})) == {
         "a": [
-            {"name": "m", "baseline": True, "accuracy": {"mean": 1.0, "half": None, "n": 1}, "error": None}
+            {
+                "name": "m",
+                "baseline": True,
+                "accuracy": {"mean": 1.0, "half": None, "n": 1, "bounds": None},
+                "error": None,
+            }
         ],
         "b": ["x", None],
     }

@@ -19,7 +19,8 @@ from scipy import stats
 
 from quickstudy.core import picture
 from quickstudy.core.errors import DataError, MissingExtra, QuickstudyError
-from quickstudy.core.report import Estimate, Report, Row, environment, paired
+from quickstudy.core.estimate import Estimate, paired
+from quickstudy.core.report import Report, Row, environment
 
 finite = st.floats(-1e6, 1e6)
 
@@ -45,7 +46,7 @@ def example(gain: float = 1.0, seed: int = 0, episodes: int = 200) -> Report:
     return report
 
 
-# Intervals
+# Intervals of means
 
 
 @given(st.lists(finite, min_size=2, max_size=30))

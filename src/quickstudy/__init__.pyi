@@ -22,14 +22,15 @@ from quickstudy.core.errors import MissingExtra as MissingExtra
 from quickstudy.core.errors import ModelError as ModelError
 from quickstudy.core.errors import NotFitted as NotFitted
 from quickstudy.core.errors import QuickstudyError as QuickstudyError
+from quickstudy.core.estimate import Estimate as Estimate
+from quickstudy.core.estimate import paired as paired
+from quickstudy.core.estimate import paired_share as paired_share
 from quickstudy.core.learner import MetaLearner as MetaLearner
 from quickstudy.core.learner import NetLearner as NetLearner
 from quickstudy.core.objective import Classify as Classify
 from quickstudy.core.objective import Objective as Objective
 from quickstudy.core.objective import Regress as Regress
-from quickstudy.core.report import Estimate as Estimate
 from quickstudy.core.report import Report as Report
-from quickstudy.core.report import paired as paired
 from quickstudy.core.task import Task as Task
 from quickstudy.domains import Domain as Domain
 from quickstudy.domains.text.encode import load_encoder as load_encoder

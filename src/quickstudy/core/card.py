@@ -72,7 +72,10 @@ def _cells(report: "Report") -> tuple[list[str], list[list[str]]]:
 def _legend(report: "Report") -> str:
     main = report.metrics[0] if report.metrics else ""
     counts = sorted({estimate.n for row in report.rows for estimate in row.metrics.values()})
-    said = f"±: half of the 95% interval (Student's t) over {' / '.join(f'{n:,}' for n in counts)} episodes."
+    over = f"over {' / '.join(f'{n:,}' for n in counts)} episodes."
+    said = f"±: half of the 95% interval (Student's t) {over}"
+    if report.shares:
+        said = f"(… to …): the 95% interval (Wilson's; of differences, Tango's) {over}"
     if groups := {estimate.n for row in report.rows for estimate in row.splits.values()}:
         said += (
             f" Over splits: the same over the means of {' / '.join(map(str, sorted(groups)))} class splits."

@@ -116,11 +116,11 @@ def curves(
     for (name, line), marker in zip(lines.items(), markers, strict=False):
         points = sorted(line.items())
         x, means = [shots for shots, _ in points], [estimate.mean for _, estimate in points]
-        halves = [0.0 if math.isnan(estimate.half) else estimate.half for _, estimate in points]
+        bands = [(e.mean, e.mean) if math.isnan(e.half) else (e.low, e.high) for _, e in points]
         plain = name in baselines
         colour = QUIET if plain else next(colours)
         axis.fill_between(
-            x, [m - h for m, h in zip(means, halves, strict=True)], [m + h for m, h in zip(means, halves, strict=True)],
+            x, [low for low, _ in bands], [high for _, high in bands],
             color=colour, alpha=0.18, linewidth=0,
         )  # fmt: skip
         axis.plot(

@@ -1,98 +1,26 @@
 """What was measured: means with 95% confidence intervals, and a verdict that claims no more than they allow.
 
-Two methods are compared by the interval of their differences on the same episodes (`paired`), never by whether
-their own intervals overlap: most of the spread comes from the episodes, and the pairing takes it out. An interval
-over episodes says how sure the mean is for these classes; the one over class splits (`Estimate.over_groups`) is
-wider and says what to expect from other classes.
+An interval over episodes says how sure the mean is for these classes; the one over class splits
+(`Estimate.over_groups`) is wider and says what to expect from other classes.
 """
 
 import json
 import math
 import os
 import platform
-import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from quickstudy.core import atomic, card
 from quickstudy.core.errors import DataError, QuickstudyError
+from quickstudy.core.estimate import Estimate, Scores, numbers, paired, paired_share
 from quickstudy.core.untrusted import Refused, parse_json
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-Scores: TypeAlias = Iterable[Any]  # numbers, one an episode: a sequence, an array or a 1-D tensor
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean of `n` values, plus or minus `half`: half the width of its 95% interval (NaN when n is 1)."""
-
-    mean: float
-    half: float
-    n: int
-
-    @classmethod
-    def of(cls, values: Scores) -> "Estimate":
-        """The mean of independent values with Student's t interval, in the values' own unit.
-
-        Raises DataError when there are none, or one is NaN or infinite.
-        """
-        scores = _numbers(values)
-        mean, n = math.fsum(scores) / len(scores), len(scores)
-        if n < 2:
-            return cls(mean, math.nan, n)
-        from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats takes a second to import
-
-        return cls(mean, float(stdtrit(n - 1, 0.975)) * statistics.stdev(scores) / math.sqrt(n), n)
-
-    @classmethod
-    def over_groups(cls, groups: Iterable[Scores]) -> "Estimate":
-        """The mean over groups (class splits) of each group's mean, the groups being the independent values."""
-        return cls.of([cls.of(group).mean for group in groups])
-
-    @property
-    def low(self) -> float:
-        return self.mean - self.half
-
-    @property
-    def high(self) -> float:
-        return self.mean + self.half
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Is 0 outside of the interval? Never when there is none."""
-        return self.low > 0 or self.high < 0
-
-    def text(self, digits: int = 1, *, sign: bool = False) -> str:
-        """Write as '87.4 ± 0.6', or '+0.5 ± 0.2' with `sign`.
-
-        More digits are written where the interval would read as 0, or a signed one as if it held 0 when it doesn't.
-        """
-        while digits < 4 and (
-            0 < self.half < 0.5 * 10**-digits
-            or (sign and self.excludes_zero and abs(round(self.mean, digits)) <= round(self.half, digits))
-        ):
-            digits += 1
-        mean = f"{self.mean + 0.0:{'+' if sign else ''}.{digits}f}"
-        return mean if math.isnan(self.half) else f"{mean} ± {self.half:.{digits}f}"
-
-    def __str__(self) -> str:
-        return self.text()
-
-
-def paired(ours: Scores, theirs: Scores) -> Estimate:
-    """The mean difference ours - theirs with its interval; values at the same place come from the same episode.
-
-    Raises DataError when the two differ in length.
-    """
-    left, right = _numbers(ours), _numbers(theirs)
-    if len(left) != len(right):
-        raise DataError(f"paired scores must come from the same episodes, got {len(left)} and {len(right)}")
-    return Estimate.of([a - b for a, b in zip(left, right, strict=True)])
 
 
 @dataclass
@@ -112,7 +40,8 @@ class Report:
 
     `per_task` is {metric: {row: scores, one an episode, in the same order in all rows}} and backs the paired
     comparisons; `curves` is {row: {examples per class: estimate}} of the first metric. The first metric of the
-    first row is the main one.
+    first row is the main one. Metrics named in `shares` are 0 or 100 each (one row, wrong or right), and their
+    intervals are those of shares.
     """
 
     title: str
@@ -123,6 +52,7 @@ class Report:
     per_task: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     curves: dict[str, dict[int, Estimate]] = field(default_factory=dict)
     lower_is_better: tuple[str, ...] = ()
+    shares: tuple[str, ...] = ()
 
     def add(
         self,
@@ -134,22 +64,32 @@ class Report:
     ) -> Row:
         """Add a row from its scores an episode; a list of lists holds one list for each class split.
 
-        Raises DataError for a name that is taken and for scores that aren't finite numbers.
+        Raises DataError for a name that is taken, for scores that aren't finite numbers, and for shares that are
+        neither 0 nor 100.
         """
         if any(row.name == name for row in self.rows):
             raise DataError(f'the report has a row "{name}" already; rows are told apart by their names')
         row = Row(name, {}, note, baseline)
         flats = {}
         for metric, values in scores.items():
-            groups = [_numbers(g) for g in values] if _is_nested(values) else [_numbers(values)]
+            groups = [numbers(g) for g in values] if _is_nested(values) else [numbers(values)]
             flats[metric] = [score for group in groups for score in group]
-            row.metrics[metric] = Estimate.of(flats[metric])
+            row.metrics[metric] = self._estimate(metric, flats[metric])
             if len(groups) > 1:
                 row.splits[metric] = Estimate.over_groups(groups)
         for metric, flat in flats.items():
             self.per_task.setdefault(metric, {})[name] = flat
         self.rows.append(row)
         return row
+
+    def _estimate(self, metric: str, flat: list[float]) -> Estimate:
+        if metric not in self.shares:
+            return Estimate.of(flat)
+        if odd := [score for score in flat if score not in (0.0, 100.0)]:
+            raise DataError(
+                f"{metric} is among the report's shares, so each score is 0 or 100; got {odd[0]:g}"
+            )
+        return Estimate.share(flat.count(100.0), len(flat))
 
     @property
     def metrics(self) -> list[str]:
@@ -170,7 +110,9 @@ class Report:
         """The paired difference of two rows, or None when they weren't scored on the same episodes."""
         scores = self.per_task.get(metric, {})
         left, right = scores.get(ours.name), scores.get(theirs.name)
-        return paired(left, right) if left and right and len(left) == len(right) else None
+        if not left or not right or len(left) != len(right):
+            return None
+        return paired_share(left, right) if metric in self.shares else paired(left, right)
 
     def gain(self, row: Row, metric: str) -> Estimate | None:
         """The row's paired difference to the best baseline; None for baselines and where there is none."""
@@ -260,6 +202,7 @@ class Report:
             "settings": self.settings,
             "environment": self.environment,
             "lower_is_better": list(self.lower_is_better),
+            "shares": list(self.shares),
             "curves": {
                 name: {str(shots): _packed(estimate) for shots, estimate in curve.items()}
                 for name, curve in self.curves.items()
@@ -290,8 +233,8 @@ class Report:
                 name: {int(shots): _unpacked(packed) for shots, packed in curve.items()}
                 for name, curve in content.pop("curves").items()
             }
-            lower = tuple(content.pop("lower_is_better"))
-            return cls(rows=rows, curves=curves, lower_is_better=lower, **content)
+            lower, shares = tuple(content.pop("lower_is_better")), tuple(content.pop("shares", ()))
+            return cls(rows=rows, curves=curves, lower_is_better=lower, shares=shares, **content)
         except Refused as error:
             raise DataError(f"not a report: {error}") from None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -342,31 +285,19 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _numbers(values: Any) -> list[float]:
-    try:
-        numbers = [float(value) for value in (values.tolist() if hasattr(values, "tolist") else values)]
-    except (TypeError, ValueError):
-        raise DataError(f"scores must be a flat sequence of numbers, got {values!r:.80}") from None
-    if not numbers:
-        raise DataError("there are no scores to take the mean of")
-    if bad := [i for i, number in enumerate(numbers) if not math.isfinite(number)]:
-        raise DataError(
-            f"score {bad[0]} of {len(numbers)} is {numbers[bad[0]]}; finite numbers were expected"
-        )
-    return numbers
-
-
 def _is_nested(values: Any) -> bool:
     return len(values) > 0 and hasattr(values[0], "__len__") and not isinstance(values[0], str)
 
 
 def _packed(estimate: Estimate) -> list[float | int | None]:
-    return [estimate.mean, None if math.isnan(estimate.half) else estimate.half, estimate.n]
+    half = None if math.isnan(estimate.half) else estimate.half
+    return [estimate.mean, half, estimate.n, *(estimate.bounds or ())]
 
 
 def _unpacked(packed: Any) -> Estimate:
-    mean, half, n = packed
-    return Estimate(float(mean), math.nan if half is None else float(half), int(n))
+    mean, half, n, *bounds = packed
+    low_high = (float(bounds[0]), float(bounds[1])) if bounds else None
+    return Estimate(float(mean), math.nan if half is None else float(half), int(n), low_high)
 
 
 def listed(names: Sequence[str]) -> str:
