@@ -2,8 +2,9 @@
 
     effect_i = log p(label | x; whole support) - log p(label | x; support without i)
 
-Exact, not an approximation of influence (Cook 1977; Koh & Liang 2017, arXiv:1703.04730 approximate it): because an
-episode has a mask, all n leave-one-out tasks are adapted in one batch.
+Exact by default, not an approximation of influence (Cook 1977; Koh & Liang 2017, arXiv:1703.04730 approximate it):
+because an episode has a mask, leave-one-out tasks are adapted many at once. A learner that would have to be solved
+from nothing for each row may offer a quicker way (`MetaLearner.left_out`); what is approximate about it is said there.
 """
 
 import torch
@@ -14,15 +15,22 @@ from quickstudy.core import engine
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.learner import Meta, MetaLearner
 
+MEMORY = 16 * 2**20
+"""Bytes that the inputs of the tasks adapted at once may take; what a learner makes of them takes a few times that.
+More is slower: it leaves the processor's cache."""
+
 
 def leave_one_out(
-    learner: MetaLearner, meta: Meta, support: Labelled, x: Tensor, *, chunk: int = 256
+    learner: MetaLearner, meta: Meta, support: Labelled, x: Tensor, *, chunk: int | None = None
 ) -> Float[Tensor, "n q k"]:
-    """Outputs for x [q, …] after adapting without each of the n support rows.
+    """Outputs for x [q, …] after adapting without each of the n support rows: exact, by adapting anew.
 
-    Memory holds `chunk` tasks at once; their inputs are views of one support.
+    Memory holds `chunk` tasks at once, by default as many as fit in `MEMORY`.
     """
     n = len(support.mask)
+    # The inputs are views of one support; the first thing that a learner does to them makes copies.
+    row = support.x[0].numel() + 2 * learner.objective.outputs
+    chunk = chunk or min(256, max(1, MEMORY // (n * row * support.x.element_size())))
     parts = []
     for start in range(0, n, chunk):
         left = torch.arange(start, min(n, start + chunk))
@@ -59,10 +67,12 @@ def influence(
 ) -> Float[Tensor, " n"]:
     """How much each support row raised the log-probability of class `output` for one input x […], in nats."""
     whole = engine.predict(learner, meta, engine.adapt(learner, meta, support), x.unsqueeze(0))
-    without = leave_one_out(learner, meta, support, x.unsqueeze(0))
-    return (whole / temperature).log_softmax(-1)[0, output] - (without / temperature).log_softmax(-1)[
-        :, 0, output
-    ]
+    with torch.no_grad():
+        without = learner.left_out(meta, support, x, output)
+    if without is None:
+        without = leave_one_out(learner, meta, support, x.unsqueeze(0))[:, 0]
+    before, after = ((out / temperature).log_softmax(-1)[:, output] for out in (whole, without))
+    return before - after
 
 
 def _repeat(support: Labelled, mask: Tensor, x: Tensor) -> Episode:

@@ -76,6 +76,13 @@ class MetaLearner(Spec, ABC):
         """Which entries of `meta` follow the meta-gradient; by default all that are floating point."""
         return [name for name, value in meta.items() if value.is_floating_point()]
 
+    def left_out(self, meta: Meta, support: Labelled, x: Tensor, output: int) -> Float[Tensor, "n k"] | None:
+        """Outputs for one input x […] without each of the support's rows, where adapting anew can be avoided.
+
+        None where it can't. The learner says what is approximate about it; only `output`'s log-probability counts.
+        """
+        return None
+
     def plain_sgd(self) -> PlainSGD | None:
         """Says that `adapt` is nothing but plain gradient descent, so that the engine may use a faster equal form."""
         return None

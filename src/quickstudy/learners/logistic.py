@@ -16,6 +16,10 @@ from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import DataError
 from quickstudy.core.learner import Fast, Meta, MetaLearner
 from quickstudy.core.objective import Classify
+from quickstudy.learners.left_out import Fit
+
+EXACT_UP_TO = 100
+"""Supports of up to so many rows are left out exactly, by fitting anew without each: that takes a few seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +66,36 @@ class Logistic(MetaLearner):
 
     def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n ways"]:
         return self.objective.restrict(x @ fast["weights"].t() + fast["bias"], fast["present"])
+
+    def left_out(
+        self, meta: Meta, support: Labelled, x: Tensor, output: int
+    ) -> Float[Tensor, "n ways"] | None:
+        """One Newton step from the fit for each row (`learners.left_out`); exact where a class loses its only row.
+
+        On 10 to 77 intents of 1 to 10 sentences, effects correlate with exact ones by .976 and up, by rank by .96 and
+        up, and are 4% too small to 13% too large; on six features, the strongest came out up to three times too large,
+        in the right order. None for small supports (`EXACT_UP_TO`), for fewer than three classes (two are fitted
+        another way), and where the fit is far from its minimum.
+        """
+        real = support.trimmed()
+        if len(real.y) <= EXACT_UP_TO:
+            return None
+        classes, y, counts = real.y.unique(return_inverse=True, return_counts=True)
+        if len(classes) < 3:
+            return None
+        fast = self.adapt(meta, support)
+        weights = torch.cat([fast["weights"], fast["bias"].unsqueeze(-1)], -1)[classes]
+        fit = Fit.polished(real.x, y, weights, self.inverse_penalty)
+        if fit is None:
+            return None
+        whole = self.predict(meta, fast, x.unsqueeze(0))
+        result = whole.repeat(len(support.mask), 1)
+        asked = int((classes == output).nonzero()) if (classes == output).any() else 0
+        changes = torch.zeros_like(whole).repeat(len(y), 1)
+        changes[:, classes] = fit.changes(x, asked)
+        result[support.mask] += changes
+        alone = support.mask.nonzero().squeeze(-1)[counts[y] == 1]
+        for row in alone.tolist():
+            mask = support.mask & (torch.arange(len(support.mask)) != row)
+            result[row] = self.predict(meta, self.adapt(meta, support._replace(mask=mask)), x.unsqueeze(0))[0]
+        return result
