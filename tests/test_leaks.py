@@ -92,14 +92,57 @@ def test_a_test_class_of_the_same_source_in_meta_training_is_an_error():
         audit("a", [data], TEST)
 
 
-def test_near_duplicates_by_letters_are_flagged_and_not_dropped():
-    long = "I transferred some money to a friend abroad and it has not arrived"
-    data = past((long + " yet", "a"), ("will it rain", "b"))
-    [clean], found = audit("a", [data], Examples([long, "x y z"], ["c", "d"], source="bank"))
-    assert len(clean) == 2 and found.dropped == 0
+LONG = "I transferred some money to a friend abroad and it has not arrived"
+
+
+def test_near_duplicates_by_letters_are_dropped_and_listed():
+    data = past((LONG + " yet", "a"), ("will it rain", "b"), (LONG + " yet", "c"), source="one")
+    [clean], found = audit("a", [data], Examples([LONG, "x y z"], ["c", "d"], source="bank"))
+    assert clean.texts == ["will it rain"]
+    assert (found.normalised, found.near_dropped, found.dropped, found.clean) == (0, 2, 2, True)
     [near] = found.near
-    assert (near.train, near.test) == (long + " yet", long)
-    assert near.letters > 0.9 and near.cosine is None
+    assert (near.train, near.test) == (LONG + " yet", LONG)
+    assert near.letters > 0.8 and near.cosine is None
+    assert "1 near duplicates" in found.text() and "2 dropped from meta-training;" in found.text()
+
+
+def test_near_duplicates_are_only_listed_where_that_is_asked():
+    data = past((LONG + " yet", "a"), (LONG.upper(), "b"))
+    [clean], found = audit("a", [data], Examples([LONG, "x y"], ["c", "d"], source="bank"), drop_near=False)
+    assert clean.texts == [LONG + " yet"]
+    assert (len(found.near), found.near_dropped, found.dropped, found.clean) == (1, 0, 1, False)
+    assert "the others left" in found.text()
+
+
+def test_near_duplicates_by_vectors_are_dropped_too():
+    vectors = {"alpha": [1.0, 0.0], "beta": [0.0, 1.0], "first letter": [0.96, 0.28], "second": [-1.0, 0.0]}
+    test = Examples(["first letter", "second"], ["c", "d"], source="bank")
+    [clean], found = audit(
+        "a", [past(("alpha", "a"), ("beta", "b"))], test,
+        encode=lambda texts: torch.tensor([vectors[t] for t in texts]),
+    )  # fmt: skip
+    assert clean.texts == ["beta"]
+    assert found.near_dropped == 1
+
+
+def test_what_only_shares_words_stays():
+    data = past(("what do i need to change my oil", "car"))
+    [clean], found = audit(
+        "a", [data], Examples(["I need to change my name what do I do?"], ["n"], source="b")
+    )
+    assert len(clean) == 1 and not found.near
+
+
+def test_classes_of_the_same_name_are_dropped_where_that_is_asked():
+    data = past(
+        ("no funds", "cardDeclined"), ("how do i top up", "cardDeclined"), ("will it rain", "weather")
+    )
+    [clean], found = audit("a", [data], TEST, drop_classes=True)
+    assert clean.texts == ["will it rain"]
+    assert (found.dropped, found.normalised, found.classes_dropped, found.clean) == (2, 1, 1, True)
+    assert "1 more sentences dropped with them" in found.text()
+    [kept], found = audit("a", [data], TEST)
+    assert kept.texts == ["no funds", "will it rain"] and found.classes_dropped == 0
 
 
 def test_near_duplicates_by_vectors_are_flagged():
