@@ -5,7 +5,7 @@ are flat dictionaries of tensors. The engine runs a learner over many tasks (see
 
 * a learner without an inner loop is mapped over tasks as it stands;
 * a learner with one (`inner_loop = True`) gets all tasks stacked, and must touch parameters only by elementwise
-  arithmetic and by `inner_gradient`, which work for one task and for many alike.
+  arithmetic and by `descend` or `inner_gradient`, which work for one task and for many alike.
 """
 
 from abc import ABC, abstractmethod
@@ -144,3 +144,20 @@ def inner_gradient(
             total = loss(fixed | at, support)
         grads = torch.autograd.grad(total, list(at.values()), create_graph=keep, allow_unused=True)
     return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(at.items(), grads, strict=True)}
+
+
+def descend(
+    loss: Callable[[Fast, Labelled], Tensor],
+    fast: Fast,
+    support: Labelled,
+    *,
+    steps: int,
+    rate: float,
+    second_order: bool,
+    fixed: Fast | None = None,
+) -> Fast:
+    """Gradient descent on a support loss:  θ ← θ - rate ∇_θ L(θ; support),  `steps` times; see `inner_gradient`."""
+    for _ in range(steps):
+        gradient = inner_gradient(loss, fast, support, fixed=fixed, second_order=second_order)
+        fast = {name: weight - rate * gradient[name] for name, weight in fast.items()}
+    return fast

@@ -12,7 +12,7 @@ from torch import nn
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import ModelError
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient
+from quickstudy.core.learner import Fast, Meta, NetLearner, descend
 from quickstudy.core.net import skeleton
 
 
@@ -36,12 +36,16 @@ class ANIL(NetLearner):
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         body = {name: weight for name, weight in meta.items() if not name.startswith(self.head())}
         head = {name: weight for name, weight in meta.items() if name.startswith(self.head())}
-        for _ in range(self.steps):
-            # The body is bound, not moved: its gradient is never computed in the inner loop.
-            gradient = inner_gradient(
-                self.support_loss, head, support, fixed=body, second_order=self.second_order
-            )
-            head = {name: weight - self.rate * gradient[name] for name, weight in head.items()}
+        # The body is bound, not moved: its gradient is never computed in the inner loop.
+        head = descend(
+            self.support_loss,
+            head,
+            support,
+            fixed=body,
+            steps=self.steps,
+            rate=self.rate,
+            second_order=self.second_order,
+        )
         return self.adapted(body | head, support)
 
     def head(self) -> str:

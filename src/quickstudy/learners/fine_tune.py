@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient
+from quickstudy.core.learner import Fast, Meta, NetLearner, descend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +27,7 @@ class FineTune(NetLearner):
     symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        fast = meta
-        for _ in range(self.steps):
-            gradient = inner_gradient(self.support_loss, fast, support, second_order=False)
-            fast = {name: weight - self.rate * gradient[name] for name, weight in fast.items()}
+        fast = descend(self.support_loss, meta, support, steps=self.steps, rate=self.rate, second_order=False)
         return self.adapted(fast, support)
 
     def trainable(self, meta: Meta) -> list[str]:

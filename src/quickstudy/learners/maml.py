@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, PlainSGD, inner_gradient
+from quickstudy.core.learner import Fast, Meta, NetLearner, PlainSGD, descend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,9 @@ class MAML(NetLearner):
     symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        fast = meta
-        for _ in range(self.steps):
-            gradient = inner_gradient(self.support_loss, fast, support, second_order=self.second_order)
-            fast = {name: weight - self.rate * gradient[name] for name, weight in fast.items()}
+        fast = descend(
+            self.support_loss, meta, support, steps=self.steps, rate=self.rate, second_order=self.second_order
+        )
         return self.adapted(fast, support)
 
     def plain_sgd(self) -> PlainSGD:

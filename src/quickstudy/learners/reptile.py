@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quickstudy.core.episode import Episode, Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient
+from quickstudy.core.learner import Fast, Meta, NetLearner, descend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +32,7 @@ class Reptile(NetLearner):
     symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        fast = meta
-        for _ in range(self.steps):
-            gradient = inner_gradient(self.support_loss, fast, support, second_order=False)
-            fast = {name: weight - self.rate * gradient[name] for name, weight in fast.items()}
+        fast = descend(self.support_loss, meta, support, steps=self.steps, rate=self.rate, second_order=False)
         return self.adapted(fast, support)
 
     def outer_loss(self, meta: Meta, fast: Fast, episode: Episode) -> Float[Tensor, ""]:
