@@ -33,7 +33,7 @@ _BATCH_STATISTICS = (nn.modules.batchnorm._BatchNorm,)
 
 def choose_form(learner: MetaLearner, episodes: Episode) -> Form:
     """The fastest form that is exact for this learner on these tasks."""
-    if dual.applies(learner, episodes):
+    if dual.applies_to_loss(learner, episodes) and dual.pays(episodes):
         return "dual"
     if not learner.maps:
         return "loop"
@@ -65,8 +65,8 @@ def task_losses(
     episodes = episodes.blanked()
     form = choose_form(learner, episodes) if form == "auto" else form
     if form == "dual":  # nothing random in it, and seeding takes a while
-        if not dual.applies(learner, episodes):
-            raise ModelError(f"{type(learner).__name__} has no dual form here; use form='stacked' or 'auto'.")
+        if not dual.applies_to_loss(learner, episodes):
+            raise _no_dual(learner)
         return dual.task_losses(learner, meta, episodes)
     with _seeded(seed):
         if form == "loop":
@@ -139,6 +139,11 @@ def outputs(
         blank: False where masked rows are known to hold sane numbers, which saves a copy of all tasks.
     """
     episodes = episodes.blanked() if blank else episodes
+    if form == "dual" or (form == "auto" and dual.applies(learner, episodes) and dual.pays(episodes)):
+        if not dual.applies(learner, episodes):
+            raise _no_dual(learner)
+        with torch.no_grad():
+            return dual.outputs(learner, meta, episodes)
     form = choose_form(learner, episodes) if form == "auto" else form
     if form != "loop":
         with torch.no_grad():
@@ -291,6 +296,10 @@ def _adapt_all(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
         return over_tasks(learner.adapt, (None, 0))(meta, support)
     # Every meta-parameter once per task, by a view: nothing is copied.
     return learner.adapt({k: v.expand(len(support.mask), *v.shape) for k, v in meta.items()}, support)
+
+
+def _no_dual(learner: MetaLearner) -> ModelError:
+    return ModelError(f"{type(learner).__name__} has no dual form here; use form='stacked' or 'auto'.")
 
 
 def _slice(episodes: Episode, rows: slice) -> Episode:

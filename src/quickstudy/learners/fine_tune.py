@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, descend
+from quickstudy.core.learner import Fast, Meta, NetLearner, PlainSGD, descend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,9 @@ class FineTune(NetLearner):
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         fast = descend(self.support_loss, meta, support, steps=self.steps, rate=self.rate, second_order=False)
         return self.adapted(fast, support)
+
+    def plain_sgd(self) -> PlainSGD:
+        return PlainSGD(self.net, self.steps, self.rate, second_order=False)
 
     def trainable(self, meta: Meta) -> list[str]:
         return []

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quickstudy.core.episode import Episode, Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, descend
+from quickstudy.core.learner import Fast, Meta, NetLearner, PlainSGD, descend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,9 @@ class Reptile(NetLearner):
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         fast = descend(self.support_loss, meta, support, steps=self.steps, rate=self.rate, second_order=False)
         return self.adapted(fast, support)
+
+    def plain_sgd(self) -> PlainSGD:
+        return PlainSGD(self.net, self.steps, self.rate, second_order=False)
 
     def outer_loss(self, meta: Meta, fast: Fast, episode: Episode) -> Float[Tensor, ""]:
         # Its gradient in φ is φ - W_i: the paper's update read as gradient descent (section 2).
