@@ -17,9 +17,9 @@ from torch import nn
 from torch.func import functional_call
 from toy import one, whole, with_garbage
 
-from quickstudy.core.engine import choose_form, evaluate, meta_gradient, outputs, task_losses
+from quickstudy.core.engine import adapt, choose_form, evaluate, meta_gradient, outputs, predict, task_losses
 from quickstudy.core.episode import Episode, Labelled, stack
-from quickstudy.core.errors import ModelError
+from quickstudy.core.errors import DataError, ModelError
 from quickstudy.core.net import initial
 from quickstudy.core.objective import Classify, Regress
 from quickstudy.core.spec import Spec
@@ -482,6 +482,24 @@ def test_running_statistics_are_refused_by_name():
         ModelError, match=r"'1' \(BatchNorm1d\) keeps running statistics.*track_running_stats=False"
     ):
         meta_gradient(learner, initial(net, 0), Episode(batch(6, (4,), 3), batch(6, (4,), 3)))
+
+
+def test_one_row_through_batch_norm_is_refused_with_advice():
+    learner = MAML(objective=Classify(ways=3), net=MLP(inputs=4, outputs=3, hidden=(6,), norm="batch"))
+    meta, episodes = learner.init(0), Episode(batch(6, (4,), 3), batch(1, (4,), 3, seed=1))
+    fast = adapt(learner, meta, one(episodes, 0).support)
+    ask = [
+        lambda: predict(learner, meta, fast, episodes.query.x[0]),
+        lambda: outputs(learner, meta, episodes),
+        lambda: outputs(learner, meta, episodes, form="loop"),
+        lambda: meta_gradient(learner, meta, episodes),
+        lambda: adapt(learner, meta, one(Episode(episodes.query, episodes.query), 0).support),
+    ]
+    for call in ask:
+        with pytest.raises(
+            DataError, match=r"one row has none\. Give two rows or more at once, or .* layer norm"
+        ):
+            call()
 
 
 # -- Against finite differences, which know nothing of autograd

@@ -223,6 +223,7 @@ def meta_train(
         meta = {
             k.removeprefix("meta."): v.clone() for k, v in resume.tensors.items() if k.startswith("meta.")
         }
+        learner.check(meta)
     names = tuple(learner.trainable(meta))
     if not names:
         raise ModelError(f"{type(learner).__name__} learns nothing by gradient; use its `estimate` instead.")

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quickstudy.core.episode import Episode, Labelled
+from quickstudy.core.errors import ModelError
 from quickstudy.core.net import Net, apply, initial, over_tasks, plain_attention
 from quickstudy.core.objective import Objective
 from quickstudy.core.spec import Spec
@@ -75,6 +76,22 @@ class MetaLearner(Spec, ABC):
     def trainable(self, meta: Meta) -> list[str]:
         """Which entries of `meta` follow the meta-gradient; by default all that are floating point."""
         return [name for name, value in meta.items() if value.is_floating_point()]
+
+    def check(self, meta: Meta) -> None:
+        """Refuse a `meta` that isn't one of this learner's, before any network is built: a file may ask for a huge one.
+
+        Raises:
+            ModelError: an entry that `init` gives is missing or has another shape.
+        """
+        with torch.device("meta"):  # shapes without memory
+            expected = {name: list(value.shape) for name, value in self.init().items()}
+        for name, shape in expected.items():
+            if name not in meta:
+                raise ModelError(f"{type(self).__name__} needs the tensor {name!r}, which is missing.")
+            if list(meta[name].shape) != shape:
+                raise ModelError(
+                    f"{type(self).__name__} needs {name!r} of shape {shape}; it has {list(meta[name].shape)}."
+                )
 
     def plain_sgd(self) -> PlainSGD | None:
         """Says that `adapt` is nothing but plain gradient descent, so that the engine may use a faster equal form."""

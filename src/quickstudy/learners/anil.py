@@ -14,15 +14,16 @@ from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import ModelError
 from quickstudy.core.learner import Fast, Meta, NetLearner, descend
 from quickstudy.core.net import skeleton
+from quickstudy.core.spec import Rate, Steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class ANIL(NetLearner):
     """ANIL. The head is the network's last linear layer."""
 
-    steps: int = 5
+    steps: Steps = 5
     """Inner steps; the paper uses 1 (Omniglot) and 5 (miniImagenet)."""
-    rate: float = 0.1
+    rate: Rate = 0.1
     """Inner learning rate α; the paper's .01 to .5."""
     second_order: bool = True
     """Differentiate through the inner steps."""

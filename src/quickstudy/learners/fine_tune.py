@@ -11,15 +11,16 @@ from typing import ClassVar
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.learner import Fast, Meta, NetLearner, PlainSGD, descend
+from quickstudy.core.spec import Rate, Steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class FineTune(NetLearner):
     """Fine-tuning of the whole network."""
 
-    steps: int = 50
+    steps: Steps = 50
     """Gradient steps on a new task; the paper's 100 at batch size 4 are about as many passes over the support."""
-    rate: float = 0.1
+    rate: Rate = 0.1
     """Learning rate; the paper's .01 with momentum."""
 
     paper: ClassVar[str] = "Chen et al. 2019. A Closer Look at Few-shot Classification. arXiv:1904.04232"

@@ -10,15 +10,16 @@ from typing import ClassVar
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.learner import Fast, Meta, NetLearner, PlainSGD, descend
+from quickstudy.core.spec import Rate, Steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class MAML(NetLearner):
     """MAML; with `second_order=False` its first-order approximation (FOMAML, section 5.2)."""
 
-    steps: int = 5
+    steps: Steps = 5
     """Inner steps; the paper uses 1 (sinusoids, Omniglot) to 5 (miniImagenet)."""
-    rate: float = 0.1
+    rate: Rate = 0.1
     """Inner learning rate α; the paper's .01 to .4."""
     second_order: bool = True
     """Differentiate through the inner steps."""

@@ -14,15 +14,16 @@ from torch import Tensor
 
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.learner import Fast, Meta, NetLearner, PlainSGD, descend
+from quickstudy.core.spec import Rate, Steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reptile(NetLearner):
     """Reptile. It trains on the support alone; the paper does the same, with more shots in training than in testing."""
 
-    steps: int = 10
+    steps: Steps = 10
     """Inner steps k; the paper uses 5 to 10 in training, 50 in testing."""
-    rate: float = 0.1
+    rate: Rate = 0.1
     """Inner learning rate; the paper's Adam at .001 is replaced by plain SGD, which needs a larger one."""
 
     paper: ClassVar[str] = (
