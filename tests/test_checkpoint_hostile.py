@@ -11,10 +11,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
+from toy import Words, sentences
 
-from quickstudy.core import tensorfile
+from quickstudy.core import net, tensorfile
+from quickstudy.core.adapted import Adapted
 from quickstudy.core.checkpoint import load_folder, save_folder
-from quickstudy.core.errors import CheckpointError
+from quickstudy.core.errors import CheckpointError, DataError
+from quickstudy.core.objective import Classify
+from quickstudy.learners import MAML, Gaussian, Prototypical, Ridge
+from quickstudy.nets import MLP
 
 
 def good(folder: Path, value: float = 1.0) -> Path:
@@ -228,6 +233,75 @@ def test_missing_folders_and_files_are_named(tmp_path):
     (folder / "tensors.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"has no tensors\.safetensors"):
         load_folder(folder, kind="prior")
+
+
+# -- Models: what the record asks for and what the tensors hold
+
+
+def model(folder: Path, learner) -> Path:
+    Adapted.learn(learner, learner.init(0), sentences(), Words()).save(folder)
+    return folder
+
+
+def edit(folder: Path, change) -> None:
+    record = json.loads((folder / "record.json").read_text())
+    change(record["learner"])
+    (folder / "record.json").write_text(json.dumps(record))
+
+
+NET = MLP(inputs=Words.dim, outputs=3, hidden=(8, 8))
+LEARNERS = {
+    "MAML": MAML(objective=Classify(ways=3), net=NET, steps=1),
+    "Ridge": Ridge(objective=Classify(ways=3), net=NET),
+    "Prototypical": Prototypical(objective=Classify(ways=3), net=NET),
+    "Gaussian": Gaussian(objective=Classify(ways=3), dim=Words.dim),
+}
+
+
+@pytest.mark.parametrize(
+    "size", [[10**6, 10**6], [9, 9], [8], [], [8, 8, 8], [10**6] * 100], ids=lambda s: str(s)[:20]
+)
+@pytest.mark.parametrize("name", ["MAML", "Ridge", "Prototypical"])
+def test_a_network_of_other_shapes_than_the_tensors_is_refused_before_it_is_built(
+    tmp_path, monkeypatch, name, size
+):
+    folder = model(tmp_path / "model", LEARNERS[name])
+    edit(folder, lambda learner: learner["net"].update(hidden=size))
+    monkeypatch.setattr(net, "skeleton", lambda *a: pytest.fail("it was built"))
+    with pytest.raises(CheckpointError, match=rf"not those of a {name}: {name} needs"):
+        Adapted.load(folder, Words())
+
+
+def test_a_dimension_without_bounds_takes_no_memory(tmp_path):
+    folder = model(tmp_path / "model", LEARNERS["Gaussian"])
+    for dim in (10**6, 10**8, 25):
+        edit(folder, lambda learner, dim=dim: learner.update(dim=dim))
+        with pytest.raises(CheckpointError, match="not those of a Gaussian"):
+            Adapted.load(folder, Words())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda r: r.update(steps=10**9), r"MAML\.steps.*less than or equal to 10000.*1000000000"),
+        (lambda r: r.update(steps=-1), r"MAML\.steps"),
+        (lambda r: r.update(rate=-0.1), r"MAML\.rate"),
+        (lambda r: r.update(rate=1e30), r"MAML\.rate"),
+        (lambda r: r["net"].update(hidden=[10**7]), r"MLP\.hidden"),
+        (lambda r: r["net"].update(hidden=[0]), r"MLP\.hidden"),
+        (lambda r: r["net"].update(hidden=[1] * 10**6), r"MLP\.hidden.*at most 100"),
+        (lambda r: r["net"].update(inputs=10**12), r"MLP\.inputs"),
+        (lambda r: r["net"].update(outputs=0), r"MLP\.outputs"),
+        (lambda r: r["net"].update(dropout=1.0), r"MLP\.dropout"),
+        (lambda r: r["objective"].update(ways=10**12), r"Classify\.ways"),
+    ],
+)
+def test_hyper_parameters_beyond_reason_are_refused_by_name(tmp_path, change, says):
+    folder = model(tmp_path / "model", LEARNERS["MAML"])
+    edit(folder, change)
+    with pytest.raises(DataError, match=says) as caught:
+        Adapted.load(folder, Words())
+    assert len(str(caught.value)) < 500
 
 
 def test_another_kind_says_which_command_it_is_for(tmp_path):

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import math
 import re
 import sys
 import threading
@@ -301,6 +302,41 @@ def test_padding_changes_nothing(name):
         _, gradient = meta_gradient(learner, meta, padded)
         _, expected = meta_gradient(learner, meta, episodes)
         assert all(torch.allclose(gradient[k], expected[k], atol=1e-9) for k in expected)
+
+
+@every
+@pytest.mark.parametrize("held", [math.nan, math.inf, 1e300], ids=str)
+def test_padding_may_hold_anything(name, held):
+    setting = LEARNERS[name]
+    learner, episodes = setting.build(), blobs(dim=DIM)
+    meta = learner.init(0)
+    rows = len(episodes.query.mask[0])
+    padded = Episode(with_garbage(episodes.support, 2), with_garbage(episodes.query, 1))
+    for part in padded:
+        part.x[~part.mask] = held
+        part.y[~part.mask] = -100  # what other libraries write there; no class has this number
+    assert torch.allclose(
+        outputs(learner, meta, padded)[:, :rows], outputs(learner, meta, episodes), atol=setting.tolerance
+    )
+    single = Labelled(*(t[0] for t in padded.support))
+    expected = adapted(learner, meta, one(episodes, 0))
+    assert torch.allclose(
+        predict(learner, meta, adapt(learner, meta, single), episodes.query.x[0]),
+        expected,
+        atol=setting.tolerance,
+    )
+    losses, scores = task_losses(learner, meta, episodes), evaluate(learner, meta, [episodes])
+    assert torch.allclose(task_losses(learner, meta, padded), losses, atol=setting.tolerance)
+    for found, true in zip(evaluate(learner, meta, [padded]), scores, strict=True):
+        assert torch.allclose(found, true, atol=setting.tolerance)
+    without = leave_one_out(learner, meta, single, episodes.query.x[0])[single.mask]
+    alone = leave_one_out(learner, meta, one(episodes, 0).support, episodes.query.x[0])
+    assert torch.allclose(without, alone, atol=setting.tolerance)
+    if learner.trainable(meta):
+        for form in ("auto", "loop"):
+            _, gradient = meta_gradient(learner, meta, padded, form=form)
+            _, expected = meta_gradient(learner, meta, episodes, form=form)
+            assert all(torch.allclose(gradient[k], expected[k], atol=1e-9) for k in expected)
 
 
 @every

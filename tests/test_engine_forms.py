@@ -5,6 +5,7 @@ silenced, padded rows are cut away instead of being masked.
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -16,12 +17,13 @@ from torch import nn
 from torch.func import functional_call
 from toy import one, whole, with_garbage
 
-from quickstudy.core.engine import choose_form, meta_gradient, outputs, task_losses
+from quickstudy.core.engine import adapt, choose_form, evaluate, meta_gradient, outputs, predict, task_losses
 from quickstudy.core.episode import Episode, Labelled, stack
-from quickstudy.core.errors import ModelError
+from quickstudy.core.errors import DataError, ModelError
 from quickstudy.core.net import initial
 from quickstudy.core.objective import Classify, Regress
-from quickstudy.learners import ANIL, MAML, Prototypical, Ridge
+from quickstudy.core.spec import Spec
+from quickstudy.learners import ANIL, MAML, FineTune, Prototypical, Reptile, Ridge
 from quickstudy.nets import MLP
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -257,6 +259,63 @@ def test_the_dual_form_takes_layers_without_bias_and_refuses_what_it_cannot_do()
         meta_gradient(with_norm, with_norm.init(0), episodes, form="dual")
 
 
+@pytest.mark.parametrize("rows", [6, 40])
+@pytest.mark.parametrize(
+    "kind",
+    [MAML, FineTune, Reptile, partial(MAML, second_order=False)],
+    ids=["MAML", "FineTune", "Reptile", "FOMAML"],
+)
+def test_answers_in_the_dual_form_are_those_of_the_others(kind, rows):
+    learner = kind(
+        objective=Classify(ways=4), net=MLP(inputs=5, outputs=4, hidden=(24, 16)), steps=7, rate=0.3
+    )
+    # One class is absent, and some rows are padding.
+    support, query = with_garbage(batch(rows, (5,), 3), 2), with_garbage(batch(5, (5,), 3, seed=1), 1)
+    episodes, meta = Episode(support, query), learner.init(0)
+    expected = outputs(learner, meta, episodes, form="loop")
+    for form in ("dual", "stacked", "auto"):
+        found = outputs(learner, meta, episodes, form=form)
+        assert torch.allclose(found[query.mask], expected[query.mask], rtol=EXACT, atol=EXACT), form
+        assert not found.requires_grad
+    for got, true in zip(
+        evaluate(learner, meta, [episodes]), evaluate(learner, meta, [episodes], form="loop"), strict=True
+    ):
+        assert torch.allclose(got, true, rtol=EXACT)
+
+
+def test_a_subclass_that_adapts_otherwise_does_not_inherit_the_dual_form():
+    class Lazy(MAML):
+        def adapt(self, meta, support):
+            return self.adapted(meta, support)
+
+    episodes = Episode(batch(6, (4,), 3), batch(5, (4,), 3, seed=1))
+    learner = Lazy(objective=Classify(ways=3), net=MLP(inputs=4, outputs=3, hidden=(6,)))
+    meta = learner.init(0)
+    assert choose_form(learner, episodes) == "stacked"
+    assert torch.allclose(outputs(learner, meta, episodes), outputs(learner, meta, episodes, form="loop"))
+    with pytest.raises(ModelError, match="Lazy has no dual form"):
+        outputs(learner, meta, episodes, form="dual")
+    del Spec.registry["Lazy"]
+
+
+def test_reptile_s_loss_is_not_that_of_its_answers_so_it_has_no_dual_form():
+    episodes = Episode(batch(6, (4,), 3), batch(5, (4,), 3, seed=1))
+    learner = Reptile(objective=Classify(ways=3), net=MLP(inputs=4, outputs=3, hidden=(6,)))
+    assert choose_form(learner, episodes) == "stacked"
+    with pytest.raises(ModelError, match="Reptile has no dual form"):
+        meta_gradient(learner, learner.init(0), episodes, form="dual")
+
+
+def test_far_more_rows_than_features_take_the_stacked_form():
+    learner = MAML(objective=Classify(ways=3), net=MLP(inputs=4, outputs=3, hidden=(6,)))
+    few, many = batch(100, (4,), 3), batch(200, (4,), 3)
+    assert choose_form(learner, Episode(few, few)) == "dual"
+    assert choose_form(learner, Episode(many, few)) == "stacked"
+    wide = batch(200, (150,), 3)
+    learner = MAML(objective=Classify(ways=3), net=MLP(inputs=150, outputs=3, hidden=(6,)))
+    assert choose_form(learner, Episode(wide, wide)) == "dual"
+
+
 # -- The user's own modules
 
 
@@ -423,6 +482,24 @@ def test_running_statistics_are_refused_by_name():
         ModelError, match=r"'1' \(BatchNorm1d\) keeps running statistics.*track_running_stats=False"
     ):
         meta_gradient(learner, initial(net, 0), Episode(batch(6, (4,), 3), batch(6, (4,), 3)))
+
+
+def test_one_row_through_batch_norm_is_refused_with_advice():
+    learner = MAML(objective=Classify(ways=3), net=MLP(inputs=4, outputs=3, hidden=(6,), norm="batch"))
+    meta, episodes = learner.init(0), Episode(batch(6, (4,), 3), batch(1, (4,), 3, seed=1))
+    fast = adapt(learner, meta, one(episodes, 0).support)
+    ask = [
+        lambda: predict(learner, meta, fast, episodes.query.x[0]),
+        lambda: outputs(learner, meta, episodes),
+        lambda: outputs(learner, meta, episodes, form="loop"),
+        lambda: meta_gradient(learner, meta, episodes),
+        lambda: adapt(learner, meta, one(Episode(episodes.query, episodes.query), 0).support),
+    ]
+    for call in ask:
+        with pytest.raises(
+            DataError, match=r"one row has none\. Give two rows or more at once, or .* layer norm"
+        ):
+            call()
 
 
 # -- Against finite differences, which know nothing of autograd

@@ -1,6 +1,7 @@
 """Specs travel through JSON, and nothing but a registered spec with right fields comes back."""
 
 import json
+import math
 
 import pytest
 from torch import nn
@@ -8,7 +9,7 @@ from torch import nn
 from quickstudy.core.errors import DataError
 from quickstudy.core.objective import Classify, Regress
 from quickstudy.core.spec import Spec
-from quickstudy.learners import MAML
+from quickstudy.learners import MAML, Centroid, FineTune, Ridge
 from quickstudy.nets import MLP
 
 RECORD = MAML(objective=Classify(ways=3), net=MLP(inputs=2, outputs=3)).to_json()
@@ -78,6 +79,25 @@ def test_a_record_nested_without_end_is_refused(wrap):
         record = wrap(record)
     with pytest.raises(DataError):
         Spec.from_json({"type": "Classify", "ways": record})
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: MLP(inputs=0, outputs=3), r"MLP\.inputs: .*greater than or equal to 1; got '0'"),
+        (lambda: MLP(inputs=2, outputs=3, hidden=(4, 10**7)), r"MLP\.hidden\.1: "),
+        (lambda: MLP(inputs=2, outputs=3, dropout=1.0), r"MLP\.dropout"),
+        (lambda: Classify(ways=0), r"Classify\.ways"),
+        (lambda: Regress(dim=-1), r"Regress\.dim"),
+        (lambda: MAML(objective=Classify(ways=3), net=nn.Linear(2, 3), steps=10**9), r"MAML\.steps"),
+        (lambda: FineTune(objective=Classify(ways=3), net=nn.Linear(2, 3), rate=math.nan), r"FineTune\.rate"),
+        (lambda: Ridge(objective=Classify(ways=3), penalty=0.0), r"Ridge\.penalty"),
+        (lambda: Centroid(objective=Classify(ways=3), scale=-1.0), r"Centroid\.scale"),
+    ],
+)
+def test_ranges_are_checked_when_a_spec_is_made(make, says):
+    with pytest.raises(DataError, match=says):
+        make()
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])

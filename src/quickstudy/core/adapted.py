@@ -200,6 +200,7 @@ class Adapted:
             if y.is_floating_point() or not ((y >= 0) & (y < 2 * ways)).all():
                 raise CheckpointError(f"{where}: the support has class numbers outside its {ways} labels.")
         try:
+            self.learner.check(self.meta)
             told = self.outputs(self.support.trimmed().x)
             if told.shape[-1] != self.learner.objective.outputs:
                 raise ValueError(f"it gives {told.shape[-1]} outputs for {self.learner.objective.outputs}")

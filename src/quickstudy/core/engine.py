@@ -33,7 +33,7 @@ _BATCH_STATISTICS = (nn.modules.batchnorm._BatchNorm,)
 
 def choose_form(learner: MetaLearner, episodes: Episode) -> Form:
     """The fastest form that is exact for this learner on these tasks."""
-    if dual.applies(learner, episodes):
+    if dual.applies_to_loss(learner, episodes) and dual.pays(episodes):
         return "dual"
     if not learner.maps:
         return "loop"
@@ -62,17 +62,18 @@ def task_losses(
     Raises:
         ModelError: the form asked for can't run this learner.
     """
+    episodes = episodes.blanked()
     form = choose_form(learner, episodes) if form == "auto" else form
     if form == "dual":  # nothing random in it, and seeding takes a while
-        if not dual.applies(learner, episodes):
-            raise ModelError(f"{type(learner).__name__} has no dual form here; use form='stacked' or 'auto'.")
+        if not dual.applies_to_loss(learner, episodes):
+            raise _no_dual(learner)
         return dual.task_losses(learner, meta, episodes)
     with _seeded(seed):
         if form == "loop":
             return torch.stack([_one_loss(learner, meta, episode, seed) for episode in unstack(episodes)])
         if not learner.inner_loop or type(learner).loss is not MetaLearner.loss:
             return over_tasks(learner.loss, (None, 0))(meta, episodes)
-        fast = learner.adapt(_for_each_task(meta, episodes), episodes.support)
+        fast = _adapt_all(learner, meta, episodes.support)
         return over_tasks(learner.outer_loss, (None, 0, 0))(meta, fast, episodes)
 
 
@@ -117,10 +118,8 @@ def adapt(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
     """Learn one task (support [n, …]) or stacked tasks ([tasks, n, …]); nothing is differentiated through."""
     with torch.no_grad():
         if support.mask.ndim == 1:
-            return learner.adapt(meta, support)
-        if learner.inner_loop:
-            return learner.adapt({k: v.expand(len(support.mask), *v.shape) for k, v in meta.items()}, support)
-        return over_tasks(learner.adapt, (None, 0))(meta, support)
+            return learner.adapt(meta, support.trimmed())
+        return _adapt_all(learner, meta, support.blanked())
 
 
 def predict(learner: MetaLearner, meta: Meta, fast: Fast, x: Tensor, *, many: bool = False) -> Tensor:
@@ -132,12 +131,23 @@ def predict(learner: MetaLearner, meta: Meta, fast: Fast, x: Tensor, *, many: bo
 
 
 def outputs(
-    learner: MetaLearner, meta: Meta, episodes: Episode, *, form: Form = "auto"
+    learner: MetaLearner, meta: Meta, episodes: Episode, *, form: Form = "auto", blank: bool = True
 ) -> Float[Tensor, "tasks q k"]:
-    """Adapt to every task and predict its query, in the fastest exact form; nothing is differentiated through."""
+    """Adapt to every task and predict its query, in the fastest exact form; nothing is differentiated through.
+
+    Args:
+        blank: False where masked rows are known to hold sane numbers, which saves a copy of all tasks.
+    """
+    episodes = episodes.blanked() if blank else episodes
+    if form == "dual" or (form == "auto" and dual.applies(learner, episodes) and dual.pays(episodes)):
+        if not dual.applies(learner, episodes):
+            raise _no_dual(learner)
+        with torch.no_grad():
+            return dual.outputs(learner, meta, episodes)
     form = choose_form(learner, episodes) if form == "auto" else form
     if form != "loop":
-        fast = adapt(learner, meta, episodes.support)
+        with torch.no_grad():
+            fast = _adapt_all(learner, meta, episodes.support)
         return predict(learner, meta, fast, episodes.query.x, many=True)
     return torch.stack([_outputs_alone(learner, meta, one) for one in unstack(episodes)])
 
@@ -152,8 +162,9 @@ class Scores(NamedTuple):
 def evaluate(learner: MetaLearner, meta: Meta, batches: Iterable[Episode], *, form: Form = "auto") -> Scores:
     """Adapt to every task's support and judge by its query. Their interval: `report.Estimate.of(scores.score)`."""
     scores, losses = [], []
-    for episodes in batches:
-        out = outputs(learner, meta, episodes, form=form)
+    for batch in batches:
+        episodes = batch.blanked()
+        out = outputs(learner, meta, episodes, form=form, blank=False)
         scores.append(learner.objective.score(out, episodes.query))
         losses.append(learner.objective.loss(out, episodes.query))
     return Scores(torch.cat(scores), torch.cat(losses))
@@ -212,6 +223,7 @@ def meta_train(
         meta = {
             k.removeprefix("meta."): v.clone() for k, v in resume.tensors.items() if k.startswith("meta.")
         }
+        learner.check(meta)
     names = tuple(learner.trainable(meta))
     if not names:
         raise ModelError(f"{type(learner).__name__} learns nothing by gradient; use its `estimate` instead.")
@@ -280,9 +292,15 @@ def _outputs_alone(learner: MetaLearner, meta: Meta, episode: Episode) -> Float[
     return out
 
 
-def _for_each_task(meta: Meta, episodes: Episode) -> Meta:
-    """Every meta-parameter once per task, by a view: nothing is copied."""
-    return {k: v.expand(len(episodes.support.mask), *v.shape) for k, v in meta.items()}
+def _adapt_all(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
+    if not learner.inner_loop:
+        return over_tasks(learner.adapt, (None, 0))(meta, support)
+    # Every meta-parameter once per task, by a view: nothing is copied.
+    return learner.adapt({k: v.expand(len(support.mask), *v.shape) for k, v in meta.items()}, support)
+
+
+def _no_dual(learner: MetaLearner) -> ModelError:
+    return ModelError(f"{type(learner).__name__} has no dual form here; use form='stacked' or 'auto'.")
 
 
 def _slice(episodes: Episode, rows: slice) -> Episode:

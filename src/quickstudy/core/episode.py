@@ -45,6 +45,21 @@ class Labelled(NamedTuple):
             else Labelled(self.x[self.mask], self.y[self.mask], self.mask[self.mask])
         )
 
+    def blanked(self) -> "Labelled":
+        """The same rows, zero where masked.
+
+        Padding may hold anything, NaN and class numbers that don't exist included, and no sum over rows can weigh it
+        out: 0 · NaN is NaN.
+        """
+        if bool(self.mask.all()):
+            return self
+
+        def blank(t: Tensor) -> Tensor:
+            real = self.mask.reshape(*self.mask.shape, *[1] * (t.ndim - self.mask.ndim))
+            return torch.where(real, t, t.new_zeros(()))
+
+        return Labelled(blank(self.x), blank(self.y), self.mask)
+
     def padded(self, rows: int) -> "Labelled":
         """One task with zero rows, masked, up to `rows`."""
         extra = rows - len(self.mask)
@@ -59,6 +74,10 @@ class Episode(NamedTuple):
 
     support: Labelled
     query: Labelled
+
+    def blanked(self) -> "Episode":
+        """The same task or tasks with zeros for padding; see `Labelled.blanked`."""
+        return Episode(self.support.blanked(), self.query.blanked())
 
 
 def stack(episodes: Sequence[Episode]) -> Episode:

@@ -32,10 +32,11 @@ def leave_one_out(
     row = support.x[0].numel() + 2 * learner.objective.outputs
     chunk = chunk or min(256, max(1, MEMORY // (n * row * support.x.element_size())))
     parts = []
+    support = support.blanked()  # once here, and not for each of the n tasks
     for start in range(0, n, chunk):
         left = torch.arange(start, min(n, start + chunk))
         mask = support.mask.expand(len(left), n) & (torch.arange(n) != left.unsqueeze(1))
-        parts.append(engine.outputs(learner, meta, _repeat(support, mask, x)))
+        parts.append(engine.outputs(learner, meta, _repeat(support, mask, x), blank=False))
     return torch.cat(parts)
 
 

@@ -5,7 +5,7 @@ are flat dictionaries of tensors. The engine runs a learner over many tasks (see
 
 * a learner without an inner loop is mapped over tasks as it stands;
 * a learner with one (`inner_loop = True`) gets all tasks stacked, and must touch parameters only by elementwise
-  arithmetic and by `inner_gradient`, which work for one task and for many alike.
+  arithmetic and by `descend` or `inner_gradient`, which work for one task and for many alike.
 """
 
 from abc import ABC, abstractmethod
@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quickstudy.core.episode import Episode, Labelled
+from quickstudy.core.errors import ModelError
 from quickstudy.core.net import Net, apply, initial, over_tasks, plain_attention
 from quickstudy.core.objective import Objective
 from quickstudy.core.spec import Spec
@@ -82,6 +83,22 @@ class MetaLearner(Spec, ABC):
         None where it can't. The learner says what is approximate about it; only `output`'s log-probability counts.
         """
         return None
+
+    def check(self, meta: Meta) -> None:
+        """Refuse a `meta` that isn't one of this learner's, before any network is built: a file may ask for a huge one.
+
+        Raises:
+            ModelError: an entry that `init` gives is missing or has another shape.
+        """
+        with torch.device("meta"):  # shapes without memory
+            expected = {name: list(value.shape) for name, value in self.init().items()}
+        for name, shape in expected.items():
+            if name not in meta:
+                raise ModelError(f"{type(self).__name__} needs the tensor {name!r}, which is missing.")
+            if list(meta[name].shape) != shape:
+                raise ModelError(
+                    f"{type(self).__name__} needs {name!r} of shape {shape}; it has {list(meta[name].shape)}."
+                )
 
     def plain_sgd(self) -> PlainSGD | None:
         """Says that `adapt` is nothing but plain gradient descent, so that the engine may use a faster equal form."""
@@ -151,3 +168,20 @@ def inner_gradient(
             total = loss(fixed | at, support)
         grads = torch.autograd.grad(total, list(at.values()), create_graph=keep, allow_unused=True)
     return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(at.items(), grads, strict=True)}
+
+
+def descend(
+    loss: Callable[[Fast, Labelled], Tensor],
+    fast: Fast,
+    support: Labelled,
+    *,
+    steps: int,
+    rate: float,
+    second_order: bool,
+    fixed: Fast | None = None,
+) -> Fast:
+    """Gradient descent on a support loss:  θ ← θ - rate ∇_θ L(θ; support),  `steps` times; see `inner_gradient`."""
+    for _ in range(steps):
+        gradient = inner_gradient(loss, fast, support, fixed=fixed, second_order=second_order)
+        fast = {name: weight - rate * gradient[name] for name, weight in fast.items()}
+    return fast

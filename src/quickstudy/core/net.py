@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, backends, nn
 from torch.func import functional_call
 
-from quickstudy.core.errors import ModelError
+from quickstudy.core.errors import DataError, ModelError
 
 _training: ContextVar[bool] = ContextVar("quickstudy_training", default=False)
 generator_lock = threading.RLock()
@@ -64,7 +64,15 @@ def initial(net: Net, seed: int) -> dict[str, Tensor]:
 
 def apply(net: Net, params: dict[str, Tensor], x: Tensor) -> Tensor:
     """The network's output for inputs [n, …] of one task, with `params` in place of its own."""
-    return functional_call(skeleton(net, _training.get()), params, (x,))
+    try:
+        return functional_call(skeleton(net, _training.get()), params, (x,))
+    except ValueError as problem:
+        if "more than 1 value per channel" not in str(problem):
+            raise
+        raise DataError(
+            "Batch norm takes its statistics from the rows that pass through the network together; one row has none. "
+            "Give two rows or more at once, or build the network with layer norm."
+        ) from problem
 
 
 def skeleton(net: Net, training: bool = False) -> nn.Module:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.spec import Spec
+from quickstudy.core.spec import Size, Spec
 
 # The logit of a class that no support example carries: small enough that its probability is exactly 0 in float64,
 # finite so that no derivative turns into nan.
@@ -74,7 +74,7 @@ class Classify(Objective):
     A task may hold fewer classes than `ways`: those absent from the support get no probability.
     """
 
-    ways: int
+    ways: Size
 
     @property
     def outputs(self) -> int:
@@ -122,7 +122,7 @@ class Classify(Objective):
 class Regress(Objective):
     """`dim` real numbers; the loss is the squared error averaged over them, the score its negative."""
 
-    dim: int = 1
+    dim: Size = 1
 
     @property
     def outputs(self) -> int:

@@ -3,15 +3,29 @@
 import dataclasses
 import importlib
 import inspect
-from typing import Any, ClassVar
+from functools import cache
+from typing import Annotated, Any, ClassVar, get_origin
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from quickstudy.core.errors import DataError, did_you_mean
 
 # Packages whose import registers more specs. Named as text: the core imports nothing above it.
 PLUGINS = ["quickstudy.learners", "quickstudy.nets"]
 DEEPEST = 20
+
+# Ranges of hyper-parameters, checked when a spec is made and when it is read: wide enough for any sane use, narrow
+# enough that no file can ask for a year's work. Memory is guarded by `MetaLearner.check`.
+Size = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Of a layer, of an output: 1 to a million."""
+Steps = Annotated[int, Field(ge=0, le=10_000)]
+"""Of gradient descent: 0 to ten thousand."""
+Rate = Annotated[float, Field(ge=0, le=1_000)]
+"""Of learning: 0 to a thousand."""
+Positive = Annotated[float, Field(gt=0, le=1_000_000)]
+"""A scale, a temperature, a penalty: above 0, at most a million."""
+Share = Annotated[float, Field(ge=0, lt=1)]
+"""From 0 to below 1."""
 
 
 class Spec:
@@ -29,6 +43,21 @@ class Spec:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Spec.registry[cls.__name__] = cls
+
+    def __post_init__(self) -> None:
+        """Check every field that has a range.
+
+        Raises:
+            DataError: a value outside it.
+        """
+        for name, adapter in _ranges(type(self)):
+            try:
+                adapter.validate_python(getattr(self, name))
+            except ValidationError as error:
+                # Only the range: what pydantic doesn't take for a number, such as numpy's, may be one.
+                first = next((e for e in error.errors() if e["type"] in _OUTSIDE), None)
+                if first is not None:
+                    raise DataError(_complaint(type(self).__name__, (name, *first["loc"]), first)) from None
 
     def to_json(self) -> dict[str, Any]:
         """Return `{"type": class name, field: value, …}`, ready for `json.dumps`.
@@ -64,8 +93,7 @@ class Spec:
             spec = TypeAdapter(cls).validate_python(values)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise DataError(f"{name}.{where}: {first['msg']}; got {str(first['input'])[:80]!r}.") from None
+            raise DataError(_complaint(name, first["loc"], first)) from None
         for key, value in values.items():
             if _guessed(value, getattr(spec, key)):
                 wanted = type(getattr(spec, key)).__name__
@@ -73,6 +101,21 @@ class Spec:
                     f"{name}.{key}: {str(value)[:80]!r} is a {type(value).__name__}, not a {wanted}."
                 )
         return spec
+
+
+_OUTSIDE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "too_long", "too_short"}
+
+
+@cache
+def _ranges(cls: type[Spec]) -> list[tuple[str, TypeAdapter]]:
+    assert dataclasses.is_dataclass(cls)
+    limited = [f for f in dataclasses.fields(cls) if get_origin(f.type) is Annotated]
+    return [(f.name, TypeAdapter(f.type)) for f in limited]
+
+
+def _complaint(name: str, place: tuple[Any, ...], error: Any) -> str:
+    where = ".".join(str(part) for part in (name, *place))
+    return f"{where}: {error['msg']}; got {str(error['input'])[:80]!r}."
 
 
 def _resolve(name: str) -> type[Spec]:

@@ -12,17 +12,18 @@ from torch import nn
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import ModelError
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient
+from quickstudy.core.learner import Fast, Meta, NetLearner, descend
 from quickstudy.core.net import skeleton
+from quickstudy.core.spec import Rate, Steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class ANIL(NetLearner):
     """ANIL. The head is the network's last linear layer."""
 
-    steps: int = 5
+    steps: Steps = 5
     """Inner steps; the paper uses 1 (Omniglot) and 5 (miniImagenet)."""
-    rate: float = 0.1
+    rate: Rate = 0.1
     """Inner learning rate α; the paper's .01 to .5."""
     second_order: bool = True
     """Differentiate through the inner steps."""
@@ -36,12 +37,16 @@ class ANIL(NetLearner):
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         body = {name: weight for name, weight in meta.items() if not name.startswith(self.head())}
         head = {name: weight for name, weight in meta.items() if name.startswith(self.head())}
-        for _ in range(self.steps):
-            # The body is bound, not moved: its gradient is never computed in the inner loop.
-            gradient = inner_gradient(
-                self.support_loss, head, support, fixed=body, second_order=self.second_order
-            )
-            head = {name: weight - self.rate * gradient[name] for name, weight in head.items()}
+        # The body is bound, not moved: its gradient is never computed in the inner loop.
+        head = descend(
+            self.support_loss,
+            head,
+            support,
+            fixed=body,
+            steps=self.steps,
+            rate=self.rate,
+            second_order=self.second_order,
+        )
         return self.adapted(body | head, support)
 
     def head(self) -> str:

@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 from quickstudy.core.episode import Labelled
 from quickstudy.core.learner import Fast, Meta, MetaLearner
 from quickstudy.core.objective import Classify
+from quickstudy.core.spec import Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Centroid(MetaLearner):
     """Nearest centroid by cosine."""
 
     objective: Classify
-    scale: float = 20.0
+    scale: Positive = 20.0
     """s, the inverse temperature. It changes probabilities, never which class wins."""
 
     paper: ClassVar[str] = (

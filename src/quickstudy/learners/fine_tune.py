@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient
+from quickstudy.core.learner import Fast, Meta, NetLearner, PlainSGD, descend
+from quickstudy.core.spec import Rate, Steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class FineTune(NetLearner):
     """Fine-tuning of the whole network."""
 
-    steps: int = 50
+    steps: Steps = 50
     """Gradient steps on a new task; the paper's 100 at batch size 4 are about as many passes over the support."""
-    rate: float = 0.1
+    rate: Rate = 0.1
     """Learning rate; the paper's .01 with momentum."""
 
     paper: ClassVar[str] = "Chen et al. 2019. A Closer Look at Few-shot Classification. arXiv:1904.04232"
@@ -27,11 +28,11 @@ class FineTune(NetLearner):
     symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        fast = meta
-        for _ in range(self.steps):
-            gradient = inner_gradient(self.support_loss, fast, support, second_order=False)
-            fast = {name: weight - self.rate * gradient[name] for name, weight in fast.items()}
+        fast = descend(self.support_loss, meta, support, steps=self.steps, rate=self.rate, second_order=False)
         return self.adapted(fast, support)
+
+    def plain_sgd(self) -> PlainSGD:
+        return PlainSGD(self.net, self.steps, self.rate, second_order=False)
 
     def trainable(self, meta: Meta) -> list[str]:
         return []

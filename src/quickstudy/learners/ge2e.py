@@ -20,6 +20,7 @@ from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.learner import Fast, Meta, MetaLearner
 from quickstudy.core.net import Net, apply, initial
 from quickstudy.core.objective import Classify
+from quickstudy.core.spec import Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class GE2E(MetaLearner):
 
     objective: Classify
     net: Net
-    temperature: float = 0.07
+    temperature: Positive = 0.07
     """t, fixed; the paper learns 1/t, and an offset that changes nothing in a softmax, from a start of 10."""
 
     paper: ClassVar[str] = (

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, PlainSGD, inner_gradient
+from quickstudy.core.learner import Fast, Meta, NetLearner, PlainSGD, descend
+from quickstudy.core.spec import Rate, Steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class MAML(NetLearner):
     """MAML; with `second_order=False` its first-order approximation (FOMAML, section 5.2)."""
 
-    steps: int = 5
+    steps: Steps = 5
     """Inner steps; the paper uses 1 (sinusoids, Omniglot) to 5 (miniImagenet)."""
-    rate: float = 0.1
+    rate: Rate = 0.1
     """Inner learning rate α; the paper's .01 to .4."""
     second_order: bool = True
     """Differentiate through the inner steps."""
@@ -28,10 +29,9 @@ class MAML(NetLearner):
     symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        fast = meta
-        for _ in range(self.steps):
-            gradient = inner_gradient(self.support_loss, fast, support, second_order=self.second_order)
-            fast = {name: weight - self.rate * gradient[name] for name, weight in fast.items()}
+        fast = descend(
+            self.support_loss, meta, support, steps=self.steps, rate=self.rate, second_order=self.second_order
+        )
         return self.adapted(fast, support)
 
     def plain_sgd(self) -> PlainSGD:

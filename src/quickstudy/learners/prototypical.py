@@ -15,6 +15,7 @@ from quickstudy.core.episode import Labelled
 from quickstudy.core.learner import Fast, Meta, MetaLearner
 from quickstudy.core.net import Net, apply, initial
 from quickstudy.core.objective import Classify
+from quickstudy.core.spec import Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class Prototypical(MetaLearner):
     objective: Classify
     net: Net
     """The embedding f."""
-    scale: float = 1.0
+    scale: Positive = 1.0
     """s; the paper has 1. Embeddings of unit length need more, about 10, to give confident answers."""
 
     paper: ClassVar[str] = "Snell, Swersky & Zemel 2017. Prototypical Networks. arXiv:1703.05175"

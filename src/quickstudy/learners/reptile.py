@@ -13,16 +13,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quickstudy.core.episode import Episode, Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient
+from quickstudy.core.learner import Fast, Meta, NetLearner, PlainSGD, descend
+from quickstudy.core.spec import Rate, Steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reptile(NetLearner):
     """Reptile. It trains on the support alone; the paper does the same, with more shots in training than in testing."""
 
-    steps: int = 10
+    steps: Steps = 10
     """Inner steps k; the paper uses 5 to 10 in training, 50 in testing."""
-    rate: float = 0.1
+    rate: Rate = 0.1
     """Inner learning rate; the paper's Adam at .001 is replaced by plain SGD, which needs a larger one."""
 
     paper: ClassVar[str] = (
@@ -32,11 +33,11 @@ class Reptile(NetLearner):
     symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        fast = meta
-        for _ in range(self.steps):
-            gradient = inner_gradient(self.support_loss, fast, support, second_order=False)
-            fast = {name: weight - self.rate * gradient[name] for name, weight in fast.items()}
+        fast = descend(self.support_loss, meta, support, steps=self.steps, rate=self.rate, second_order=False)
         return self.adapted(fast, support)
+
+    def plain_sgd(self) -> PlainSGD:
+        return PlainSGD(self.net, self.steps, self.rate, second_order=False)
 
     def outer_loss(self, meta: Meta, fast: Fast, episode: Episode) -> Float[Tensor, ""]:
         # Its gradient in φ is φ - W_i: the paper's update read as gradient descent (section 2).

@@ -17,6 +17,7 @@ from quickstudy.core.episode import Labelled
 from quickstudy.core.learner import Fast, Meta, MetaLearner
 from quickstudy.core.net import Net, apply, initial
 from quickstudy.core.objective import Classify
+from quickstudy.core.spec import Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,9 @@ class Ridge(MetaLearner):
 
     net: Net | None = None
     """The embedding f; None takes the inputs as they are."""
-    penalty: float = 1.0
+    penalty: Positive = 1.0
     """λ to start from; meta-learned, as in the paper."""
-    scale: float = 10.0
+    scale: Positive = 10.0
     """α to start from; meta-learned, as in the paper. Only classification uses α and β."""
 
     paper: ClassVar[str] = (

@@ -1,11 +1,12 @@
 """Multilayer perceptron on fixed features."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import nn
 
-from quickstudy.core.spec import Spec
+from quickstudy.core.spec import Share, Size, Spec
 
 _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 # None of the norms keeps running statistics: they would leak from one task into the next.
@@ -24,12 +25,14 @@ class MLP(Spec):
     With relu or tanh and neither norm nor dropout, the engine runs gradient descent on it in its fast dual form.
     """
 
-    inputs: int
-    outputs: int
-    hidden: tuple[int, ...] = (64, 64)
+    inputs: Size
+    outputs: Size
+    hidden: Annotated[tuple[Size, ...], Field(max_length=100)] = (64, 64)
     activation: Literal["relu", "tanh", "gelu"] = "relu"
     norm: Literal["none", "layer", "batch", "group", "rms"] = "none"
-    dropout: float = 0.0
+    """Batch norm takes its statistics from the rows that pass together, in training and in use: an answer then depends
+    on what else is asked, and a single row is refused."""
+    dropout: Share = 0.0
 
     def build(self) -> nn.Module:
         parts: list[nn.Module] = []
