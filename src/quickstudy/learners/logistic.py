@@ -77,6 +77,7 @@ class Logistic(MetaLearner):
         in the right order. None for small supports (`EXACT_UP_TO`), for fewer than three classes (two are fitted
         another way), and where the fit is far from its minimum.
         """
+        support = support._replace(y=support.y % self.objective.ways)
         real = support.trimmed()
         if len(real.y) <= EXACT_UP_TO:
             return None

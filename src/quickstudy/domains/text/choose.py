@@ -5,7 +5,7 @@ nothing over the frozen baseline, the baseline is what the user gets.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -13,17 +13,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from quickstudy.core.episode import Labelled
+from quickstudy.core.estimate import Estimate, paired_share
 from quickstudy.core.explain import held_out
 from quickstudy.core.learner import Meta, MetaLearner
 from quickstudy.core.objective import Classify
-from quickstudy.core.report import Estimate, paired
 from quickstudy.domains.text.prior import Prior
-from quickstudy.learners import Centroid, Logistic
+from quickstudy.learners import Centroid, Logistic, Pool
+from quickstudy.learners.pool import joined
 
 LEAVE_ONE_OUT = 15
 """Supports up to this size are judged by leave-one-out; larger ones by five folds."""
 FOLDS = 5
 MANY = 100
+FROZEN = "frozen + logistic regression"
+PRIOR, TUNED = "learned prior", "experienced encoder + logistic regression"
+POOL = f"{PRIOR} and logistic regression"
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Candidate:
     """Examples first, then rows that describe classes; those are never held out."""
     experienced: bool
     """Whether past tasks had a say, in the features too."""
+    members: tuple[str, ...] = ()
+    """Of a pool: the candidates whose answers it takes, so that none is computed twice."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +53,30 @@ class Choice:
     accuracy: dict[str, Estimate]
     """Held-out accuracy of each candidate, in percent; empty when nothing could be held out."""
     gain: Estimate | None
-    """Accuracy of the best experienced candidate less that of the best frozen one, paired, in points."""
+    """Accuracy of the best experienced candidate less that of the best frozen one, paired, in points.
+
+    The rows are those that both were chosen by, so it flatters a little. None when nothing could be held out, and
+    where there is no experience.
+    """
     reason: str
     temperature: float = 1.0
     """What the outputs are divided by before they are read as probabilities."""
 
+    @property
+    def gain_text(self) -> str:
+        """The gain in words; there is always something to say."""
+        if self.gain is None:
+            why = "there is no experience" if self.accuracy else "it can't be measured on these examples"
+            return f"Gain over the frozen baseline: {why}"
+        rows = f"on the {self.gain.n} examples, each held out in turn"
+        return f"Gain over the frozen baseline: {self.gain.text(sign=True)} points of accuracy ({rows})"
+
     def as_record(self) -> dict[str, Any]:
         """The choice as plain JSON values."""
-
-        def plain(e: Estimate) -> dict[str, float]:
-            return {"mean": e.mean, "half": e.half, "n": e.n}
-
         return {
             "chosen": self.chosen.name,
-            "accuracy": {name: plain(e) for name, e in self.accuracy.items()},
-            "gain": plain(self.gain) if self.gain is not None else None,
+            "accuracy": {name: asdict(estimate) for name, estimate in self.accuracy.items()},
+            "gain": asdict(self.gain) if self.gain is not None else None,
             "reason": self.reason,
         }
 
@@ -81,23 +96,21 @@ def choose(
     """
     ours = [c for c in candidates if c.experienced]
     frozen = [c for c in candidates if not c.experienced]
-    judged = _judged_rows(y)
+    judged = _judged_rows(y, candidates[0].support)
     if len(judged) < 2:
-        why = "one example a class leaves nothing to hold out"
+        why = "one example a class and no description leave nothing to hold out"
         if ours and familiar:
             return Choice(ours[0], {}, None, f"{why}; the texts resemble past tasks, so experience decides")
-        return Choice(
-            frozen[0], {}, None, f"{why}; the texts are unlike past tasks, so this is the frozen baseline"
-        )
-    folds = folds_of(y, seed)
-    held = {c.name: _held_out(c, folds)[judged] for c in candidates}
+        unlike = "the texts are unlike past tasks" if ours else "there are no past tasks to learn from"
+        return Choice(frozen[0], {}, None, f"{why}; {unlike}, so this is the frozen baseline")
+    held = _all_held_out(candidates, y, judged, seed)
     heat = {name: temperature(out, y[judged]) for name, out in held.items()}
-    right = {name: (out.argmax(-1) == y[judged]).double() * 100 for name, out in held.items()}
+    right = {name: out.argmax(-1) == y[judged] for name, out in held.items()}
+    accuracy = {name: Estimate.share(int(hits.sum()), len(judged)) for name, hits in right.items()}
     loss = {
         name: float(torch.nn.functional.cross_entropy(out.double() / heat[name], y[judged]))
         for name, out in held.items()
     }
-    accuracy = {name: Estimate.of(values) for name, values in right.items()}
 
     def merit(candidate: Candidate) -> tuple[float, ...]:
         name = candidate.name
@@ -109,7 +122,7 @@ def choose(
     # Of the experienced ones, those that are right as often; of these, the best.
     able = [c for c in ours if accuracy[c.name].mean >= accuracy[baseline.name].mean]
     best = max(able or ours, key=merit)
-    gain = paired(right[best.name], right[baseline.name])
+    gain = paired_share(right[best.name], right[baseline.name])
     if not able:
         chosen, reason = baseline, "past tasks don't help here, so this is the frozen baseline"
     elif merit(best) <= merit(baseline):
@@ -122,9 +135,10 @@ def choose(
     return Choice(chosen, accuracy, gain, reason, heat[chosen.name])
 
 
-def _judged_rows(y: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
-    """Rows whose class keeps an example when they are held out."""
-    return (torch.bincount(y)[y] > 1).nonzero().squeeze(-1)
+def _judged_rows(y: Int[Tensor, " n"], support: Labelled) -> Int[Tensor, " m"]:
+    """Rows whose class keeps an example, or is described, when they are held out."""
+    described = len(support.y) > len(y)
+    return torch.arange(len(y)) if described else (torch.bincount(y)[y] > 1).nonzero().squeeze(-1)
 
 
 def folds_of(y: Int[Tensor, " n"], seed: int) -> Int[Tensor, " n"]:
@@ -140,11 +154,22 @@ def folds_of(y: Int[Tensor, " n"], seed: int) -> Int[Tensor, " n"]:
     return folds
 
 
-def _held_out(candidate: Candidate, folds: Int[Tensor, " n"]) -> Float[Tensor, "n ways"]:
-    """Outputs for every example from a learner that never saw its fold; rows that describe classes always stay."""
-    support = candidate.support
-    always = torch.full((len(support.mask) - len(folds),), -1)
-    return held_out(candidate.learner, candidate.meta, support, torch.cat([folds, always]))[: len(folds)]
+def _all_held_out(
+    candidates: Sequence[Candidate], y: Int[Tensor, " n"], judged: Int[Tensor, " m"], seed: int
+) -> dict[str, Float[Tensor, "m ways"]]:
+    """Each candidate's outputs for every judged row from a learner that never saw its fold.
+
+    Rows that describe classes always stay.
+    """
+    folds, found = folds_of(y, seed), {}
+    for candidate in sorted(candidates, key=lambda c: len(c.members)):
+        if isinstance(candidate.learner, Pool):
+            found[candidate.name] = candidate.learner.pooled([found[name] for name in candidate.members])
+            continue
+        always = torch.full((len(candidate.support.mask) - len(folds),), -1)
+        out = held_out(candidate.learner, candidate.meta, candidate.support, torch.cat([folds, always]))
+        found[candidate.name] = out[: len(folds)][judged]
+    return {candidate.name: found[candidate.name] for candidate in candidates}
 
 
 def candidates_for(
@@ -161,36 +186,27 @@ def candidates_for(
         frozen, experienced: features of the examples, then (if rows are left) of each class's name or description.
     """
     told = len(frozen) > len(y)
-    as_names = torch.cat([y, torch.arange(ways) + ways]) if told else y
-    as_examples = as_names % ways
+    numbers = torch.cat([y, torch.arange(ways) + ways]) if told else y
     classify = Classify(ways=ways)
-    found = []
-    if prior is not None:
-        learner = prior.for_ways(ways)
-        found += [
-            Candidate("learned prior", learner, prior.meta, Labelled.of(experienced, as_names), True),
-            logistic(experienced, y, ways),
-        ]
-    return [
-        *found,
-        Candidate(
-            "frozen + centroid", Centroid(objective=classify), {}, Labelled.of(frozen, as_examples), False
-        ),
-        Candidate(
-            "frozen + logistic regression",
-            Logistic(objective=classify),
-            {},
-            Labelled.of(frozen, as_examples),
-            False,
-        ),
+    plain, named = Labelled.of(frozen, numbers % ways), Labelled.of(experienced, numbers)
+    regression = Logistic(objective=classify)
+    baselines = [
+        Candidate("frozen + centroid", Centroid(objective=classify), {}, plain, False),
+        Candidate(FROZEN, regression, {}, plain, False),
     ]
-
-
-def logistic(features: Float[Tensor, "rows d"], y: Int[Tensor, " n"], ways: int) -> Candidate:
-    """Logistic regression on experienced features, descriptions (if rows are left) counted as examples."""
-    labels = torch.cat([y, torch.arange(ways)]) if len(features) > len(y) else y
-    learner = Logistic(objective=Classify(ways=ways))
-    return Candidate("tuned encoder + logistic regression", learner, {}, Labelled.of(features, labels), True)
+    if prior is None:
+        return baselines
+    learner = prior.for_ways(ways)
+    both = Pool(objective=classify, members=(learner, regression), weights=(1.0, 1.0))
+    # Without a tuned encoder the features are the frozen ones, and so is regression on them.
+    found = [Candidate(TUNED, regression, {}, named, True)] if prior.adapter is not None else []
+    members = (PRIOR, TUNED if found else FROZEN)
+    return [
+        Candidate(PRIOR, learner, prior.meta, named, True),
+        *found,
+        Candidate(POOL, both, joined([prior.meta, {}]), named, True, members),
+        *baselines,
+    ]
 
 
 def temperature(out: Float[Tensor, "n ways"], y: Int[Tensor, " n"]) -> float:

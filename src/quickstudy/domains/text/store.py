@@ -8,7 +8,7 @@ import numpy as np
 from quickstudy.core.adapted import Adapted
 from quickstudy.core.checkpoint import load_folder, save_folder
 from quickstudy.core.errors import CheckpointError
-from quickstudy.core.report import Estimate
+from quickstudy.core.estimate import Estimate
 from quickstudy.core.spec import Spec
 from quickstudy.core.task import Task
 from quickstudy.domains.text.abstain import Abstention
@@ -17,7 +17,7 @@ from quickstudy.domains.text.prior import Experienced, Prior, encoder_for, named
 from quickstudy.domains.text.use import FewShotTextClassifier
 from quickstudy.nets.lora import Adapter, LoRA
 
-HEADS = ("Gaussian", "Centroid", "Logistic")
+HEADS = ("Gaussian", "Centroid", "Logistic", "Pool")
 _PRIOR, _ADAPTER = "prior.", "adapter."
 
 
@@ -41,6 +41,7 @@ def save(model: FewShotTextClassifier, folder: Path) -> None:
         "descriptions": dict(task.label_descriptions),
         "choice": model.choice_.as_record(),
         "experienced": model.choice_.chosen.experienced,
+        "tuned_on": model.tuned_on_,
         "settings": {
             **{name: getattr(model, name) for name in ("coverage", "use_names", "tune")},
             "random_state": model.random_state if isinstance(model.random_state, int) else None,
@@ -66,11 +67,11 @@ def _rebuilt(
     tensors: dict[str, Any], record: dict[str, Any], encoder_name: str | None, where: str
 ) -> FewShotTextClassifier:
     text = record["text"]
-    kind = record["learner"]["type"]
-    if kind not in HEADS:
-        raise CheckpointError(
-            f"{where}: its learner is {kind!r}; a text classifier's is {' or '.join(HEADS)}."
-        )
+    for head in (record["learner"], *record["learner"].get("members", ())):
+        if head["type"] not in HEADS:
+            raise CheckpointError(
+                f"{where}: its learner is {head['type']!r}; a text classifier's is {' or '.join(HEADS)}."
+            )
     name = encoder_name or named_in_file(str(text["encoder"]), where)
     if not 0 <= float(text["blend"]) <= 100:
         raise CheckpointError(f"{where}: blend is {text['blend']!r}, expected a number from 0 to 100.")
@@ -109,6 +110,7 @@ def _rebuilt(
     accuracy = {name: Estimate(**e) for name, e in text["choice"]["accuracy"].items()}
     gain = Estimate(**text["choice"]["gain"]) if text["choice"]["gain"] else None
     model.choice_ = Choice(chosen, accuracy, gain, text["choice"]["reason"], adapted.temperature)
+    model.tuned_on_ = int(text["tuned_on"])
     if tuple(str(c) for c in model.classes_.tolist()) != adapted.labels:
         raise CheckpointError(f"{where}: its classes and its labels don't say the same.")
     if adapted.support.x.shape[-1] != base.dim:

@@ -28,7 +28,7 @@ from quickstudy.domains.text.prior import (
     load_prior,
     named_in_file,
 )
-from quickstudy.domains.text.specialise import specialise, worthwhile
+from quickstudy.domains.text.specialise import keep, specialise, worthwhile
 from quickstudy.domains.text.tasks import checked_texts, speaks, task_from
 
 NONE = "none of these"
@@ -48,13 +48,15 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
             still answers this share of texts that do belong to one.
         use_names: whether a category's name (or description) counts as an example of it; None lets words count and
             codes such as "7b" not.
-        tune: whether to tune the encoder on your own examples too, which takes about half a minute: True, False, or
-            "auto" for tasks of ten categories and a hundred examples or more. Kept only if it helps on those held out.
+        tune: whether to tune the encoder on your own examples too, which takes a minute or more: True, False, or
+            "auto" for tasks of ten categories or more with eight examples each or more, on average. Kept only if it
+            helps on examples held out.
         random_state: seed of the folds that larger supports are judged by.
 
     Attributes:
         classes_: the categories, sorted.
         choice_: what was chosen and the gain over the frozen baseline.
+        tuned_on_: how many examples the encoder was tuned on; 0 when it wasn't.
         adapted_: the model itself (`quickstudy.Adapted`).
     """
 
@@ -93,6 +95,9 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         if self.tune not in (True, False, "auto"):
             raise DataError(f'tune is {self.tune!r}; expected True, False or "auto".')
         task, classes = task_from(X, y, descriptions)
+        return self._fit(task, classes)
+
+    def _fit(self, task: Task, classes: np.ndarray, tuned: Experienced | None = None) -> Self:
         if self.coverage is not None and NONE in task.labels:
             raise DataError(
                 f"A category is called {NONE!r}, which is what `coverage` answers for texts of no category. "
@@ -100,7 +105,8 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
             )
         self.task_, self.classes_ = task, classes
         prior = load_prior(self.prior) if isinstance(self.prior, str | Path) else self.prior
-        if self.prior == SHIPPED and prior is not None and self.encoder not in (None, prior.encoder):
+        others = self.prior == SHIPPED and prior is not None and self.encoder not in (None, prior.encoder)
+        if others:
             prior = None  # the shipped prior is one encoder's; another starts without experience
         self.prior_ = prior
         named = self.encoder
@@ -113,7 +119,10 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
             raise ModelError(
                 f"The encoder {self.encoder_name_!r} has no layers that could be tuned; leave `tune` out."
             )
-        self._learn(task, prior, base)
+        self._learn(task, prior, base, tuned)
+        if others:
+            told = f"the shipped prior knows another encoder than {self.encoder!r}; `quickstudy learn` makes one for it"
+            self.choice_ = replace(self.choice_, reason=f"{self.choice_.reason} ({told})")
         return self
 
     def partial_fit(
@@ -124,6 +133,8 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         descriptions: Mapping[Any, str] | None = None,
     ) -> Self:
         """Learn further examples, of known categories or of new ones; the encoder's cache spares those known already.
+
+        An encoder that was tuned on the task is tuned anew only once there are twice as many examples.
 
         Args:
             classes: ignored, since categories may come at any time; there for scikit-learn's sake.
@@ -142,7 +153,10 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
             self.classes_.tolist()[self.task_.labels.index(k)]: v
             for k, v in self.task_.label_descriptions.items()
         }
-        return self.fit([*self.task_.support, *more.support], labels, told | dict(descriptions or {}))
+        task, kinds = task_from([*self.task_.support, *more.support], labels, told | dict(descriptions or {}))
+        encoder = self.adapted_.encoder
+        enough = 0 < len(task.support) < 2 * self.tuned_on_
+        return self._fit(task, kinds, encoder if enough and isinstance(encoder, Experienced) else None)
 
     def predict(self, X: Sequence[str]) -> np.ndarray:
         """The category of each text; `quickstudy.domains.text.NONE` where `coverage` says that it fits none."""
@@ -212,41 +226,55 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         number = {label: i for i, label in enumerate(task.labels)}
         return classes[[number[label] for label in task.support_labels]]
 
-    def _learn(self, task: Task, prior: Prior | None, base: TextEncoder) -> None:
+    def _learn(self, task: Task, prior: Prior | None, base: TextEncoder, tuned: Experienced | None) -> None:
         ways, told = len(task.labels), speaks(task, self.use_names)
         number = {label: i for i, label in enumerate(task.labels)}
         y = torch.tensor([number[label] for label in task.support_labels])
         names = [task.describe(label) for label in task.labels] if told else []
-        texts = [*task.support, *names]
-        encoder: Encoder = base
-        if prior is None:
-            frozen = felt = base.encode(texts)
-        else:
-            encoder = prior.experienced(base)
-            frozen, felt = encoder.encode_both(texts)
-        candidates = candidates_for(prior, ways, y, frozen, felt)
         seed = self.random_state
         if not isinstance(seed, int):  # None or a RandomState, as scikit-learn allows
             seed = int(check_random_state(seed).randint(2**31))
+        if tuned is not None:
+            encoder: Encoder = tuned
+            choice = keep(task, y, names, tuned, self.choice_, self.tuned_on_)
+        else:
+            encoder, choice = self._chosen(task, y, names, prior, base, seed)
+        self.choice_: Choice = choice
+        chosen = choice.chosen
+        fast = engine.adapt(chosen.learner, chosen.meta, chosen.support)
+        items = (*task.support, *names)[: len(chosen.support.y)]
+        self.adapted_ = Adapted(
+            chosen.learner, chosen.meta, fast, chosen.support, items, task.labels, encoder, choice.temperature
+        )
+        self.abstention_ = Abstention.fit(chosen.support, ways, len(y), self.coverage or 1.0)
+
+    def _chosen(
+        self,
+        task: Task,
+        y: Tensor,
+        names: Sequence[str],
+        prior: Prior | None,
+        base: TextEncoder,
+        seed: int,
+    ) -> tuple[Encoder, Choice]:
+        """What the task is learned by: chosen on its own examples, the encoder tuned on them where that helps."""
+        texts = [*task.support, *names]
+        own = Experienced(base, None, 0.0) if prior is None else prior.experienced(base)
+        frozen, felt = own.encode_both(texts)
+        candidates = candidates_for(prior, len(task.labels), y, frozen, felt)
         familiar = prior is not None and prior.familiarity(frozen[: len(y)]) >= prior.familiar_from
         choice = choose(candidates, y, familiar=familiar, seed=seed)
+        self.tuned_on_ = 0
         if self.tune is True or (self.tune == "auto" and worthwhile(task) and hasattr(base, "tunable")):
-            own = encoder if isinstance(encoder, Experienced) else Experienced(base, None, 0.0)
             frozen_best = max(
                 (c for c in candidates if not c.experienced),
                 key=lambda c: choice.accuracy[c.name].mean if c.name in choice.accuracy else 0.0,
             )
             better = specialise(task, y, names, own, choice, frozen_best, seed=seed)
             if better is not None:
-                encoder, choice = better
-        self.choice_: Choice = choice
-        chosen = choice.chosen
-        fast = engine.adapt(chosen.learner, chosen.meta, chosen.support)
-        self.adapted_ = Adapted(
-            chosen.learner, chosen.meta, fast, chosen.support, tuple(texts[: len(chosen.support.y)]), task.labels,
-            encoder if chosen.experienced else base, self.choice_.temperature,
-        )  # fmt: skip
-        self.abstention_ = Abstention.fit(chosen.support, ways, len(y), self.coverage or 1.0)
+                self.tuned_on_ = len(y)
+                return better
+        return own if choice.chosen.experienced else base, choice
 
     def _judge(self, X: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities [n, categories], and whether each text fits a category at all [n]."""
