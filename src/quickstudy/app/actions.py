@@ -178,7 +178,7 @@ def explain(
 ) -> Explained:
     """Say which examples spoke for an answer, the predicted one unless `label` names another.
 
-    `most` counts at either end: so many that spoke for it most, and so many that spoke against it most.
+    `most` counts on either side: so many that spoke for it most, then so many that spoke against it most.
     """
     model = load(model, domain=domain)
     if label is not None and label not in (known := model.task_.labels):
@@ -191,8 +191,9 @@ def explain(
     spoke = [
         Spoke(str(i.item), i.label, i.effect, (i.item, i.label) not in examples) for i in whole.influences
     ]
-    ends = spoke if most is None or len(spoke) <= 2 * most else [*spoke[:most], *spoke[-most:]]
-    return Explained(answer, whole.label, ends)
+    speakers = [one for one in spoke if one.effect >= 0][:most]  # they come sorted by effect
+    opponents = [one for one in reversed(spoke) if one.effect < 0][:most]
+    return Explained(answer, whole.label, [*speakers, *opponents])
 
 
 def suggest(

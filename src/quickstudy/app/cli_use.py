@@ -12,7 +12,8 @@ from quickstudy.app.cli_options import COMMON, Common
 from quickstudy.core.errors import DataError
 
 LEGEND = (
-    "Effect of having the example on the log-probability of the answer (nats): + spoke for it, - against it."
+    "Effect: what having the example adds to the answer's log-odds; + spoke for it, - against it, strongest first. "
+    "0.7 doubles the odds, 2.3 makes them ten times as high."
 )
 Typed = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 
@@ -90,7 +91,7 @@ def explain(
         model: folder that `quickstudy adapt` wrote.
         text: the text to sort.
         label: explain this label instead of the one that was given.
-        n: so many examples at either end.
+        n: so many examples for it, and so many against it.
     """
     common.start()
     result = actions.explain(model, answers.typed(text or ""), label=label, most=max(1, n))
@@ -105,7 +106,7 @@ def show_explained(result: results.Explained, *, legend: bool = True) -> None:
     made = screen.table("example", "its label", f"effect{asked}", numbers=(2,))
     for spoke in result.examples:
         kind = "  (the label's name)" if spoke.is_name else ""
-        made.add_row(f"{spoke.text}{kind}", spoke.label, f"{spoke.effect:+.3f}")
+        made.add_row(f"{spoke.text}{kind}", spoke.label, f"{spoke.effect:+.2f}")
     screen.say(made, *([LEGEND] if legend else []))
 
 

@@ -75,7 +75,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Spoke:
-    """What an example did for an answer: the change of log-probability by having it, in nats."""
+    """What an example did for an answer: the change of the answer's log-odds by having it."""
 
     text: str
     label: str
@@ -86,7 +86,7 @@ class Spoke:
 
 @dataclass(frozen=True)
 class Explained:
-    """An answer with the examples behind it, those that spoke for it first."""
+    """An answer with the examples behind it: those that spoke for it, then those against it, the strongest first."""
 
     answer: Answer
     label: str
