@@ -88,6 +88,9 @@ def test_explain_shows_both_ends(model):
     assert len(told.examples) == 2
     assert told.examples[0].effect > 0 > told.examples[1].effect
     assert told.examples[0].label == "arrival"
+    effects = [spoke.effect for spoke in actions.explain(model, "where is the card", most=3).examples]
+    sides = [[e for e in effects if e > 0], [e for e in effects if e < 0]]
+    assert effects == [*sorted(sides[0], reverse=True), *sorted(sides[1])]  # the strongest of each side first
     everything = actions.explain(model, "where is the card", label="undo", most=None).examples
     assert len(everything) == 8  # six examples and two names
     assert sum(spoke.is_name for spoke in everything) == 2
@@ -118,6 +121,8 @@ def test_evaluate_counts_right(made, model, tmp_path):
     assert judged.confusions == [results.Confusion("arrival", "undo", 1)]
     assert (judged.answered, judged.seen) == (100.0, 2)  # two of the texts were learned from
     report = Report.from_json((tmp_path / "report" / "report.json").read_text())
+    card = (tmp_path / "report" / "report.md").read_text()
+    assert report.counted == "texts" and "over 4 texts." in card and "episode" not in card
     assert report.rows[0].metrics["accuracy"] == ours.accuracy
     assert (tmp_path / "report" / "report.png").read_bytes().startswith(b"\x89PNG")
     assert str(tmp_path) not in (tmp_path / "report" / "report.md").read_text()

@@ -113,8 +113,8 @@ def _class_score(label: str, true: np.ndarray, taken: np.ndarray) -> ClassScore:
 
 def _save(folder: Path, model: str, source: str, scores: Any, errors: dict[str, float]) -> list[str]:
     """The report's files; without the picture where matplotlib isn't installed."""
-    settings = {"model": Path(model).name, "texts": Path(source).name, "an episode is": "one text"}
-    report = Report(f"{Path(model).name} on {Path(source).name}", settings=settings)
+    settings = {"model": Path(model).name, "texts": Path(source).name}
+    report = Report(f"{Path(model).name} on {Path(source).name}", settings=settings, counted="texts")
     for name, values in scores.items():
         row = report.add(name, {"accuracy": values}, baseline=name != OURS)
         row.metrics["ECE"] = Estimate(errors[name], math.nan, len(values))

@@ -72,7 +72,7 @@ def _cells(report: "Report") -> tuple[list[str], list[list[str]]]:
 def _legend(report: "Report") -> str:
     main = report.metrics[0] if report.metrics else ""
     counts = sorted({estimate.n for row in report.rows for estimate in row.metrics.values()})
-    over = f"over {' / '.join(f'{n:,}' for n in counts)} episodes."
+    over = f"over {' / '.join(f'{n:,}' for n in counts)} {report.counted}."
     said = f"±: half of the 95% interval (Student's t) {over}"
     if report.shares:
         said = f"(… to …): the 95% interval (Wilson's; of differences, Tango's) {over}"
@@ -82,7 +82,7 @@ def _legend(report: "Report") -> str:
         )
     baseline = report.best_baseline(main)
     if baseline and any(report.gain(row, main) for row in report.rows):
-        said += f" Gain: {main} minus that of {baseline.name} on the same episodes."
+        said += f" Gain: {main} minus that of {baseline.name} on the same {report.counted}."
     if lower := [metric for metric in report.metrics if metric in report.lower_is_better]:
         said += f" Lower is better: {', '.join(lower)}."
     return said
