@@ -82,6 +82,12 @@ def test_predict_is_lazy_and_takes_a_folder_or_a_model(made, model):
     assert (again.label, again.probabilities) == (first.label, pytest.approx(first.probabilities))
 
 
+def test_a_blank_text_gets_an_answer_of_its_own(model):
+    found = list(actions.predict(model, ["", ROWS[0][0], "  ", ROWS[3][0]], batch=2))
+    assert [(a.text, a.label) for a in found] == [("", None), ROWS[0], ("  ", None), ROWS[3]]
+    assert [a.probability == 0 for a in found] == [True, False, True, False]
+
+
 def test_explain_shows_both_ends(model):
     told = actions.explain(model, "where is the card", most=1)
     assert (told.label, told.answer.label) == ("arrival", "arrival")
@@ -94,6 +100,8 @@ def test_explain_shows_both_ends(model):
     everything = actions.explain(model, "where is the card", label="undo", most=None).examples
     assert len(everything) == 8  # six examples and two names
     assert sum(spoke.is_name for spoke in everything) == 2
+    with pytest.raises(DataError, match="n is 0; expected 1 or more"):
+        actions.explain(model, "where", most=0)
     with pytest.raises(DataError, match=r"no label 'undoo'\. Did you mean \"undo\""):
         actions.explain(model, "where", label="undoo")
 
@@ -143,8 +151,9 @@ def test_suggest_gives_positions_in_the_file(model):
     assert [texts[one.position] for one in found] == [one.text for one in found]
     assert {one.position for one in found} == {6, 7}  # the others are known already
     assert len(actions.suggest(model, pd.DataFrame({"text": texts}), n=99)) == 8
-    with pytest.raises(DataError, match="n is 0"):
-        actions.suggest(model, pd.DataFrame({"text": texts}), n=0)
+    for n in (0, -1, 1.5, "2"):
+        with pytest.raises(DataError, match=f"n is {n!r}; expected a whole number, 1 or more"):
+            actions.suggest(model, pd.DataFrame({"text": texts}), n=n)
 
 
 def test_encoders_have_licences():
@@ -201,6 +210,12 @@ def test_results_are_json_without_nan():
     }
 
 
+def test_json_escapes_what_could_take_hold_of_a_terminal():
+    line = results.as_json({"text": "\x1b[2J\x9b2J\x7fé"})
+    assert line.isprintable()
+    assert json.loads(line) == {"text": "\x1b[2J\x9b2J\x7fé"}
+
+
 # Pipes
 
 
@@ -217,8 +232,8 @@ class Drip:
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 def test_lines_come_whole_however_the_pipe_drips(size):
-    data = "eins\n\nzwei ü\r\n  drei  ".encode()
-    assert [text for some in piped(Drip(data, size)) for text in some] == ["eins", "zwei ü", "drei"]
+    data = "\ufeffeins\n\nzwei ü\r\n  drei  ".encode()
+    assert [text for some in piped(Drip(data, size)) for text in some] == ["eins", "", "zwei ü", "drei"]
     assert list(piped(Drip(b"", size))) == []
 
 

@@ -1,6 +1,7 @@
 """The command line as people run it: every command once, in processes of its own; every bad input, by its message."""
 
 import csv
+import importlib
 import importlib.util
 import json
 import os
@@ -11,7 +12,9 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,9 @@ from safetensors.torch import load_file
 
 import quickstudy
 from quickstudy.app import cli
+from quickstudy.core.errors import DataError
 from quickstudy.data import sample
+from quickstudy.domains import TEXT
 
 SRC = Path(quickstudy.__file__).parents[1]
 COMMAND = [sys.executable, "-m", "quickstudy.app.cli"]
@@ -226,6 +231,23 @@ def test_predict_in_a_pipe(cache, model):
         process.stdin.close()
         assert process.stdout.read() == ""
         assert (process.wait(60), process.stderr.read()) == (0, "")
+
+
+def test_there_is_an_answer_for_every_line(run, call, model, tmp_path):
+    asked = f"\ufeff{ROWS[0][0]}\n\n  \r\n{ROWS[3][0]}\n\n"
+    done = run("predict", model, "-", input=asked)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = list(csv.reader(done.stdout.splitlines()))[1:]
+    assert [label for _, label, _ in rows] == [
+        "arrival",
+        "none of these",
+        "none of these",
+        "undo",
+        "none of these",
+    ]
+    assert [text for text, _, _ in rows] == [ROWS[0][0], "", "", ROWS[3][0], ""]
+    (tmp_path / "new.txt").write_text(asked)  # the same in a file
+    assert call("predict", model, "new.txt")[1] == done.stdout
 
 
 def test_a_reader_that_goes_away_is_no_error(cache, model):
@@ -609,6 +631,168 @@ def test_no_room_on_stdout_is_one_message(run, model):
 
 
 # How it ends, and what it shows
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "quickstudy.domains.text.read:open_table",
+        "quickstudy.core.engine:adapt",
+        "quickstudy.core.atomic:write_new",
+    ],
+)
+def test_ctrl_c_while_adapting_says_what_was_kept(call, tmp_path, model, monkeypatch, where, old):
+    """While reading, while learning, and halfway through saving."""
+    table(tmp_path / "x.csv")
+    if old:
+        copy(model, tmp_path / "m")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    module, name = where.split(":")
+    whole, times = getattr(importlib.import_module(module), name), 0
+
+    def interrupted(*arguments, **settings):
+        nonlocal times
+        times += 1
+        if name != "write_new" or times == 2:  # of the model's two files, the first is written already
+            raise KeyboardInterrupt
+        return whole(*arguments, **settings)
+
+    monkeypatch.setattr(f"{module}.{name}", interrupted)
+    code, out, err = call("adapt", "x.csv", "--out", "m", "--prior", "none", "--encoder", "tiny")
+    assert (code, out) == (130, "")
+    assert err == f"stopped; nothing was saved{', and m is as it was' if old else ''}\n"
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_ctrl_c_anywhere_else_is_not_mute_either(call, model, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("quickstudy.app.actions.load", interrupted)
+    assert call("predict", model, "--text", "x") == (130, "", "stopped\n")
+
+
+def test_hints_name_options_as_they_are_typed(call, tmp_path, model):
+    table(
+        tmp_path / "x.csv",
+        [(f"{text} {i}", label, 1) for i, (text, label) in enumerate(ROWS)],
+        ("a", "b", "c"),
+    )
+    code, _, err = call("adapt", "x.csv", "--out", "m")
+    assert (code, "Name it: --text" in err) == (2, True)
+    code, _, err = call("predict", model, "x.csv")  # whose --text is a text
+    assert (code, "Name it: --text-column" in err) == (2, True)
+    table(tmp_path / "y.csv")
+    code, _, err = call("adapt", "y.csv", "--out", "m", "--encoder", "tiny", "--prior", "none", "--tune")
+    assert (code, "leave --tune out" in err) == (2, True)
+    folder = past(tmp_path / "past", 1, 2, 2)
+    code, _, err = call("adapt", folder, "--out", "m", "--text", "a")
+    assert (code, "leave --text and --label away" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("leave `tune` out", "leave --tune out"),
+        ("add tune_encoder=True", "add tune_encoder=True"),  # not an option of `adapt`
+        ("add tune=True", "add --tune"),
+        ("add use_names=False", "add --no-names"),
+        ("name it: encoder='a/b'.", "name it: --encoder 'a/b'."),
+        ('the label "tune=True" is odd', 'the label "tune=True" is odd'),
+        ("run `quickstudy learn`", "run `quickstudy learn`"),
+    ],
+)
+def test_settings_are_said_as_options(message, said):
+    assert cli.as_typed(message, ["adapt", "x.csv"]) == said
+
+
+def test_a_note_names_options_too(call, tmp_path, monkeypatch):
+    def reading(*_, **__):
+        warnings.simplefilter("always")
+        warnings.warn("better with tune=True", UserWarning, stacklevel=2)
+        raise DataError("and `coverage` is missing")
+
+    monkeypatch.setattr("quickstudy.domains.text.read.read_examples", reading)
+    _, _, err = call("adapt", tmp_path, "--out", "m")
+    assert err == "note: better with --tune\nerror: and --coverage is missing\n"
+
+
+def test_texts_and_labels_cannot_take_hold_of_the_terminal(call, tmp_path):
+    """Data keep their bytes; what is shown to a person has none that a terminal obeys."""
+    wild = [(f"{text}\x1b[2J\x9b1m", f"{label}\x1b]0;x\x07") for text, label in ROWS]
+    with (tmp_path / "x.jsonl").open("w") as file:
+        file.writelines(json.dumps({"text": text, "label": label}) + "\n" for text, label in wild)
+    shown = [call("adapt", "x.jsonl", "--out", "m", "--prior", "none", "--encoder", "tiny")]
+    shown += [
+        call("explain", "m", "--text", wild[0][0]),
+        call("predict", "m", "--text", wild[0][0]),
+        call("evaluate", "m", "x.jsonl"),
+        call("suggest", "m", "x.jsonl"),
+        call("explain", "m", "--text", "a", "--label", "\x1b[2J"),
+        call("explain", "m", "--text", wild[0][0], "--json"),
+    ]
+    assert [code for code, _, _ in shown] == [0, 0, 0, 0, 0, 2, 0]
+    for _, out, err in shown:
+        assert all(line.isprintable() for line in (out + err).splitlines())
+    assert "\\x1b[2J" in shown[1][1]
+    assert json.loads(shown[-1][1])["answer"]["text"] == wild[0][0]
+    code, out, _ = call("predict", "m", "x.jsonl")
+    assert (code, next(iter(csv.DictReader(out.splitlines())))["text"]) == (0, wild[0][0])
+
+
+def test_the_commands_reach_a_domain_by_its_name(call, tmp_path, monkeypatch):
+    asked = []
+
+    def part(name):
+        def play(*arguments, **settings):
+            asked.append(name)
+            return TEXT.load(name)(*arguments, **settings)
+
+        return play
+
+    songs = types.ModuleType("songs")
+    names = (
+        "read_examples",
+        "read_descriptions",
+        "read_items",
+        "read_datasets",
+        "learn",
+        "baselines",
+        "encoders",
+    )
+    for name in names:
+        setattr(songs, name, part(name))
+    monkeypatch.setitem(sys.modules, "songs", songs)
+    record = replace(TEXT, name="songs", **{name: f"songs:{name}" for name in names})
+    monkeypatch.setattr("quickstudy.domains.domains", lambda: {"text": TEXT, "songs": record})
+    table(tmp_path / "x.csv")
+    (tmp_path / "d.json").write_text('{"undo": "take it back"}')
+    songs_of = ["--domain", "songs"]
+    given = [
+        "adapt",
+        "x.csv",
+        "--out",
+        "m",
+        "--prior",
+        "none",
+        "--encoder",
+        "tiny",
+        "--descriptions",
+        "d.json",
+    ]
+    code, out, _ = call(*given, *songs_of)
+    assert (code, out.count("--domain songs")) == (0, 4)
+    assert call("predict", "m", "x.csv", *songs_of)[0] == 0
+    assert call("suggest", "m", "x.csv", *songs_of)[0] == 0
+    assert call("explain", "m", "--text", "where", *songs_of)[0] == 0
+    assert call("evaluate", "m", "x.csv", *songs_of)[0] == 0
+    assert call("encoders", *songs_of)[0] == 0
+    past(tmp_path / "past", 1, 3, 4)
+    assert call("learn", "past", "--out", "p", "--encoder", "tiny", *songs_of)[0] == 0
+    assert set(asked) == set(names)
+    code, _, err = call("adapt", "x.csv", "--out", "m", "--domain", "sogns")
+    assert (code, "no domain 'sogns'. Did you mean \"songs\"" in err) == (2, True)
 
 
 def test_debug_shows_the_traceback(run):

@@ -3,7 +3,6 @@
 The command line calls them, and so do service and studio. A model is a folder, or a classifier that is loaded already.
 """
 
-import importlib.util
 import shlex
 import time
 from collections import Counter
@@ -15,7 +14,6 @@ from typing import Any
 from quickstudy.app.results import (
     Adapted,
     Answer,
-    EncoderInfo,
     Explained,
     Learned,
     Method,
@@ -23,7 +21,7 @@ from quickstudy.app.results import (
     Suggestion,
 )
 from quickstudy.core.errors import DataError, ModelError, did_you_mean
-from quickstudy.domains import find
+from quickstudy.domains import Domain, EncoderInfo, find
 
 Progress = Callable[[int, int, float], None]
 
@@ -74,7 +72,7 @@ def learn(
         _forget(checkpoint)
     return Learned(
         str(place), prior.encoder, prior.adapter is not None, list(prior.sources), time.perf_counter() - began,
-        [f"quickstudy adapt EXAMPLES.csv --prior {shlex.quote(str(place))} --out my-model"],
+        [f"quickstudy adapt EXAMPLES.csv --prior {shlex.quote(str(place))} --out my-model{_option(what)}"],
     )  # fmt: skip
 
 
@@ -118,9 +116,7 @@ def adapt(
     what = find(domain)
     data = what.load("read_examples")(examples, text=text, label=label)
     if descriptions is not None:
-        from quickstudy.domains.text.read import read_descriptions
-
-        data = data.with_descriptions(read_descriptions(descriptions))
+        data = data.with_descriptions(what.load("read_descriptions")(descriptions))
     data.check_classes()
     prior = None if prior is None or str(prior) == "none" else prior
     model = what.load("model")(
@@ -134,7 +130,7 @@ def adapt(
     model.fit(data.texts, data.labels, data.descriptions)
     model.save(out)
     choice = model.choice_
-    place = shlex.quote(str(out))
+    place, asked, more = shlex.quote(str(out)), shlex.quote(_short_one(data.texts)), _option(what)
     return Adapted(
         model=str(out),
         source=data.source,
@@ -150,10 +146,10 @@ def adapt(
         notes=_oddities(data),
         seconds=time.perf_counter() - began,
         next=[
-            f"quickstudy predict {place} --text {shlex.quote(data.texts[0])}",
-            f"quickstudy explain {place} --text {shlex.quote(data.texts[0])}",
-            f"quickstudy predict {place} NEW.csv --out ANSWERS.csv",
-            f"quickstudy suggest {place} NEW.csv -n 5",
+            f"quickstudy predict {place} --text {asked}{more}",
+            f"quickstudy explain {place} --text {asked}{more}",
+            f"quickstudy predict {place} NEW.csv --out ANSWERS.csv{more}",
+            f"quickstudy suggest {place} NEW.csv -n 5{more}",
         ],
     )
 
@@ -166,11 +162,16 @@ def load(model: Any, *, domain: str | None = None) -> Any:
 def predict(
     model: Any, texts: Iterable[str], *, batch: int = 256, domain: str | None = None
 ) -> Iterator[Answer]:
-    """Sort texts, one answer for each, as they come: `batch` of them are read at a time."""
+    """Sort texts, one answer for each, as they come: `batch` of them are read at a time.
+
+    A blank one gets the answer 'none of these' with probability 0, so that answers line up with what was asked.
+    """
     model, texts = load(model, domain=domain), iter(texts)
     while some := list(islice(texts, batch)):
-        for text, found in zip(some, model.predictions(some), strict=True):
-            yield Answer(text, *found)
+        asked = [text for text in some if not _blank(text)]
+        found: Iterator[Any] = iter(model.predictions(asked) if asked else ())
+        for text in some:
+            yield Answer(text, None, 0.0, {}) if _blank(text) else Answer(text, *next(found))
 
 
 def explain(
@@ -178,8 +179,10 @@ def explain(
 ) -> Explained:
     """Say which examples spoke for an answer, the predicted one unless `label` names another.
 
-    `most` counts on either side: so many that spoke for it most, then so many that spoke against it most.
+    `most` (1 or more) counts on either side: so many that spoke for it most, then so many that spoke against it most.
     """
+    if most is not None and most < 1:
+        raise DataError(f"n is {most}; expected 1 or more: how many examples on either side.")
     model = load(model, domain=domain)
     if label is not None and label not in (known := model.task_.labels):
         raise DataError(
@@ -200,8 +203,6 @@ def suggest(
     model: Any, source: Any, *, n: int = 5, text: str | None = None, domain: str | None = None
 ) -> list[Suggestion]:
     """The `n` unlabelled texts whose label would teach the model most, best first."""
-    if n < 1:
-        raise DataError(f"n is {n}; expected 1 or more.")
     texts = find(domain).load("read_items")(source, text=text)
     model = load(model, domain=domain)
     chosen = [int(i) for i in model.suggest(texts, n)]
@@ -209,19 +210,23 @@ def suggest(
     return [Suggestion(i, a.text, a.label, a.probability) for i, a in zip(chosen, answers, strict=True)]
 
 
-def encoders() -> list[EncoderInfo]:
+def encoders(*, domain: str | None = None) -> list[EncoderInfo]:
     """The encoders that are known by name; a folder or a Hugging Face id will do as well."""
-    from quickstudy.domains.text.weights import PACKAGED
+    return find(domain).load("encoders")()
 
-    built_in = [
-        EncoderInfo("tiny", "hashed letter n-grams, 64 dimensions: for tests, knows nothing", "Apache-2.0", True, ""),
-        EncoderInfo("tiny-bert", "2 layers with random weights: for tests, knows nothing", "Apache-2.0", True, ""),
-    ]  # fmt: skip
-    packaged = [
-        EncoderInfo(name, p.about, p.licence, importlib.util.find_spec(p.package) is not None, p.install)
-        for name, p in PACKAGED.items()
-    ]
-    return [*packaged, *built_in]
+
+def _option(domain: Domain) -> str:
+    """What a command needs to reach this domain."""
+    return "" if domain is find() else f" --domain {shlex.quote(domain.name)}"
+
+
+def _short_one(texts: Sequence[str]) -> str:
+    """An example that can be typed again: the first that is short and has no control characters."""
+    return next((text for text in texts if len(text) <= 80 and text.isprintable()), "…")
+
+
+def _blank(item: Any) -> bool:
+    return isinstance(item, str) and not item.strip()
 
 
 def _oddities(data: Any) -> list[str]:

@@ -6,10 +6,13 @@ stopped by Ctrl-C, 141 the reader of our output went away.
 """
 
 import errno
+import inspect
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 
 import quickstudy
 from quickstudy.app import screen
@@ -37,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
     debug = os.environ.get("QUICKSTUDY_DEBUG", "") not in ("", "0")
     if not debug:
-        warnings.showwarning = screen.warning
+        warnings.showwarning = lambda message, *_, **__: screen.note(f"note: {as_typed(str(message), given)}")
     try:
         code = _run(given)
         sys.stdout.flush()
@@ -45,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except QuickstudyError as error:
         if debug:
             raise
-        screen.note(f"error: {error}")
+        screen.note(f"error: {as_typed(str(error), given)}")
         return 2
     except KeyboardInterrupt:
         screen.note("stopped")
@@ -89,7 +92,8 @@ def _call(given: list[str]) -> int:
     from cyclopts import App, CycloptsError
 
     target, _ = COMMANDS[given[0]]
-    app = App(name="quickstudy", help=ABOUT, version=quickstudy.__version__, help_format="markdown")
+    app = App(name="quickstudy", help=ABOUT, version=quickstudy.__version__, help_format="markdown",
+              suppress_keyboard_interrupt=False)  # fmt: skip  # it would end without a word; we say what was kept
     app.command(target, name=given[0], help_format="markdown")
     try:
         code = app(
@@ -105,6 +109,36 @@ def _call(given: list[str]) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     return code if isinstance(code, int) else 0
+
+
+_SETTING = re.compile(r"""`(?P<word>\w+)`|(?<![\w"'`-])(?P<name>\w+)=(?P<value>"[^"]*"|'[^']*'|\w+)""")
+_OTHER_NAMES = {"use_names": "names", "random_state": "seed"}
+
+
+def as_typed(message: str, given: Sequence[str]) -> str:
+    """A message with its settings as the command line has them: `tune` is --tune, encoder='x' is --encoder 'x'.
+
+    What isn't an option of the command that was given stays as it is.
+    """
+    if not given or given[0] not in COMMANDS:
+        return message
+    module, _, name = COMMANDS[given[0]][0].partition(":")
+    parameters = inspect.signature(getattr(import_module(module), name)).parameters.values()
+    options = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "common"}
+
+    def typed(found: re.Match[str]) -> str:
+        name = found["word"] or found["name"]
+        name = _OTHER_NAMES.get(name, name)
+        if name == "text" and "text_column" in options:  # of `predict`, whose --text is a text
+            name = "text_column"
+        if name not in options:
+            return found[0]
+        option, value = name.replace("_", "-"), found["value"]
+        if value == "False":
+            return f"--no-{option}"
+        return f"--{option}" if value in (None, "True") else f"--{option} {value}"
+
+    return _SETTING.sub(typed, message)
 
 
 def overview() -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from quickstudy.app import results, threads
+from quickstudy.domains import find
 
 
 @Parameter(name="*")
@@ -31,4 +32,14 @@ class Common:
             as_table(result)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class OfDomain(Common):
+    """Options of commands that work on a domain's data."""
+
+    domain: str = find().name
+    """What kind of data it is; a package can add one."""
+
+
 COMMON = Common()
+OF_DOMAIN = OfDomain()

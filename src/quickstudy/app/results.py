@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -146,17 +147,6 @@ class Suggestion:
 
 
 @dataclass(frozen=True)
-class EncoderInfo:
-    """A known encoder."""
-
-    name: str
-    about: str
-    licence: str
-    installed: bool
-    install: str
-
-
-@dataclass(frozen=True)
 class Demonstrated:
     """What the demo did."""
 
@@ -187,5 +177,6 @@ def plain(value: Any) -> Any:
 
 
 def as_json(value: Any) -> str:
-    """One JSON object (or list), on one line."""
-    return json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
+    """One JSON object (or list), on one line; control characters are escaped, those that JSON lets pass too."""
+    text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
+    return re.sub(r"[\x7f-\x9f]", lambda control: f"\\u{ord(control[0]):04x}", text)

@@ -3,6 +3,8 @@
 import json
 from typing import TYPE_CHECKING, Any
 
+from quickstudy.core.untrusted import harmless
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -19,15 +21,15 @@ def table(report: "Report") -> "Table":
     main = next(iter(report.metrics), "")
     caption = "\n".join([report.verdict(), *([_legend(report)] if report.rows else [])])
     made = Table(
-        title=Text(report.title, style="bold"), caption=Text(caption), box=box.SIMPLE_HEAD,
+        title=Text(harmless(report.title), style="bold"), caption=Text(harmless(caption)), box=box.SIMPLE_HEAD,
         title_justify="left", caption_justify="left",
     )  # fmt: skip
     for index, name in enumerate(header):
         words = index == 0 or name == "note"
-        made.add_column(Text(name), justify="left" if words else "right", no_wrap=not words)
+        made.add_column(Text(harmless(name)), justify="left" if words else "right", no_wrap=not words)
     for row, line in zip(report.rows, lines, strict=True):
         style = "bold" if report.wins(row, main) else "dim" if row.baseline else ""
-        made.add_row(*[Text(cell) for cell in line], style=style)
+        made.add_row(*[Text(harmless(cell)) for cell in line], style=style)
     return made
 
 
