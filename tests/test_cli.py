@@ -402,11 +402,28 @@ def test_ctrl_c_leaves_a_checkpoint_and_resume_ends_at_the_same_numbers(run, cac
     assert all(whole[name].equal(halved[name]) for name in whole)
 
 
+def test_the_demo_has_met_no_intent_that_it_judges_by():
+    demo = pytest.importorskip("quickstudy.app.demo")
+    bank = demo._bank()
+    past, left_out, audited = demo.past_apart_from(bank)
+    assert left_out == ["card_declined", "exchange_rate", "pin_change"]
+    assert not set(left_out) & set(past.classes)
+    assert len(past.classes) == 150 - len(left_out)
+    assert (audited.normalised, audited.classes, audited.near) == (0, (), ())
+    copied = demo.Examples(
+        [*bank.texts, past.texts[0].upper() + "!"], [*bank.labels, "new"], source="BANKING77"
+    )
+    assert past.labels[0] in demo.past_apart_from(copied)[1]  # a sentence in common is enough
+
+
 @needs_minilm
 @pytest.mark.slow
 def test_demo(run, tmp_path):
     done = run("demo", "--no-tune-encoder", "--episodes", 5, env={"COLUMNS": "80"})
     assert done.returncode == 0, done.stderr
+    assert "3 intents of the past that the bank has too were left out of it (card_declined," in " ".join(
+        done.stdout.split()
+    )
     for said in ("chance", "frozen + centroid", "frozen + logistic regression", "quickstudy", "20×5"):
         assert said in done.stdout
     made = tmp_path / "quickstudy-demo"

@@ -44,6 +44,11 @@ def demo(
 def _demonstrated(result: results.Demonstrated) -> None:
     screen.say(result.report.table())
     screen.say(
+        "",
+        f"Never seen: {len(result.left_out)} intents of the past that the bank has too were left out of it "
+        f"({', '.join(result.left_out)}). {result.audit}",
+    )
+    screen.say(
         "", "One task of 5 intents with 5 examples each; the new sentences that it was least sure of:", ""
     )
     for explained, truth in zip(result.answers, result.truth, strict=True):

@@ -152,6 +152,10 @@ class Demonstrated:
 
     report: "Report"
     verdict: str
+    left_out: list[str]
+    """Classes of the past that the new tasks have too, and that nothing was learned from."""
+    audit: str
+    """What the past has in common with the new tasks after that."""
     answers: list[Explained]
     truth: list[str]
     """The right label of each answer."""
