@@ -57,6 +57,13 @@ def test_adapt_names_what_is_odd(tmp_path):
     assert odd.notes[2] == "1 of 3 labels have one example only: greeting."
 
 
+@pytest.mark.parametrize("coverage", ["x", "0.9", True, 0, 1, -1, 1.5, float("nan")])
+def test_a_coverage_that_is_no_share_is_refused(tmp_path, coverage):
+    with pytest.raises(DataError, match="expected a number between 0 and 1, such as 0.95. Leave it out"):
+        actions.adapt(FRAME, tmp_path / "m", prior=None, encoder="tiny", coverage=coverage)
+    assert not (tmp_path / "m").exists()
+
+
 def test_one_example_of_each_leaves_nothing_to_judge_by(tmp_path):
     one = actions.adapt(FRAME.iloc[[0, 3]], tmp_path / "m", prior=None, encoder="tiny")
     assert (one.methods, one.gain) == ([], None)
@@ -100,7 +107,7 @@ def test_explain_shows_both_ends(model):
     everything = actions.explain(model, "where is the card", label="undo", most=None).examples
     assert len(everything) == 8  # six examples and two names
     assert sum(spoke.is_name for spoke in everything) == 2
-    with pytest.raises(DataError, match="n is 0; expected 1 or more"):
+    with pytest.raises(DataError, match="`n` is 0; expected 1 or more"):
         actions.explain(model, "where", most=0)
     with pytest.raises(DataError, match=r"no label 'undoo'\. Did you mean \"undo\""):
         actions.explain(model, "where", label="undoo")

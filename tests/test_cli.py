@@ -140,7 +140,7 @@ def test_every_command_explains_its_options(call, name):
     code, out, err = call(name, "--help")
     assert (code, err) == (0, "")
     assert f"quickstudy {name}" in out
-    assert call("help", name)[1] == out
+    assert call("help", name)[1] == call("--help", name)[1] == out
     for line in out.splitlines():  # an option without a word on it
         if line.startswith("│ ") and "--" in line and not line.startswith("│  "):
             assert len(line.strip("│ ").split()) > 3, line
@@ -162,11 +162,30 @@ def test_every_command_explains_its_options(call, name):
         (["predict", "m", "x.csv", "--out", "y.xlsx"], "unknown format '.xlsx'"),
         (["bench", "txet"], "no suite 'txet'. Did you mean \"text\"?"),
         (["bench", "check", "--jsn"], "unknown option '--jsn'"),
+        (["adapt", "x.csv", "--out", ""], "--out: an empty argument"),
+        (["adapt", "", "--out", "m"], "adapt: an empty argument"),
+        (["adapt", "x.csv", "y.csv", "--out", "m"], "more arguments than adapt takes: y.csv"),
+        (["adapt", "x.csv", "--out", "m", "--seed", "-1"], "--seed is -1; expected 0 or more"),
+        (["adapt", "x.csv", "--out", "m", "--threads", "0"], "--threads is 0; expected 1 or more"),
+        (["learn", ".", "--out", "p", "--seed", "-1"], "--seed is -1; expected 0 or more"),
+        (
+            ["learn", ".", "--out", "p", "--checkpoint-every", "0"],
+            "--checkpoint-every is 0; expected 1 or more",
+        ),
+        (["learn", ".", "--out", "p", "--steps", "0"], "--steps is 0; expected 1 or more"),
+        (
+            ["learn", ".", "--out", "p", "--tune-encoder", "--resume"],
+            "nothing to resume: no folder p.checkpoint",
+        ),
+        (["demo", "--episodes", "0"], "--episodes is 0; expected 1 or more"),
+        (["demo", "--seed", "-1"], "--seed is -1; expected 0 or more"),
+        (["explain", "m", "--text", "x", "-n", "0"], "error: -n is 0; expected 1 or more"),
     ],
 )
 def test_a_wrong_command_line_is_one_message(call, arguments, says, tmp_path):
     code, out, err = call(*arguments)
     assert (code, out) == (2, "")
+    err = err.removeprefix("learn: reading and encoding …\n")
     assert err.startswith("error: ")
     assert says in " ".join(err.split())
     assert "Traceback" not in err
@@ -495,7 +514,11 @@ def unknown_description(folder):
 
 def coverage_of_two(folder):
     table(folder / "x.csv")
-    return ["x.csv", "--coverage", "2"], "coverage is 2.0; expected a number between 0 and 1"
+    return [
+        "x.csv",
+        "--coverage",
+        "2",
+    ], "--coverage is 2.0; expected a number between 0 and 1, such as 0.95. Leave it out"
 
 
 def no_such_prior(folder):

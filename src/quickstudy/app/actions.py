@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from quickstudy.app.results import (
     Spoke,
     Suggestion,
 )
-from quickstudy.core.errors import DataError, ModelError, did_you_mean
+from quickstudy.core.errors import CheckpointError, DataError, ModelError, did_you_mean
 from quickstudy.domains import Domain, EncoderInfo, find
 
 Progress = Callable[[int, int, float], None]
@@ -49,20 +50,26 @@ def learn(
         CheckpointError: nothing to resume from, a checkpoint of another run, or no room to save.
     """
     began = time.perf_counter()
+    at_least(0, seed=seed)
+    at_least(1, steps=steps, checkpoint_every=checkpoint_every)
     place, what = Path(out), find(domain)
     if tune_encoder and encoder == "tiny":
         raise ModelError(
             "The encoder 'tiny' has no layers that could be tuned; leave --tune-encoder out, or take 'tiny-bert'."
         )
-    read = what.load("read_datasets")
-    tasks = read(data)
-    trials = read(valid) if valid is not None else None
     checkpoint = checkpoint_folder(place) if tune_encoder else None
     if resume and checkpoint is None:
         raise ModelError(
             "--resume goes on tuning the encoder, and this run doesn't tune it. Add --tune-encoder, or leave "
             "--resume out."
         )
+    if resume and checkpoint is not None and not checkpoint.is_dir():
+        raise CheckpointError(
+            f"There is nothing to resume: no folder {checkpoint}. Leave --resume out to start anew."
+        )
+    read = what.load("read_datasets")
+    tasks = read(data)
+    trials = read(valid) if valid is not None else None
     prior = what.load("learn")(
         tasks, encoder=encoder, tune_encoder=tune_encoder, steps=steps, seed=seed, valid=trials, resume=resume,
         checkpoint=checkpoint, checkpoint_every=checkpoint_every, progress=progress,
@@ -113,6 +120,8 @@ def adapt(
         CheckpointError, ModelError: the prior is damaged or of another encoder, or there is no room to save.
     """
     began = time.perf_counter()
+    at_least(0, seed=seed)
+    _check_coverage(coverage)
     what = find(domain)
     data = what.load("read_examples")(examples, text=text, label=label)
     if descriptions is not None:
@@ -181,8 +190,7 @@ def explain(
 
     `most` (1 or more) counts on either side: so many that spoke for it most, then so many that spoke against it most.
     """
-    if most is not None and most < 1:
-        raise DataError(f"n is {most}; expected 1 or more: how many examples on either side.")
+    at_least(1, n=most)
     model = load(model, domain=domain)
     if label is not None and label not in (known := model.task_.labels):
         raise DataError(
@@ -213,6 +221,21 @@ def suggest(
 def encoders(*, domain: str | None = None) -> list[EncoderInfo]:
     """The encoders that are known by name; a folder or a Hugging Face id will do as well."""
     return find(domain).load("encoders")()
+
+
+def at_least(least: int, **numbers: int | None) -> None:
+    """Raise DataError for a number that is too small, by its name; None is none."""
+    for name, number in numbers.items():
+        if number is not None and number < least:
+            raise DataError(f"`{name}` is {number}; expected {least} or more.")
+
+
+def _check_coverage(coverage: Any) -> None:
+    if coverage is not None and not (isinstance(coverage, Real) and 0 < float(coverage) < 1):
+        raise DataError(
+            f"`coverage` is {coverage!r}; expected a number between 0 and 1, such as 0.95. "
+            "Leave it out to have every text answered."
+        )
 
 
 def _option(domain: Domain) -> str:

@@ -13,10 +13,11 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import pairwise
 
 import quickstudy
 from quickstudy.app import screen
-from quickstudy.core.errors import QuickstudyError, did_you_mean
+from quickstudy.core.errors import DataError, QuickstudyError, did_you_mean
 
 COMMANDS = {  # name -> (where it lives, what it does)
     "demo": ("quickstudy.app.cli_more:demo", "learn from bundled data, adapt to intents never seen, explain"),
@@ -72,7 +73,7 @@ def _run(given: list[str]) -> int:
     if given[0] in ("--version", "-V"):
         print(quickstudy.__version__)
         return 0
-    if given[0] == "help":
+    if given[0] in ("--help", "-h", "help"):
         given = [*given[1:], "--help"]
     if given[0] not in COMMANDS:
         what = "option" if given[0].startswith("-") else "command"
@@ -90,7 +91,13 @@ def _run(given: list[str]) -> int:
 def _call(given: list[str]) -> int:
     """Let cyclopts read the arguments and call the command."""
     from cyclopts import App, CycloptsError
+    from cyclopts.exceptions import UnusedCliTokensError
 
+    for before, value in pairwise(given):
+        if value == "" and before != "--text":
+            raise DataError(
+                "an empty argument; expected a name. Is a variable of the shell empty?", file=before
+            )
     target, _ = COMMANDS[given[0]]
     app = App(name="quickstudy", help=ABOUT, version=quickstudy.__version__, help_format="markdown",
               suppress_keyboard_interrupt=False)  # fmt: skip  # it would end without a word; we say what was kept
@@ -103,6 +110,12 @@ def _call(given: list[str]) -> int:
             result_action="return_value",
             console=screen.console(),
         )
+    except UnusedCliTokensError as error:
+        many = ", ".join(error.unused_tokens)
+        screen.note(
+            f"error: more arguments than {given[0]} takes: {many}\nHelp: quickstudy {given[0]} --help"
+        )
+        return 2
     except CycloptsError as error:
         screen.note(f"error: {error}\nHelp: quickstudy {given[0]} --help")
         return 2
@@ -133,10 +146,10 @@ def as_typed(message: str, given: Sequence[str]) -> str:
             name = "text_column"
         if name not in options:
             return found[0]
-        option, value = name.replace("_", "-"), found["value"]
+        option, value = f"{'-' if len(name) == 1 else '--'}{name.replace('_', '-')}", found["value"]
         if value == "False":
-            return f"--no-{option}"
-        return f"--{option}" if value in (None, "True") else f"--{option} {value}"
+            return option.replace("--", "--no-", 1)
+        return option if value in (None, "True") else f"{option} {value}"
 
     return _SETTING.sub(typed, message)
 

@@ -50,6 +50,8 @@ def demo(
         QuickstudyError: the folder can't be written.
     """
     began, folder = time.perf_counter(), Path(folder)
+    actions.at_least(0, seed=seed)
+    actions.at_least(1, episodes=episodes)
     progress("reading the past: intents of an assistant", 0, 0)
     past, left_out, audited = past_apart_from(_bank())
     prior = learn(
