@@ -59,7 +59,7 @@ def test_adapt_names_what_is_odd(tmp_path):
 
 @pytest.mark.parametrize("coverage", ["x", "0.9", True, 0, 1, -1, 1.5, float("nan")])
 def test_a_coverage_that_is_no_share_is_refused(tmp_path, coverage):
-    with pytest.raises(DataError, match="expected a number between 0 and 1, such as 0.95. Leave it out"):
+    with pytest.raises(DataError, match=r"expected a number between 0 and 1, such as 0\.95\. Leave it out"):
         actions.adapt(FRAME, tmp_path / "m", prior=None, encoder="tiny", coverage=coverage)
     assert not (tmp_path / "m").exists()
 

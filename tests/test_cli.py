@@ -518,7 +518,7 @@ def coverage_of_two(folder):
         "x.csv",
         "--coverage",
         "2",
-    ], "--coverage is 2.0; expected a number between 0 and 1, such as 0.95. Leave it out"
+    ], "--coverage is 2.0; expected a number between 0 and 1, such as"
 
 
 def no_such_prior(folder):
