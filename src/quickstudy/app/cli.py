@@ -111,7 +111,7 @@ def _call(given: list[str]) -> int:
             console=screen.console(),
         )
     except UnusedCliTokensError as error:
-        many = ", ".join(error.unused_tokens)
+        many = ", ".join(error.unused_tokens or ())
         screen.note(
             f"error: more arguments than {given[0]} takes: {many}\nHelp: quickstudy {given[0]} --help"
         )
