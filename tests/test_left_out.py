@@ -22,7 +22,7 @@ def quick(monkeypatch):
 
 
 def exact(support: Labelled, x, output: int, penalty: float = 30.0):
-    """Log-odds of output with all rows less those without each, both at the minimum (scikit-learn stops well before)."""
+    """Log-odds with all rows less those without each, both at the minimum (scikit-learn stops well before)."""
 
     def told(keep):
         model = LogisticRegression(C=penalty, max_iter=100_000, tol=1e-9)
