@@ -63,8 +63,9 @@ format: setup  ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-bench: setup  ## run a suite (SUITE=text) on the folder QUICKSTUDY_DATA, then list bars and figures
+bench: setup  ## run a suite (SUITE=text) on the folder QUICKSTUDY_DATA, write the tables anew, list bars and figures
 	@$(BIN)/quickstudy bench $(SUITE)
+	@$(PY) tools/make_tables.py
 	@$(BIN)/quickstudy bench check
 
 $(DOCS_STAMP): $(STAMP)

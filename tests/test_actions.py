@@ -57,6 +57,13 @@ def test_adapt_names_what_is_odd(tmp_path):
     assert odd.notes[2] == "1 of 3 labels have one example only: greeting."
 
 
+@pytest.mark.parametrize("coverage", ["x", "0.9", True, 0, 1, -1, 1.5, float("nan")])
+def test_a_coverage_that_is_no_share_is_refused(tmp_path, coverage):
+    with pytest.raises(DataError, match=r"expected a number between 0 and 1, such as 0\.95\. Leave it out"):
+        actions.adapt(FRAME, tmp_path / "m", prior=None, encoder="tiny", coverage=coverage)
+    assert not (tmp_path / "m").exists()
+
+
 def test_one_example_of_each_leaves_nothing_to_judge_by(tmp_path):
     one = actions.adapt(FRAME.iloc[[0, 3]], tmp_path / "m", prior=None, encoder="tiny")
     assert (one.methods, one.gain) == ([], None)
@@ -82,15 +89,26 @@ def test_predict_is_lazy_and_takes_a_folder_or_a_model(made, model):
     assert (again.label, again.probabilities) == (first.label, pytest.approx(first.probabilities))
 
 
+def test_a_blank_text_gets_an_answer_of_its_own(model):
+    found = list(actions.predict(model, ["", ROWS[0][0], "  ", ROWS[3][0]], batch=2))
+    assert [(a.text, a.label) for a in found] == [("", None), ROWS[0], ("  ", None), ROWS[3]]
+    assert [a.probability == 0 for a in found] == [True, False, True, False]
+
+
 def test_explain_shows_both_ends(model):
     told = actions.explain(model, "where is the card", most=1)
     assert (told.label, told.answer.label) == ("arrival", "arrival")
     assert len(told.examples) == 2
     assert told.examples[0].effect > 0 > told.examples[1].effect
     assert told.examples[0].label == "arrival"
+    effects = [spoke.effect for spoke in actions.explain(model, "where is the card", most=3).examples]
+    sides = [[e for e in effects if e > 0], [e for e in effects if e < 0]]
+    assert effects == [*sorted(sides[0], reverse=True), *sorted(sides[1])]  # the strongest of each side first
     everything = actions.explain(model, "where is the card", label="undo", most=None).examples
     assert len(everything) == 8  # six examples and two names
     assert sum(spoke.is_name for spoke in everything) == 2
+    with pytest.raises(DataError, match="`n` is 0; expected 1 or more"):
+        actions.explain(model, "where", most=0)
     with pytest.raises(DataError, match=r"no label 'undoo'\. Did you mean \"undo\""):
         actions.explain(model, "where", label="undoo")
 
@@ -118,6 +136,8 @@ def test_evaluate_counts_right(made, model, tmp_path):
     assert judged.confusions == [results.Confusion("arrival", "undo", 1)]
     assert (judged.answered, judged.seen) == (100.0, 2)  # two of the texts were learned from
     report = Report.from_json((tmp_path / "report" / "report.json").read_text())
+    card = (tmp_path / "report" / "report.md").read_text()
+    assert report.counted == "texts" and "over 4 texts." in card and "episode" not in card
     assert report.rows[0].metrics["accuracy"] == ours.accuracy
     assert (tmp_path / "report" / "report.png").read_bytes().startswith(b"\x89PNG")
     assert str(tmp_path) not in (tmp_path / "report" / "report.md").read_text()
@@ -138,8 +158,9 @@ def test_suggest_gives_positions_in_the_file(model):
     assert [texts[one.position] for one in found] == [one.text for one in found]
     assert {one.position for one in found} == {6, 7}  # the others are known already
     assert len(actions.suggest(model, pd.DataFrame({"text": texts}), n=99)) == 8
-    with pytest.raises(DataError, match="n is 0"):
-        actions.suggest(model, pd.DataFrame({"text": texts}), n=0)
+    for n in (0, -1, 1.5, "2"):
+        with pytest.raises(DataError, match=f"n is {n!r}; expected a whole number, 1 or more"):
+            actions.suggest(model, pd.DataFrame({"text": texts}), n=n)
 
 
 def test_encoders_have_licences():
@@ -196,6 +217,12 @@ def test_results_are_json_without_nan():
     }
 
 
+def test_json_escapes_what_could_take_hold_of_a_terminal():
+    line = results.as_json({"text": "\x1b[2J\x9b2J\x7fé"})
+    assert line.isprintable()
+    assert json.loads(line) == {"text": "\x1b[2J\x9b2J\x7fé"}
+
+
 # Pipes
 
 
@@ -212,8 +239,8 @@ class Drip:
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 def test_lines_come_whole_however_the_pipe_drips(size):
-    data = "eins\n\nzwei ü\r\n  drei  ".encode()
-    assert [text for some in piped(Drip(data, size)) for text in some] == ["eins", "zwei ü", "drei"]
+    data = "\ufeffeins\n\nzwei ü\r\n  drei  ".encode()
+    assert [text for some in piped(Drip(data, size)) for text in some] == ["eins", "", "zwei ü", "drei"]
     assert list(piped(Drip(b"", size))) == []
 
 

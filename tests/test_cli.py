@@ -1,6 +1,7 @@
 """The command line as people run it: every command once, in processes of its own; every bad input, by its message."""
 
 import csv
+import importlib
 import importlib.util
 import json
 import os
@@ -11,7 +12,9 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,9 @@ from safetensors.torch import load_file
 
 import quickstudy
 from quickstudy.app import cli
+from quickstudy.core.errors import DataError
 from quickstudy.data import sample
+from quickstudy.domains import TEXT
 
 SRC = Path(quickstudy.__file__).parents[1]
 COMMAND = [sys.executable, "-m", "quickstudy.app.cli"]
@@ -135,7 +140,7 @@ def test_every_command_explains_its_options(call, name):
     code, out, err = call(name, "--help")
     assert (code, err) == (0, "")
     assert f"quickstudy {name}" in out
-    assert call("help", name)[1] == out
+    assert call("help", name)[1] == call("--help", name)[1] == out
     for line in out.splitlines():  # an option without a word on it
         if line.startswith("│ ") and "--" in line and not line.startswith("│  "):
             assert len(line.strip("│ ").split()) > 3, line
@@ -157,11 +162,30 @@ def test_every_command_explains_its_options(call, name):
         (["predict", "m", "x.csv", "--out", "y.xlsx"], "unknown format '.xlsx'"),
         (["bench", "txet"], "no suite 'txet'. Did you mean \"text\"?"),
         (["bench", "check", "--jsn"], "unknown option '--jsn'"),
+        (["adapt", "x.csv", "--out", ""], "--out: an empty argument"),
+        (["adapt", "", "--out", "m"], "adapt: an empty argument"),
+        (["adapt", "x.csv", "y.csv", "--out", "m"], "more arguments than adapt takes: y.csv"),
+        (["adapt", "x.csv", "--out", "m", "--seed", "-1"], "--seed is -1; expected 0 or more"),
+        (["adapt", "x.csv", "--out", "m", "--threads", "0"], "--threads is 0; expected 1 or more"),
+        (["learn", ".", "--out", "p", "--seed", "-1"], "--seed is -1; expected 0 or more"),
+        (
+            ["learn", ".", "--out", "p", "--checkpoint-every", "0"],
+            "--checkpoint-every is 0; expected 1 or more",
+        ),
+        (["learn", ".", "--out", "p", "--steps", "0"], "--steps is 0; expected 1 or more"),
+        (
+            ["learn", ".", "--out", "p", "--tune-encoder", "--resume"],
+            "nothing to resume: no folder p.checkpoint",
+        ),
+        (["demo", "--episodes", "0"], "--episodes is 0; expected 1 or more"),
+        (["demo", "--seed", "-1"], "--seed is -1; expected 0 or more"),
+        (["explain", "m", "--text", "x", "-n", "0"], "error: -n is 0; expected 1 or more"),
     ],
 )
 def test_a_wrong_command_line_is_one_message(call, arguments, says, tmp_path):
     code, out, err = call(*arguments)
     assert (code, out) == (2, "")
+    err = err.removeprefix("learn: reading and encoding …\n")
     assert err.startswith("error: ")
     assert says in " ".join(err.split())
     assert "Traceback" not in err
@@ -226,6 +250,23 @@ def test_predict_in_a_pipe(cache, model):
         process.stdin.close()
         assert process.stdout.read() == ""
         assert (process.wait(60), process.stderr.read()) == (0, "")
+
+
+def test_there_is_an_answer_for_every_line(run, call, model, tmp_path):
+    asked = f"\ufeff{ROWS[0][0]}\n\n  \r\n{ROWS[3][0]}\n\n"
+    done = run("predict", model, "-", input=asked)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = list(csv.reader(done.stdout.splitlines()))[1:]
+    assert [label for _, label, _ in rows] == [
+        "arrival",
+        "none of these",
+        "none of these",
+        "undo",
+        "none of these",
+    ]
+    assert [text for text, _, _ in rows] == [ROWS[0][0], "", "", ROWS[3][0], ""]
+    (tmp_path / "new.txt").write_text(asked)  # the same in a file
+    assert call("predict", model, "new.txt")[1] == done.stdout
 
 
 def test_a_reader_that_goes_away_is_no_error(cache, model):
@@ -380,11 +421,29 @@ def test_ctrl_c_leaves_a_checkpoint_and_resume_ends_at_the_same_numbers(run, cac
     assert all(whole[name].equal(halved[name]) for name in whole)
 
 
+def test_the_demo_has_met_no_intent_that_it_judges_by():
+    demo = pytest.importorskip("quickstudy.app.demo")
+    bank = demo._bank()
+    past, left_out, audited = demo.past_apart_from(bank)
+    assert left_out == ["card_declined", "exchange_rate", "pin_change"]
+    assert not set(left_out) & set(past.classes)
+    assert len(past.classes) == 150 - len(left_out)
+    assert (audited.normalised, audited.classes) == (0, ())
+    assert {near.train for near in audited.near}.isdisjoint(past.texts)
+    copied = demo.Examples(
+        [*bank.texts, past.texts[0].upper() + "!"], [*bank.labels, "new"], source="BANKING77"
+    )
+    assert past.labels[0] in demo.past_apart_from(copied)[1]  # a sentence in common is enough
+
+
 @needs_minilm
 @pytest.mark.slow
 def test_demo(run, tmp_path):
     done = run("demo", "--no-tune-encoder", "--episodes", 5, env={"COLUMNS": "80"})
     assert done.returncode == 0, done.stderr
+    assert "3 intents of the past that the bank has too were left out of it (card_declined," in " ".join(
+        done.stdout.split()
+    )
     for said in ("chance", "frozen + centroid", "frozen + logistic regression", "quickstudy", "20×5"):
         assert said in done.stdout
     made = tmp_path / "quickstudy-demo"
@@ -456,7 +515,11 @@ def unknown_description(folder):
 
 def coverage_of_two(folder):
     table(folder / "x.csv")
-    return ["x.csv", "--coverage", "2"], "coverage is 2.0; expected a number between 0 and 1"
+    return [
+        "x.csv",
+        "--coverage",
+        "2",
+    ], "--coverage is 2.0; expected a number between 0 and 1, such as"
 
 
 def no_such_prior(folder):
@@ -609,6 +672,168 @@ def test_no_room_on_stdout_is_one_message(run, model):
 
 
 # How it ends, and what it shows
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "quickstudy.domains.text.read:open_table",
+        "quickstudy.core.engine:adapt",
+        "quickstudy.core.atomic:write_new",
+    ],
+)
+def test_ctrl_c_while_adapting_says_what_was_kept(call, tmp_path, model, monkeypatch, where, old):
+    """While reading, while learning, and halfway through saving."""
+    table(tmp_path / "x.csv")
+    if old:
+        copy(model, tmp_path / "m")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    module, name = where.split(":")
+    whole, times = getattr(importlib.import_module(module), name), 0
+
+    def interrupted(*arguments, **settings):
+        nonlocal times
+        times += 1
+        if name != "write_new" or times == 2:  # of the model's two files, the first is written already
+            raise KeyboardInterrupt
+        return whole(*arguments, **settings)
+
+    monkeypatch.setattr(f"{module}.{name}", interrupted)
+    code, out, err = call("adapt", "x.csv", "--out", "m", "--prior", "none", "--encoder", "tiny")
+    assert (code, out) == (130, "")
+    assert err == f"stopped; nothing was saved{', and m is as it was' if old else ''}\n"
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_ctrl_c_anywhere_else_is_not_mute_either(call, model, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("quickstudy.app.actions.load", interrupted)
+    assert call("predict", model, "--text", "x") == (130, "", "stopped\n")
+
+
+def test_hints_name_options_as_they_are_typed(call, tmp_path, model):
+    table(
+        tmp_path / "x.csv",
+        [(f"{text} {i}", label, 1) for i, (text, label) in enumerate(ROWS)],
+        ("a", "b", "c"),
+    )
+    code, _, err = call("adapt", "x.csv", "--out", "m")
+    assert (code, "Name it: --text" in err) == (2, True)
+    code, _, err = call("predict", model, "x.csv")  # whose --text is a text
+    assert (code, "Name it: --text-column" in err) == (2, True)
+    table(tmp_path / "y.csv")
+    code, _, err = call("adapt", "y.csv", "--out", "m", "--encoder", "tiny", "--prior", "none", "--tune")
+    assert (code, "leave --tune out" in err) == (2, True)
+    folder = past(tmp_path / "past", 1, 2, 2)
+    code, _, err = call("adapt", folder, "--out", "m", "--text", "a")
+    assert (code, "leave --text and --label away" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("leave `tune` out", "leave --tune out"),
+        ("add tune_encoder=True", "add tune_encoder=True"),  # not an option of `adapt`
+        ("add tune=True", "add --tune"),
+        ("add use_names=False", "add --no-names"),
+        ("name it: encoder='a/b'.", "name it: --encoder 'a/b'."),
+        ('the label "tune=True" is odd', 'the label "tune=True" is odd'),
+        ("run `quickstudy learn`", "run `quickstudy learn`"),
+    ],
+)
+def test_settings_are_said_as_options(message, said):
+    assert cli.as_typed(message, ["adapt", "x.csv"]) == said
+
+
+def test_a_note_names_options_too(call, tmp_path, monkeypatch):
+    def reading(*_, **__):
+        warnings.simplefilter("always")
+        warnings.warn("better with tune=True", UserWarning, stacklevel=2)
+        raise DataError("and `coverage` is missing")
+
+    monkeypatch.setattr("quickstudy.domains.text.read.read_examples", reading)
+    _, _, err = call("adapt", tmp_path, "--out", "m")
+    assert err == "note: better with --tune\nerror: and --coverage is missing\n"
+
+
+def test_texts_and_labels_cannot_take_hold_of_the_terminal(call, tmp_path):
+    """Data keep their bytes; what is shown to a person has none that a terminal obeys."""
+    wild = [(f"{text}\x1b[2J\x9b1m", f"{label}\x1b]0;x\x07") for text, label in ROWS]
+    with (tmp_path / "x.jsonl").open("w") as file:
+        file.writelines(json.dumps({"text": text, "label": label}) + "\n" for text, label in wild)
+    shown = [call("adapt", "x.jsonl", "--out", "m", "--prior", "none", "--encoder", "tiny")]
+    shown += [
+        call("explain", "m", "--text", wild[0][0]),
+        call("predict", "m", "--text", wild[0][0]),
+        call("evaluate", "m", "x.jsonl"),
+        call("suggest", "m", "x.jsonl"),
+        call("explain", "m", "--text", "a", "--label", "\x1b[2J"),
+        call("explain", "m", "--text", wild[0][0], "--json"),
+    ]
+    assert [code for code, _, _ in shown] == [0, 0, 0, 0, 0, 2, 0]
+    for _, out, err in shown:
+        assert all(line.isprintable() for line in (out + err).splitlines())
+    assert "\\x1b[2J" in shown[1][1]
+    assert json.loads(shown[-1][1])["answer"]["text"] == wild[0][0]
+    code, out, _ = call("predict", "m", "x.jsonl")
+    assert (code, next(iter(csv.DictReader(out.splitlines())))["text"]) == (0, wild[0][0])
+
+
+def test_the_commands_reach_a_domain_by_its_name(call, tmp_path, monkeypatch):
+    asked = []
+
+    def part(name):
+        def play(*arguments, **settings):
+            asked.append(name)
+            return TEXT.load(name)(*arguments, **settings)
+
+        return play
+
+    songs = types.ModuleType("songs")
+    names = (
+        "read_examples",
+        "read_descriptions",
+        "read_items",
+        "read_datasets",
+        "learn",
+        "baselines",
+        "encoders",
+    )
+    for name in names:
+        setattr(songs, name, part(name))
+    monkeypatch.setitem(sys.modules, "songs", songs)
+    record = replace(TEXT, name="songs", **{name: f"songs:{name}" for name in names})
+    monkeypatch.setattr("quickstudy.domains.domains", lambda: {"text": TEXT, "songs": record})
+    table(tmp_path / "x.csv")
+    (tmp_path / "d.json").write_text('{"undo": "take it back"}')
+    songs_of = ["--domain", "songs"]
+    given = [
+        "adapt",
+        "x.csv",
+        "--out",
+        "m",
+        "--prior",
+        "none",
+        "--encoder",
+        "tiny",
+        "--descriptions",
+        "d.json",
+    ]
+    code, out, _ = call(*given, *songs_of)
+    assert (code, out.count("--domain songs")) == (0, 4)
+    assert call("predict", "m", "x.csv", *songs_of)[0] == 0
+    assert call("suggest", "m", "x.csv", *songs_of)[0] == 0
+    assert call("explain", "m", "--text", "where", *songs_of)[0] == 0
+    assert call("evaluate", "m", "x.csv", *songs_of)[0] == 0
+    assert call("encoders", *songs_of)[0] == 0
+    past(tmp_path / "past", 1, 3, 4)
+    assert call("learn", "past", "--out", "p", "--encoder", "tiny", *songs_of)[0] == 0
+    assert set(asked) == set(names)
+    code, _, err = call("adapt", "x.csv", "--out", "m", "--domain", "sogns")
+    assert (code, "no domain 'sogns'. Did you mean \"songs\"" in err) == (2, True)
 
 
 def test_debug_shows_the_traceback(run):

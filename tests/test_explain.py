@@ -26,14 +26,26 @@ def logits(support, x, learner=LEARNER):
     return predict(learner, meta, adapt(learner, meta, support), x)
 
 
-def test_influence_is_the_change_of_log_probability():
+def test_influence_is_the_change_of_log_odds():
     task = one(blobs(), 0)
     x = task.query.x[0]
     effects = influence(LEARNER, {}, task.support, x, 1)
-    whole = torch.log_softmax(logits(task.support, x[None]), -1)[0, 1]
+    whole = torch.softmax(logits(task.support, x[None]), -1)[0, 1].logit()
     for i, effect in enumerate(effects):
-        part = torch.log_softmax(logits(without(task.support, [i]), x[None]), -1)[0, 1]
-        assert float(effect) == pytest.approx(float(whole - part), abs=1e-12)
+        part = torch.softmax(logits(without(task.support, [i]), x[None]), -1)[0, 1].logit()
+        assert float(effect) == pytest.approx(float(whole - part), abs=1e-9)
+
+
+def test_a_sure_answer_has_effects_too():
+    """A probability that rounds to 1 stays there whichever example is left out; its odds don't."""
+    task = one(blobs(), 0)
+    x, sure = task.query.x[0], 0.01
+    answer = int(logits(task.support, x[None]).argmax())
+    assert float(torch.softmax(logits(task.support, x[None]) / sure, -1)[0, answer]) == 1.0
+    effects = influence(LEARNER, {}, task.support, x, answer, temperature=sure)
+    rest = leave_one_out(LEARNER, {}, task.support, x[None])[:, 0] / sure
+    assert (torch.softmax(rest, -1)[:, answer] == 1.0).all()
+    assert (effects.abs() > 1).sum() >= 4
 
 
 def test_the_only_example_of_a_class_is_all_that_speaks_for_it():

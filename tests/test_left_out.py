@@ -8,7 +8,7 @@ from toy import blobs, one
 
 from quickstudy.core import engine, explain
 from quickstudy.core.episode import Labelled
-from quickstudy.core.explain import influence, leave_one_out
+from quickstudy.core.explain import influence, leave_one_out, log_odds
 from quickstudy.core.objective import Classify
 from quickstudy.learners import Gaussian, Logistic, logistic
 from quickstudy.learners.left_out import MOST
@@ -22,12 +22,12 @@ def quick(monkeypatch):
 
 
 def exact(support: Labelled, x, output: int, penalty: float = 30.0):
-    """log p(output | x) with all rows less that without each, both at the minimum (scikit-learn stops well before)."""
+    """Log-odds with all rows less those without each, both at the minimum (scikit-learn stops well before)."""
 
     def told(keep):
         model = LogisticRegression(C=penalty, max_iter=100_000, tol=1e-9)
         model.fit(support.x[keep].numpy(), support.y[keep].numpy())
-        return model.predict_log_proba(x[None].numpy())[0, output]
+        return float(log_odds(torch.from_numpy(model.predict_log_proba(x[None].numpy()))[0], output))
 
     every = torch.ones(len(support.y), dtype=torch.bool)
     parts = [told(every & (torch.arange(len(every)) != i)) for i in range(len(every))]
@@ -118,9 +118,9 @@ def test_where_there_is_no_quick_way_rows_are_left_out_one_by_one(ways, changes)
     with pytest.warns() if changes else torch.no_grad():
         assert learner.left_out({}, support, x, 0) is None
         effects = influence(learner, {}, support, x, 0)
-        whole = engine.predict(learner, {}, engine.adapt(learner, {}, support), x[None]).log_softmax(-1)[:, 0]
-        without = leave_one_out(learner, {}, support, x[None])[:, 0].log_softmax(-1)[:, 0]
-    assert torch.allclose(effects, whole - without)
+        whole = engine.predict(learner, {}, engine.adapt(learner, {}, support), x[None])
+        without = leave_one_out(learner, {}, support, x[None])[:, 0]
+    assert torch.allclose(effects, log_odds(whole, 0) - log_odds(without, 0))
 
 
 def test_tasks_left_out_together_fit_in_memory(monkeypatch):

@@ -181,3 +181,29 @@ def test_the_layer_contracts_hold_imports_to_one_direction(tmp_path, module, imp
     assert ("BROKEN" in done.stdout, done.returncode != 0) == (not allowed, not allowed), (
         done.stdout + done.stderr
     )
+
+
+def recipe(target: str) -> str:
+    """What `make target` would run, without running it."""
+    made = subprocess.run(
+        ["make", "-n", "--no-print-directory", "-o", "setup", target, "VENV=venv"], cwd=ROOT, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    return made.stdout
+
+
+def test_a_benchmark_run_renews_the_tables():
+    steps = recipe("bench")
+    assert (
+        steps.index("quickstudy bench text")
+        < steps.index("tools/make_tables.py")
+        < steps.index("bench check")
+    )
+
+
+def test_what_ci_runs_includes_the_docs():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "make --no-print-directory docs || failed=1" in script
+    assert script.index(" docs ") < script.index(" test ")  # pytest's closing line stays the last
+    steps = recipe("docs")
+    assert "'.[docs]'" in steps and "-m sphinx -q -W " in steps

@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -72,8 +73,8 @@ def test_light_names_load_no_torch():
 
 @pytest.mark.parametrize("domain", BUILT_IN, ids=lambda domain: domain.name)
 def test_every_part_of_a_built_in_domain_is_there(domain):
-    for part in ("model", "read_examples", "read_items", "read_datasets", "learn", "demo", "bench"):
-        assert callable(domain.load(part)), part
+    for field in fields(domain)[2:]:
+        assert callable(domain.load(field.name)), field.name
     for method in ("fit", "predictions", "explain", "suggest", "save", "load"):
         assert callable(getattr(domain.load("model"), method))
 
@@ -139,6 +140,20 @@ def test_a_part_that_is_not_there_is_named():
         broken.load("model")
     with pytest.raises(ModelError, match=r"quickstudy\.nowhere:x as its read_examples"):
         broken.load("read_examples")
+
+
+def test_a_part_that_a_domain_leaves_out_is_named():
+    parts = dict.fromkeys(
+        ["model", "read_examples", "read_items", "read_datasets", "learn", "demo", "bench"], "x:y"
+    )
+    with pytest.raises(ModelError, match=r"The domain 'songs' has no encoders\."):
+        Domain(name="songs", about="", **parts).load("encoders")
+
+
+def test_only_the_demo_of_a_domain_knows_it_by_name():
+    app = Path(quickstudy.__file__).parent / "app"
+    knowing = {path.name for path in app.rglob("*.py") if "domains.text" in path.read_text(encoding="utf-8")}
+    assert knowing <= {"demo.py", "demo_tasks.py"}
 
 
 def test_this_installation_has_no_broken_plugin():

@@ -3,27 +3,26 @@
 The command line calls them, and so do service and studio. A model is a folder, or a classifier that is loaded already.
 """
 
-import importlib.util
 import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from quickstudy.app.results import (
     Adapted,
     Answer,
-    EncoderInfo,
     Explained,
     Learned,
     Method,
     Spoke,
     Suggestion,
 )
-from quickstudy.core.errors import DataError, ModelError, did_you_mean
-from quickstudy.domains import find
+from quickstudy.core.errors import CheckpointError, DataError, ModelError, did_you_mean
+from quickstudy.domains import Domain, EncoderInfo, find
 
 Progress = Callable[[int, int, float], None]
 
@@ -51,20 +50,26 @@ def learn(
         CheckpointError: nothing to resume from, a checkpoint of another run, or no room to save.
     """
     began = time.perf_counter()
+    at_least(0, seed=seed)
+    at_least(1, steps=steps, checkpoint_every=checkpoint_every)
     place, what = Path(out), find(domain)
     if tune_encoder and encoder == "tiny":
         raise ModelError(
             "The encoder 'tiny' has no layers that could be tuned; leave --tune-encoder out, or take 'tiny-bert'."
         )
-    read = what.load("read_datasets")
-    tasks = read(data)
-    trials = read(valid) if valid is not None else None
     checkpoint = checkpoint_folder(place) if tune_encoder else None
     if resume and checkpoint is None:
         raise ModelError(
             "--resume goes on tuning the encoder, and this run doesn't tune it. Add --tune-encoder, or leave "
             "--resume out."
         )
+    if resume and checkpoint is not None and not checkpoint.is_dir():
+        raise CheckpointError(
+            f"There is nothing to resume: no folder {checkpoint}. Leave --resume out to start anew."
+        )
+    read = what.load("read_datasets")
+    tasks = read(data)
+    trials = read(valid) if valid is not None else None
     prior = what.load("learn")(
         tasks, encoder=encoder, tune_encoder=tune_encoder, steps=steps, seed=seed, valid=trials, resume=resume,
         checkpoint=checkpoint, checkpoint_every=checkpoint_every, progress=progress,
@@ -74,7 +79,7 @@ def learn(
         _forget(checkpoint)
     return Learned(
         str(place), prior.encoder, prior.adapter is not None, list(prior.sources), time.perf_counter() - began,
-        [f"quickstudy adapt EXAMPLES.csv --prior {shlex.quote(str(place))} --out my-model"],
+        [f"quickstudy adapt EXAMPLES.csv --prior {shlex.quote(str(place))} --out my-model{_option(what)}"],
     )  # fmt: skip
 
 
@@ -115,12 +120,12 @@ def adapt(
         CheckpointError, ModelError: the prior is damaged or of another encoder, or there is no room to save.
     """
     began = time.perf_counter()
+    at_least(0, seed=seed)
+    _check_coverage(coverage)
     what = find(domain)
     data = what.load("read_examples")(examples, text=text, label=label)
     if descriptions is not None:
-        from quickstudy.domains.text.read import read_descriptions
-
-        data = data.with_descriptions(read_descriptions(descriptions))
+        data = data.with_descriptions(what.load("read_descriptions")(descriptions))
     data.check_classes()
     prior = None if prior is None or str(prior) == "none" else prior
     model = what.load("model")(
@@ -134,7 +139,7 @@ def adapt(
     model.fit(data.texts, data.labels, data.descriptions)
     model.save(out)
     choice = model.choice_
-    place = shlex.quote(str(out))
+    place, asked, more = shlex.quote(str(out)), shlex.quote(_short_one(data.texts)), _option(what)
     return Adapted(
         model=str(out),
         source=data.source,
@@ -150,10 +155,10 @@ def adapt(
         notes=_oddities(data),
         seconds=time.perf_counter() - began,
         next=[
-            f"quickstudy predict {place} --text {shlex.quote(data.texts[0])}",
-            f"quickstudy explain {place} --text {shlex.quote(data.texts[0])}",
-            f"quickstudy predict {place} NEW.csv --out ANSWERS.csv",
-            f"quickstudy suggest {place} NEW.csv -n 5",
+            f"quickstudy predict {place} --text {asked}{more}",
+            f"quickstudy explain {place} --text {asked}{more}",
+            f"quickstudy predict {place} NEW.csv --out ANSWERS.csv{more}",
+            f"quickstudy suggest {place} NEW.csv -n 5{more}",
         ],
     )
 
@@ -166,11 +171,16 @@ def load(model: Any, *, domain: str | None = None) -> Any:
 def predict(
     model: Any, texts: Iterable[str], *, batch: int = 256, domain: str | None = None
 ) -> Iterator[Answer]:
-    """Sort texts, one answer for each, as they come: `batch` of them are read at a time."""
+    """Sort texts, one answer for each, as they come: `batch` of them are read at a time.
+
+    A blank one gets the answer 'none of these' with probability 0, so that answers line up with what was asked.
+    """
     model, texts = load(model, domain=domain), iter(texts)
     while some := list(islice(texts, batch)):
-        for text, found in zip(some, model.predictions(some), strict=True):
-            yield Answer(text, *found)
+        asked = [text for text in some if not _blank(text)]
+        found: Iterator[Any] = iter(model.predictions(asked) if asked else ())
+        for text in some:
+            yield Answer(text, None, 0.0, {}) if _blank(text) else Answer(text, *next(found))
 
 
 def explain(
@@ -178,8 +188,9 @@ def explain(
 ) -> Explained:
     """Say which examples spoke for an answer, the predicted one unless `label` names another.
 
-    `most` counts at either end: so many that spoke for it most, and so many that spoke against it most.
+    `most` (1 or more) counts on either side: so many that spoke for it most, then so many that spoke against it most.
     """
+    at_least(1, n=most)
     model = load(model, domain=domain)
     if label is not None and label not in (known := model.task_.labels):
         raise DataError(
@@ -191,16 +202,15 @@ def explain(
     spoke = [
         Spoke(str(i.item), i.label, i.effect, (i.item, i.label) not in examples) for i in whole.influences
     ]
-    ends = spoke if most is None or len(spoke) <= 2 * most else [*spoke[:most], *spoke[-most:]]
-    return Explained(answer, whole.label, ends)
+    speakers = [one for one in spoke if one.effect >= 0][:most]  # they come sorted by effect
+    opponents = [one for one in reversed(spoke) if one.effect < 0][:most]
+    return Explained(answer, whole.label, [*speakers, *opponents])
 
 
 def suggest(
     model: Any, source: Any, *, n: int = 5, text: str | None = None, domain: str | None = None
 ) -> list[Suggestion]:
     """The `n` unlabelled texts whose label would teach the model most, best first."""
-    if n < 1:
-        raise DataError(f"n is {n}; expected 1 or more.")
     texts = find(domain).load("read_items")(source, text=text)
     model = load(model, domain=domain)
     chosen = [int(i) for i in model.suggest(texts, n)]
@@ -208,19 +218,38 @@ def suggest(
     return [Suggestion(i, a.text, a.label, a.probability) for i, a in zip(chosen, answers, strict=True)]
 
 
-def encoders() -> list[EncoderInfo]:
+def encoders(*, domain: str | None = None) -> list[EncoderInfo]:
     """The encoders that are known by name; a folder or a Hugging Face id will do as well."""
-    from quickstudy.domains.text.weights import PACKAGED
+    return find(domain).load("encoders")()
 
-    built_in = [
-        EncoderInfo("tiny", "hashed letter n-grams, 64 dimensions: for tests, knows nothing", "Apache-2.0", True, ""),
-        EncoderInfo("tiny-bert", "2 layers with random weights: for tests, knows nothing", "Apache-2.0", True, ""),
-    ]  # fmt: skip
-    packaged = [
-        EncoderInfo(name, p.about, p.licence, importlib.util.find_spec(p.package) is not None, p.install)
-        for name, p in PACKAGED.items()
-    ]
-    return [*packaged, *built_in]
+
+def at_least(least: int, **numbers: int | None) -> None:
+    """Raise DataError for a number that is too small, by its name; None is none."""
+    for name, number in numbers.items():
+        if number is not None and number < least:
+            raise DataError(f"`{name}` is {number}; expected {least} or more.")
+
+
+def _check_coverage(coverage: Any) -> None:
+    if coverage is not None and not (isinstance(coverage, Real) and 0 < float(coverage) < 1):
+        raise DataError(
+            f"`coverage` is {coverage!r}; expected a number between 0 and 1, such as 0.95. "
+            "Leave it out to have every text answered."
+        )
+
+
+def _option(domain: Domain) -> str:
+    """What a command needs to reach this domain."""
+    return "" if domain is find() else f" --domain {shlex.quote(domain.name)}"
+
+
+def _short_one(texts: Sequence[str]) -> str:
+    """An example that can be typed again: the first that is short and has no control characters."""
+    return next((text for text in texts if len(text) <= 80 and text.isprintable()), "…")
+
+
+def _blank(item: Any) -> bool:
+    return isinstance(item, str) and not item.strip()
 
 
 def _oddities(data: Any) -> list[str]:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 import secrets
 import sys
@@ -10,9 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from quickstudy.app.results import Answer
+from quickstudy.app.results import Answer, as_json
 from quickstudy.core import atomic
 from quickstudy.core.errors import DataError, QuickstudyError
+from quickstudy.core.untrusted import harmless
 
 LIMIT = 2**20  # bytes a line
 NONE = "none of these"
@@ -20,7 +20,7 @@ FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
 def piped(stream: BinaryIO, name: str = "stdin") -> Iterator[list[str]]:
-    """Texts from a pipe, one a line, in batches: as many as have come. Blank lines are passed over.
+    """Texts from a pipe, one a line, in batches: as many as have come. A blank line is an empty text.
 
     Raises DataError, naming the line, for one that is too long or isn't UTF-8.
     """
@@ -37,13 +37,13 @@ def piped(stream: BinaryIO, name: str = "stdin") -> Iterator[list[str]]:
                     f"a line longer than {LIMIT:,} bytes; expected one text a line.", file=name, row=row
                 )
             try:
-                text = line.decode().strip()
+                text = line.decode("utf-8-sig" if row == 1 else "utf-8").strip()
             except UnicodeDecodeError as error:
-                byte = line[error.start]
+                byte = error.object[error.start]
                 raise DataError(
                     f"byte 0x{byte:02x} is not UTF-8. Convert the input.", file=name, row=row
                 ) from None
-            texts += [text] if text else []
+            texts.append(text)
         if texts:
             yield texts
         if not data:
@@ -79,7 +79,7 @@ def lines(answers: Iterable[Answer], how: str) -> Iterator[str]:
             )
         else:
             found = {"text": answer.text, "label": answer.label, "probability": round(answer.probability, 6)}
-            yield json.dumps(found, ensure_ascii=False) + "\n"
+            yield as_json(found) + "\n"
 
 
 def save(parts: Iterable[str], out: Path) -> None:
@@ -103,9 +103,10 @@ def save(parts: Iterable[str], out: Path) -> None:
 
 
 def stream(parts: Iterable[str]) -> None:
-    """Write lines to stdout."""
+    """Write lines to stdout: to a program as they are, to a terminal without what could take hold of it."""
+    shown = harmless if sys.stdout.isatty() else str
     for part in parts:
-        sys.stdout.write(part)
+        sys.stdout.write(shown(part))
     sys.stdout.flush()
 
 

@@ -6,14 +6,18 @@ stopped by Ctrl-C, 141 the reader of our output went away.
 """
 
 import errno
+import inspect
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
+from itertools import pairwise
 
 import quickstudy
 from quickstudy.app import screen
-from quickstudy.core.errors import QuickstudyError, did_you_mean
+from quickstudy.core.errors import DataError, QuickstudyError, did_you_mean
 
 COMMANDS = {  # name -> (where it lives, what it does)
     "demo": ("quickstudy.app.cli_more:demo", "learn from bundled data, adapt to intents never seen, explain"),
@@ -37,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
     debug = os.environ.get("QUICKSTUDY_DEBUG", "") not in ("", "0")
     if not debug:
-        warnings.showwarning = screen.warning
+        warnings.showwarning = lambda message, *_, **__: screen.note(f"note: {as_typed(str(message), given)}")
     try:
         code = _run(given)
         sys.stdout.flush()
@@ -45,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except QuickstudyError as error:
         if debug:
             raise
-        screen.note(f"error: {error}")
+        screen.note(f"error: {as_typed(str(error), given)}")
         return 2
     except KeyboardInterrupt:
         screen.note("stopped")
@@ -69,7 +73,7 @@ def _run(given: list[str]) -> int:
     if given[0] in ("--version", "-V"):
         print(quickstudy.__version__)
         return 0
-    if given[0] == "help":
+    if given[0] in ("--help", "-h", "help"):
         given = [*given[1:], "--help"]
     if given[0] not in COMMANDS:
         what = "option" if given[0].startswith("-") else "command"
@@ -87,9 +91,16 @@ def _run(given: list[str]) -> int:
 def _call(given: list[str]) -> int:
     """Let cyclopts read the arguments and call the command."""
     from cyclopts import App, CycloptsError
+    from cyclopts.exceptions import UnusedCliTokensError
 
+    for before, value in pairwise(given):
+        if value == "" and before != "--text":
+            raise DataError(
+                "an empty argument; expected a name. Is a variable of the shell empty?", file=before
+            )
     target, _ = COMMANDS[given[0]]
-    app = App(name="quickstudy", help=ABOUT, version=quickstudy.__version__, help_format="markdown")
+    app = App(name="quickstudy", help=ABOUT, version=quickstudy.__version__, help_format="markdown",
+              suppress_keyboard_interrupt=False)  # fmt: skip  # it would end without a word; we say what was kept
     app.command(target, name=given[0], help_format="markdown")
     try:
         code = app(
@@ -99,12 +110,48 @@ def _call(given: list[str]) -> int:
             result_action="return_value",
             console=screen.console(),
         )
+    except UnusedCliTokensError as error:
+        many = ", ".join(error.unused_tokens or ())
+        screen.note(
+            f"error: more arguments than {given[0]} takes: {many}\nHelp: quickstudy {given[0]} --help"
+        )
+        return 2
     except CycloptsError as error:
         screen.note(f"error: {error}\nHelp: quickstudy {given[0]} --help")
         return 2
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     return code if isinstance(code, int) else 0
+
+
+_SETTING = re.compile(r"""`(?P<word>\w+)`|(?<![\w"'`-])(?P<name>\w+)=(?P<value>"[^"]*"|'[^']*'|\w+)""")
+_OTHER_NAMES = {"use_names": "names", "random_state": "seed"}
+
+
+def as_typed(message: str, given: Sequence[str]) -> str:
+    """A message with its settings as the command line has them: `tune` is --tune, encoder='x' is --encoder 'x'.
+
+    What isn't an option of the command that was given stays as it is.
+    """
+    if not given or given[0] not in COMMANDS:
+        return message
+    module, _, name = COMMANDS[given[0]][0].partition(":")
+    parameters = inspect.signature(getattr(import_module(module), name)).parameters.values()
+    options = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "common"}
+
+    def typed(found: re.Match[str]) -> str:
+        name = found["word"] or found["name"]
+        name = _OTHER_NAMES.get(name, name)
+        if name == "text" and "text_column" in options:  # of `predict`, whose --text is a text
+            name = "text_column"
+        if name not in options:
+            return found[0]
+        option, value = f"{'-' if len(name) == 1 else '--'}{name.replace('_', '-')}", found["value"]
+        if value == "False":
+            return option.replace("--", "--no-", 1)
+        return option if value in (None, "True") else f"{option} {value}"
+
+    return _SETTING.sub(typed, message)
 
 
 def overview() -> str:

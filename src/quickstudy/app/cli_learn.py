@@ -7,7 +7,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from quickstudy.app import actions, results, screen
-from quickstudy.app.cli_options import COMMON, Common
+from quickstudy.app.cli_options import OF_DOMAIN, OfDomain
+from quickstudy.domains import find
 
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 
@@ -24,7 +25,7 @@ def learn(
     valid: Path | None = None,
     resume: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     checkpoint_every: int = 10,
-    common: Common = COMMON,
+    common: OfDomain = OF_DOMAIN,
 ) -> int:
     """Meta-train: make a prior from a folder of past tasks.
 
@@ -52,16 +53,18 @@ def learn(
             move("reading and encoding", 0, 0)
             result = actions.learn(
                 data, out, encoder=encoder, tune_encoder=tune_encoder, steps=steps, seed=seed, valid=valid,
-                resume=resume, checkpoint_every=checkpoint_every, progress=progress,
+                resume=resume, checkpoint_every=checkpoint_every, progress=progress, domain=common.domain,
             )  # fmt: skip
     except KeyboardInterrupt:
         kept = actions.checkpoint_folder(out)
-        if not kept.is_dir():
-            screen.note("stopped before the first step of tuning: there is nothing to resume, start anew")
+        if not tune_encoder or not kept.is_dir():
+            why = "before the first step of tuning" if tune_encoder else "before the prior was saved"
+            screen.note(f"stopped {why}: there is nothing to resume, start anew")
             return 130
         command = ["quickstudy", "learn", str(data), "--out", str(out), "--tune-encoder", "--resume"]
         settings = {"--steps": steps, "--seed": seed or None, "--valid": valid}
         settings |= {"--encoder": encoder if encoder != "minilm" else None}
+        settings |= {"--domain": common.domain if common.domain != find().name else None}
         for name, value in settings.items():
             command += [] if value is None else [name, str(value)]
         screen.note(f"stopped; the state is in {kept}. Go on with:\n  {shlex.join(command)}")
@@ -93,7 +96,7 @@ def adapt(
     names: Annotated[bool | None, Parameter(negative="--no-names")] = None,
     tune: Annotated[bool | None, Parameter(negative="--no-tune")] = None,
     seed: int = 0,
-    common: Common = COMMON,
+    common: OfDomain = OF_DOMAIN,
 ) -> int:
     """Learn a classifier from a few labelled examples of each category.
 
@@ -115,14 +118,31 @@ def adapt(
         seed: of the folds that more than 15 examples are judged by.
     """
     common.start()
-    with screen.bar("adapt", plain=False) as move:
-        move("learning your examples", 0, 0)
-        result = actions.adapt(
-            examples, out, text=text, label=label, descriptions=descriptions, prior=prior, encoder=encoder,
-            coverage=coverage, names=names, tune=tune, seed=seed,
-        )  # fmt: skip
+    before = _saved(out)
+    try:
+        with screen.bar("adapt", plain=False) as move:
+            move("learning your examples", 0, 0)
+            result = actions.adapt(
+                examples, out, text=text, label=label, descriptions=descriptions, prior=prior, encoder=encoder,
+                coverage=coverage, names=names, tune=tune, seed=seed, domain=common.domain,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        if _saved(out) != before:
+            screen.note(f"stopped; the model was saved already: {out}")
+        else:
+            screen.note("stopped; nothing was saved" + (f", and {out} is as it was" if before else ""))
+        return 130
     common.show(result, _adapted)
     return 0
+
+
+def _saved(folder: Path) -> tuple[int, int] | None:
+    """What tells one model in a folder from the next; a model is replaced whole."""
+    try:
+        record = (folder / "record.json").stat()
+    except OSError:
+        return None
+    return record.st_ino, record.st_mtime_ns
 
 
 def _adapted(result: results.Adapted) -> None:

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from quickstudy.app import actions, results, screen
-from quickstudy.app.cli_options import COMMON, Common
+from quickstudy.app.cli_options import COMMON, OF_DOMAIN, Common, OfDomain
 from quickstudy.app.cli_use import LEGEND, show_explained
 from quickstudy.core.errors import DataError, ModelError, did_you_mean
-from quickstudy.domains import domains, find
+from quickstudy.domains import EncoderInfo, domains, find
 
 SUITES = {"engine": "quickstudy.bench.engine:main", "product": "quickstudy.bench.product:main"}
 
@@ -22,7 +22,7 @@ def demo(
     tune_encoder: bool = True,
     episodes: int = 100,
     seed: int = 0,
-    common: Common = COMMON,
+    common: OfDomain = OF_DOMAIN,
 ) -> int:
     """Learn from bundled data, adapt to intents of a domain never seen from 5 examples each, show what came of it.
 
@@ -34,7 +34,7 @@ def demo(
     """
     common.start()
     with screen.bar("demo") as move:
-        result = find().load("demo")(
+        result = find(common.domain).load("demo")(
             out, tune_encoder=tune_encoder, episodes=episodes, seed=seed, progress=move
         )
     common.show(result, _demonstrated)
@@ -43,6 +43,11 @@ def demo(
 
 def _demonstrated(result: results.Demonstrated) -> None:
     screen.say(result.report.table())
+    screen.say(
+        "",
+        f"Never seen: {len(result.left_out)} intents of the past that the bank has too were left out of it "
+        f"({', '.join(result.left_out)}). {result.audit}",
+    )
     screen.say(
         "", "One task of 5 intents with 5 examples each; the new sentences that it was least sure of:", ""
     )
@@ -56,14 +61,14 @@ def _demonstrated(result: results.Demonstrated) -> None:
     screen.type_next(result.next)
 
 
-def encoders(*, common: Common = COMMON) -> int:
+def encoders(*, common: OfDomain = OF_DOMAIN) -> int:
     """List the encoders that are known by name. A folder, or a Hugging Face id, will do as well."""
-    found = actions.encoders()
+    found = actions.encoders(domain=common.domain)
     common.show({"encoders": found}, lambda _: _encoders(found))
     return 0
 
 
-def _encoders(found: list[results.EncoderInfo]) -> None:
+def _encoders(found: list[EncoderInfo]) -> None:
     made = screen.table("name", "licence", "installed", "what it is")
     for one in found:
         made.add_row(one.name, one.licence, "yes" if one.installed else f"no: {one.install}", one.about)

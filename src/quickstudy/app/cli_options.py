@@ -7,6 +7,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from quickstudy.app import results, threads
+from quickstudy.core.errors import DataError
+from quickstudy.domains import find
 
 
 @Parameter(name="*")
@@ -21,7 +23,9 @@ class Common:
 
     def start(self) -> None:
         """Set the threads; called before torch is imported."""
-        threads.use_threads(self.threads if self.threads is None else max(1, self.threads))
+        if self.threads is not None and self.threads < 1:
+            raise DataError(f"--threads is {self.threads}; expected 1 or more.")
+        threads.use_threads(self.threads)
 
     def show(self, result: Any, as_table: Callable[[Any], None]) -> None:
         """Print a result as JSON, or as `as_table` shows it."""
@@ -31,4 +35,14 @@ class Common:
             as_table(result)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class OfDomain(Common):
+    """Options of commands that work on a domain's data."""
+
+    domain: str = find().name
+    """What kind of data it is; a package can add one."""
+
+
 COMMON = Common()
+OF_DOMAIN = OfDomain()

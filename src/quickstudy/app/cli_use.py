@@ -8,11 +8,13 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from quickstudy.app import actions, answers, results, screen
-from quickstudy.app.cli_options import COMMON, Common
+from quickstudy.app.cli_options import OF_DOMAIN, OfDomain
 from quickstudy.core.errors import DataError
+from quickstudy.domains import find
 
 LEGEND = (
-    "Effect of having the example on the log-probability of the answer (nats): + spoke for it, - against it."
+    "Effect: what having the example adds to the answer's log-odds; + spoke for it, - against it, strongest first. "
+    "0.7 doubles the odds, 2.3 makes them ten times as high."
 )
 Typed = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 
@@ -26,9 +28,11 @@ def predict(
     text_column: str | None = None,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     format: str | None = None,
-    common: Common = COMMON,
+    common: OfDomain = OF_DOMAIN,
 ) -> int:
     """Sort texts: those of a file, one typed in, or lines from a pipe as they come.
+
+    There is one answer for each line of a pipe or a .txt; a blank line gets "none of these" with probability 0.
 
     Args:
         model: folder that `quickstudy adapt` wrote.
@@ -49,8 +53,8 @@ def predict(
     elif source == "-":
         texts = answers.piped(sys.stdin.buffer)
     else:
-        texts = iter([actions.find().load("read_items")(source, text=text_column)])
-    loaded = actions.load(model)
+        texts = iter([find(common.domain).load("read_items")(source, text=text_column, blank=True)])
+    loaded = actions.load(model, domain=common.domain)
 
     def each() -> Iterator[results.Answer]:
         for some in texts:
@@ -82,7 +86,7 @@ def predict(
 
 def explain(
     model: Path, /, *, text: Typed, label: str | None = None, n: Annotated[int, Parameter(name="-n")] = 5,
-    common: Common = COMMON,
+    common: OfDomain = OF_DOMAIN,
 ) -> int:  # fmt: skip
     """Show which examples spoke for an answer and which against it, by leaving out each in turn.
 
@@ -90,10 +94,10 @@ def explain(
         model: folder that `quickstudy adapt` wrote.
         text: the text to sort.
         label: explain this label instead of the one that was given.
-        n: so many examples at either end.
+        n: so many examples for it, and so many against it.
     """
     common.start()
-    result = actions.explain(model, answers.typed(text or ""), label=label, most=max(1, n))
+    result = actions.explain(model, answers.typed(text or ""), label=label, most=n, domain=common.domain)
     common.show(result, show_explained)
     return 0
 
@@ -105,13 +109,13 @@ def show_explained(result: results.Explained, *, legend: bool = True) -> None:
     made = screen.table("example", "its label", f"effect{asked}", numbers=(2,))
     for spoke in result.examples:
         kind = "  (the label's name)" if spoke.is_name else ""
-        made.add_row(f"{spoke.text}{kind}", spoke.label, f"{spoke.effect:+.3f}")
+        made.add_row(f"{screen.short(spoke.text)}{kind}", spoke.label, f"{spoke.effect:+.2f}")
     screen.say(made, *([LEGEND] if legend else []))
 
 
 def evaluate(
     model: Path, labelled: Path, /, *, text: str | None = None, label: str | None = None, report: Path | None = None,
-    common: Common = COMMON,
+    common: OfDomain = OF_DOMAIN,
 ) -> int:  # fmt: skip
     """Judge a model on labelled texts that it has not seen, beside frozen baselines with the same examples.
 
@@ -123,7 +127,7 @@ def evaluate(
         report: folder for a report: report.json, report.md and report.png.
     """
     common.start()
-    result = actions.evaluate(model, labelled, text=text, label=label, report=report)
+    result = actions.evaluate(model, labelled, text=text, label=label, report=report, domain=common.domain)
     common.show(result, _evaluated)
     return 0
 
@@ -158,7 +162,7 @@ def _evaluated(result: results.Evaluated) -> None:
 
 def suggest(
     model: Path, unlabelled: Path, /, *, n: Annotated[int, Parameter(name="-n")] = 5, text: str | None = None,
-    common: Common = COMMON,
+    common: OfDomain = OF_DOMAIN,
 ) -> int:  # fmt: skip
     """Say which texts to label next: unsure ones, typical of the rest, and unlike each other.
 
@@ -169,7 +173,7 @@ def suggest(
         text: name of the column with the texts.
     """
     common.start()
-    found = actions.suggest(model, unlabelled, n=n, text=text)
+    found = actions.suggest(model, unlabelled, n=n, text=text, domain=common.domain)
     common.show({"suggestions": found}, lambda _: _suggested(found))
     return 0
 
@@ -177,7 +181,9 @@ def suggest(
 def _suggested(found: list[results.Suggestion]) -> None:
     made = screen.table("no.", "text", "guess", "probability", numbers=(0, 3))
     for one in found:
-        made.add_row(str(one.position + 1), one.text, one.guess or answers.NONE, f"{one.probability:.2f}")
+        made.add_row(
+            str(one.position + 1), screen.short(one.text), one.guess or answers.NONE, f"{one.probability:.2f}"
+        )
     screen.say(made)
 
 

@@ -2,22 +2,18 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from quickstudy.app import actions
+from quickstudy.app.answers import NONE
 from quickstudy.app.results import ClassScore, Confusion, Evaluated, Method
 from quickstudy.bench.calibration import expected_error
-from quickstudy.core import engine
 from quickstudy.core.errors import MissingExtra, did_you_mean
 from quickstudy.core.report import Estimate, Report, paired
 from quickstudy.domains import find
-from quickstudy.domains.text.choose import candidates_for
-from quickstudy.domains.text.use import NONE
 
 OURS = "this model"
 BATCH = 1024
@@ -42,7 +38,8 @@ def evaluate(
     Raises:
         DataError: what is wrong with the texts; a label that the model never saw, naming file and row.
     """
-    data = find(domain).load("read_examples")(source, text=text, label=label)
+    what = find(domain)
+    data = what.load("read_examples")(source, text=text, label=label)
     folder, model = model, actions.load(model, domain=domain)
     labels = list(model.task_.labels)
     for i, given in enumerate(data.labels):
@@ -61,7 +58,7 @@ def evaluate(
     )
     scores = {OURS: (taken == truth) * 100.0}
     errors = {OURS: expected_error([a.probability for a in answers], likeliest == truth)}
-    for name, probabilities in _baselines(model, data.texts).items():
+    for name, probabilities in what.load("baselines")(model, data.texts).items():
         right = probabilities.argmax(1) == truth
         scores[name] = right * 100.0
         errors[name] = expected_error(probabilities.max(1), right)
@@ -86,21 +83,6 @@ def evaluate(
     )
 
 
-def _baselines(model: Any, texts: Sequence[str]) -> dict[str, np.ndarray]:
-    """Probabilities [n, labels] of the frozen baselines, adapted to the model's own examples (and names)."""
-    task, items = model.task_, model.adapted_.items
-    encoder = getattr(model.adapted_.encoder, "base", model.adapted_.encoder)
-    number = {label: i for i, label in enumerate(task.labels)}
-    y = torch.tensor([number[label] for label in task.support_labels])
-    known, new = encoder.encode(list(items)), encoder.encode(list(texts))
-    found = {}
-    for candidate in candidates_for(None, len(task.labels), y, known, known):
-        fast = engine.adapt(candidate.learner, candidate.meta, candidate.support)
-        out = engine.predict(candidate.learner, candidate.meta, fast, new)
-        found[candidate.name] = torch.softmax(out.double(), -1).numpy()
-    return found
-
-
 def _class_score(label: str, true: np.ndarray, taken: np.ndarray) -> ClassScore:
     hits = int((true & taken).sum())
     return ClassScore(
@@ -113,8 +95,8 @@ def _class_score(label: str, true: np.ndarray, taken: np.ndarray) -> ClassScore:
 
 def _save(folder: Path, model: str, source: str, scores: Any, errors: dict[str, float]) -> list[str]:
     """The report's files; without the picture where matplotlib isn't installed."""
-    settings = {"model": Path(model).name, "texts": Path(source).name, "an episode is": "one text"}
-    report = Report(f"{Path(model).name} on {Path(source).name}", settings=settings)
+    settings = {"model": Path(model).name, "texts": Path(source).name}
+    report = Report(f"{Path(model).name} on {Path(source).name}", settings=settings, counted="texts")
     for name, values in scores.items():
         row = report.add(name, {"accuracy": values}, baseline=name != OURS)
         row.metrics["ECE"] = Estimate(errors[name], math.nan, len(values))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Spoke:
-    """What an example did for an answer: the change of log-probability by having it, in nats."""
+    """What an example did for an answer: the change of the answer's log-odds by having it."""
 
     text: str
     label: str
@@ -86,7 +87,7 @@ class Spoke:
 
 @dataclass(frozen=True)
 class Explained:
-    """An answer with the examples behind it, those that spoke for it first."""
+    """An answer with the examples behind it: those that spoke for it, then those against it, the strongest first."""
 
     answer: Answer
     label: str
@@ -146,22 +147,15 @@ class Suggestion:
 
 
 @dataclass(frozen=True)
-class EncoderInfo:
-    """A known encoder."""
-
-    name: str
-    about: str
-    licence: str
-    installed: bool
-    install: str
-
-
-@dataclass(frozen=True)
 class Demonstrated:
     """What the demo did."""
 
     report: "Report"
     verdict: str
+    left_out: list[str]
+    """Classes of the past that the new tasks have too, and that nothing was learned from."""
+    audit: str
+    """What the past has in common with the new tasks after that."""
     answers: list[Explained]
     truth: list[str]
     """The right label of each answer."""
@@ -187,5 +181,6 @@ def plain(value: Any) -> Any:
 
 
 def as_json(value: Any) -> str:
-    """One JSON object (or list), on one line."""
-    return json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
+    """One JSON object (or list), on one line; control characters are escaped, those that JSON lets pass too."""
+    text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
+    return re.sub(r"[\x7f-\x9f]", lambda control: f"\\u{ord(control[0]):04x}", text)

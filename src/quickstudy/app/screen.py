@@ -1,10 +1,15 @@
-"""What commands write: results to stdout, everything else to stderr; bars and colours only on a terminal."""
+"""What commands write: results to stdout, everything else to stderr; bars and colours only on a terminal.
+
+Texts and labels come from anybody: whatever is written here is made harmless for a terminal first.
+"""
 
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from quickstudy.core.untrusted import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,21 +20,21 @@ PIPE_WIDTH = 110  # columns where there is no terminal to ask
 
 def note(text: str) -> None:
     """A line for the person, on stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def warning(message: Any, *_: Any, **__: Any) -> None:
-    """In place of `warnings.showwarning`: the message alone, no source line."""
-    note(f"note: {message}")
+    print(harmless(text), file=sys.stderr, flush=True)
 
 
 def console(*, stderr: bool = False, markup: bool = False) -> "Console":
-    """A console that, without `markup`, takes texts as they are. Rich honours NO_COLOR by itself."""
+    """A console that, without `markup`, takes brackets as they are. Rich honours NO_COLOR by itself."""
     from rich.console import Console
+    from rich.text import Text
+
+    class Careful(Console):
+        def render_str(self, text: str, **options: Any) -> Text:  # every line and every cell comes by here
+            return super().render_str(harmless(text), **options)
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
-    return Console(file=stream, width=width, markup=markup, highlight=False, emoji=False)
+    return Careful(file=stream, width=width, markup=markup, highlight=False, emoji=False)
 
 
 def table(*columns: str, numbers: tuple[int, ...] = ()) -> "Table":
@@ -52,7 +57,13 @@ def say(*lines: Any) -> None:
 
 def type_next(commands: list[str]) -> None:
     """The commands that make sense now; never broken into lines, so that they can be copied."""
-    print("\nNext:" if commands else "", *(f"  {command}" for command in commands), sep="\n", flush=True)
+    lines = (f"  {harmless(command)}" for command in commands)
+    print("\nNext:" if commands else "", *lines, sep="\n", flush=True)
+
+
+def short(text: str, most: int = 300) -> str:
+    """A text for a cell of a table: its beginning, if it is very long."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
 @contextmanager

@@ -29,7 +29,7 @@ class Prediction(NamedTuple):
 
 
 class Influence(NamedTuple):
-    """What one support example did for an answer: `effect` is the change of log-probability, in nats."""
+    """What one support example did for an answer: `effect` is the change of the answer's log-odds by having it."""
 
     item: Any
     label: str

@@ -3,6 +3,8 @@
 import json
 from typing import TYPE_CHECKING, Any
 
+from quickstudy.core.untrusted import harmless
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -19,15 +21,15 @@ def table(report: "Report") -> "Table":
     main = next(iter(report.metrics), "")
     caption = "\n".join([report.verdict(), *([_legend(report)] if report.rows else [])])
     made = Table(
-        title=Text(report.title, style="bold"), caption=Text(caption), box=box.SIMPLE_HEAD,
+        title=Text(harmless(report.title), style="bold"), caption=Text(harmless(caption)), box=box.SIMPLE_HEAD,
         title_justify="left", caption_justify="left",
     )  # fmt: skip
     for index, name in enumerate(header):
         words = index == 0 or name == "note"
-        made.add_column(Text(name), justify="left" if words else "right", no_wrap=not words)
+        made.add_column(Text(harmless(name)), justify="left" if words else "right", no_wrap=not words)
     for row, line in zip(report.rows, lines, strict=True):
         style = "bold" if report.wins(row, main) else "dim" if row.baseline else ""
-        made.add_row(*[Text(cell) for cell in line], style=style)
+        made.add_row(*[Text(harmless(cell)) for cell in line], style=style)
     return made
 
 
@@ -72,7 +74,7 @@ def _cells(report: "Report") -> tuple[list[str], list[list[str]]]:
 def _legend(report: "Report") -> str:
     main = report.metrics[0] if report.metrics else ""
     counts = sorted({estimate.n for row in report.rows for estimate in row.metrics.values()})
-    over = f"over {' / '.join(f'{n:,}' for n in counts)} episodes."
+    over = f"over {' / '.join(f'{n:,}' for n in counts)} {report.counted}."
     said = f"±: half of the 95% interval (Student's t) {over}"
     if report.shares:
         said = f"(… to …): the 95% interval (Wilson's; of differences, Tango's) {over}"
@@ -82,7 +84,7 @@ def _legend(report: "Report") -> str:
         )
     baseline = report.best_baseline(main)
     if baseline and any(report.gain(row, main) for row in report.rows):
-        said += f" Gain: {main} minus that of {baseline.name} on the same episodes."
+        said += f" Gain: {main} minus that of {baseline.name} on the same {report.counted}."
     if lower := [metric for metric in report.metrics if metric in report.lower_is_better]:
         said += f" Lower is better: {', '.join(lower)}."
     return said

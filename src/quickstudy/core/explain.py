@@ -1,6 +1,9 @@
 """Explanations: which support examples spoke for an answer, by leaving each of them out.
 
-    effect_i = log p(label | x; whole support) - log p(label | x; support without i)
+    effect_i = logit p(label | x; whole support) - logit p(label | x; support without i),  logit p = log p / (1 - p)
+
+In log-odds, because a probability near 1 hardly moves, nor does its logarithm, whichever example is left out: every
+effect on a sure answer would be 0.
 
 Exact by default, not an approximation of influence (Cook 1977; Koh & Liang 2017, arXiv:1703.04730 approximate it):
 because an episode has a mask, leave-one-out tasks are adapted many at once. A learner that would have to be solved
@@ -66,14 +69,20 @@ def held_out(
 def influence(
     learner: MetaLearner, meta: Meta, support: Labelled, x: Tensor, output: int, *, temperature: float = 1.0
 ) -> Float[Tensor, " n"]:
-    """How much each support row raised the log-probability of class `output` for one input x […], in nats."""
+    """How much each support row raised the log-odds of class `output` for one input x […]."""
     whole = engine.predict(learner, meta, engine.adapt(learner, meta, support), x.unsqueeze(0))
     with torch.no_grad():
         without = learner.left_out(meta, support, x, output)
     if without is None:
         without = leave_one_out(learner, meta, support, x.unsqueeze(0))[:, 0]
-    before, after = ((out / temperature).log_softmax(-1)[:, output] for out in (whole, without))
+    before, after = (log_odds(out / temperature, output) for out in (whole, without))
     return before - after
+
+
+def log_odds(logits: Float[Tensor, "*rows k"], output: int) -> Float[Tensor, "*rows"]:
+    """The log-odds log p / (1 - p) of a class from logits: from p they would be infinite once it rounds to 1."""
+    others = torch.arange(logits.shape[-1]) != output
+    return logits[..., output] - logits[..., others].logsumexp(-1)
 
 
 def _repeat(support: Labelled, mask: Tensor, x: Tensor) -> Episode:

@@ -80,7 +80,7 @@ class MetaLearner(Spec, ABC):
     def left_out(self, meta: Meta, support: Labelled, x: Tensor, output: int) -> Float[Tensor, "n k"] | None:
         """Outputs for one input x […] without each of the support's rows, where adapting anew can be avoided.
 
-        None where it can't. The learner says what is approximate about it; only `output`'s log-probability counts.
+        None where it can't. The learner says what is approximate about it; only `output`'s log-odds count.
         """
         return None
 

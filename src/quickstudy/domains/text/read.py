@@ -147,18 +147,20 @@ def read_examples(
     return Examples(texts, labels, one_each(table, rows, labels, described), table.name, rows)
 
 
-def read_texts(path: Source, text: str | None = None, *, limit: int = LIMIT) -> list[str]:
+def read_texts(
+    path: Source, text: str | None = None, *, blank: bool = False, limit: int = LIMIT
+) -> list[str]:
     """Read texts without labels: a table as in `read_examples` (its only column will do), or .txt, one a line.
 
-    Blank lines are passed over. Raises DataError with file and row.
+    Blank lines of a .txt are passed over, or with `blank` kept as empty texts. Raises DataError with file and row.
     """
     if isinstance(path, str | PathLike) and suffix_of(existing(path)) == ".txt":
         source = TextSource(Path(path), limit)
         texts = []
         for line in source.lines():
-            texts += [line.strip()] if line.strip() else []
+            texts += [line.strip()] if blank or line.strip() else []
             source.row += 1
-        if not texts:
+        if not any(texts):
             raise DataError("the file is empty; expected one text a line.", file=path)
         return texts
     table = open_table(path, limit)

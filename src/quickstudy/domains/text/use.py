@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
@@ -193,8 +194,10 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         return self.adapted_.explain(text, label=None if label is None else str(label), most=most)
 
     def suggest(self, X: Sequence[str], n: int = 1) -> np.ndarray:
-        """The positions of the `n` unlabelled texts whose label would teach most."""
+        """The positions of the `n` unlabelled texts whose label would teach most. Raises DataError for n below 1."""
         check_is_fitted(self, "adapted_")
+        if not isinstance(n, Integral) or n < 1:
+            raise DataError(f"n is {n!r}; expected a whole number, 1 or more: how many texts to suggest.")
         texts = checked_texts(X)
         x = self.adapted_.encoder.encode(texts)
         return suggest(x, torch.from_numpy(self._judge(texts)[0]), self.adapted_.support, n).numpy()
