@@ -332,6 +332,9 @@ def test_padding_may_hold_anything(name, held):
     without = leave_one_out(learner, meta, single, episodes.query.x[0])[single.mask]
     alone = leave_one_out(learner, meta, one(episodes, 0).support, episodes.query.x[0])
     assert torch.allclose(without, alone, atol=setting.tolerance)
+    effects = influence(learner, meta, single, episodes.query.x[0, 0], 0)[single.mask]
+    alone = influence(learner, meta, one(episodes, 0).support, episodes.query.x[0, 0], 0)
+    assert torch.allclose(effects, alone, atol=setting.tolerance)
     if learner.trainable(meta):
         for form in ("auto", "loop"):
             _, gradient = meta_gradient(learner, meta, padded, form=form)

@@ -23,7 +23,7 @@ the objective's slope is left to autograd.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -71,7 +71,16 @@ _ACTIVATIONS: dict[type[nn.Module], Activation] = {
 
 def layers_of(net: NetSpec | nn.Module) -> list[Layer] | None:
     """The layers of an `nn.Sequential` of linear layers and activations; None for any other network."""
-    module = skeleton(net)
+    # A spec's layers never change; a module may get a hook at any time.
+    return _layers_of_module(skeleton(net)) if isinstance(net, nn.Module) else _layers_of_spec(net)
+
+
+@lru_cache(maxsize=64)
+def _layers_of_spec(net: NetSpec) -> list[Layer] | None:
+    return _layers_of_module(skeleton(net))
+
+
+def _layers_of_module(module: nn.Module) -> list[Layer] | None:
     if type(module) is not nn.Sequential:
         return None
     parts = [(name, part) for name, part in module._modules.items() if part is not None]
@@ -97,7 +106,7 @@ def layers_of(net: NetSpec | nn.Module) -> list[Layer] | None:
 def applies(learner: MetaLearner, episodes: Episode) -> bool:
     """Whether the learner's answers have a dual form on these inputs, which must not be differentiated themselves."""
     fixed = all(part.x.ndim == 3 and not part.x.requires_grad for part in episodes)
-    sgd = learner.plain_sgd() if fixed and _speaks_for(learner) else None
+    sgd = learner.plain_sgd() if fixed and _speaks_for(type(learner)) else None
     return sgd is not None and layers_of(sgd.net) is not None
 
 
@@ -117,14 +126,14 @@ def pays(episodes: Episode) -> bool:
     return rows <= max(MANY_ROWS, 2 * features)
 
 
-def _speaks_for(learner: MetaLearner) -> bool:
+@lru_cache(maxsize=64)
+def _speaks_for(kind: type[MetaLearner]) -> bool:
     """Whether `plain_sgd` is said of this very class: a subclass that adapts otherwise may have inherited it."""
-    kinds = type(learner).__mro__
 
     def depth(method: str) -> int:
-        return next(i for i, kind in enumerate(kinds) if method in vars(kind))
+        return next(i for i, base in enumerate(kind.__mro__) if method in vars(base))
 
-    others = [name for name in ("adapt", "predict", "support_loss", "adapted") if hasattr(learner, name)]
+    others = [name for name in ("adapt", "predict", "support_loss", "adapted") if hasattr(kind, name)]
     return depth("plain_sgd") <= min(map(depth, others))
 
 

@@ -70,6 +70,7 @@ def influence(
     learner: MetaLearner, meta: Meta, support: Labelled, x: Tensor, output: int, *, temperature: float = 1.0
 ) -> Float[Tensor, " n"]:
     """How much each support row raised the log-odds of class `output` for one input x […]."""
+    support = support.blanked()  # a learner's shortcut must not meet what padding holds
     whole = engine.predict(learner, meta, engine.adapt(learner, meta, support), x.unsqueeze(0))
     with torch.no_grad():
         without = learner.left_out(meta, support, x, output)

@@ -107,10 +107,10 @@ _OUTSIDE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"
 
 
 @cache
-def _ranges(cls: type[Spec]) -> list[tuple[str, TypeAdapter]]:
+def _ranges(cls: type[Spec]) -> list[tuple[str, Any]]:  # a TypeAdapter each, which beartype has no hint for
     assert dataclasses.is_dataclass(cls)
-    limited = [f for f in dataclasses.fields(cls) if get_origin(f.type) is Annotated]
-    return [(f.name, TypeAdapter(f.type)) for f in limited]
+    types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(cls)}
+    return [(name, TypeAdapter(type)) for name, type in types.items() if get_origin(type) is Annotated]
 
 
 def _complaint(name: str, place: tuple[Any, ...], error: Any) -> str:
