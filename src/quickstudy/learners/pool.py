@@ -15,6 +15,7 @@ from torch import Tensor
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import DataError
+from quickstudy.core.explain import without
 from quickstudy.core.learner import Fast, Meta, MetaLearner
 from quickstudy.core.objective import Classify
 
@@ -66,6 +67,11 @@ class Pool(MetaLearner):
             (weight * opinion for weight, opinion in zip(self.weights, opinions, strict=True)),
             start=torch.zeros_like(opinions[0]),
         )
+
+    def left_out(self, meta: Meta, support: Labelled, x: Tensor, output: int) -> Float[Tensor, "n ways"]:
+        """Each member's quick way, if it has one; as exact as theirs."""
+        pairs = zip(self.members, self._parts(meta), strict=True)
+        return self.pooled([without(member, own, support, x, output) for member, own in pairs])
 
     def _parts(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         named = {name: name.partition(".") for name in tensors}
