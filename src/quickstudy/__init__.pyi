@@ -48,6 +48,7 @@ from quickstudy.learners import Centroid as Centroid
 from quickstudy.learners import FineTune as FineTune
 from quickstudy.learners import Gaussian as Gaussian
 from quickstudy.learners import Logistic as Logistic
+from quickstudy.learners import Pool as Pool
 from quickstudy.learners import Prototypical as Prototypical
 from quickstudy.learners import Reptile as Reptile
 from quickstudy.learners import Ridge as Ridge

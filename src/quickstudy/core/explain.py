@@ -10,6 +10,8 @@ because an episode has a mask, leave-one-out tasks are adapted many at once. A l
 from nothing for each row may offer a quicker way (`MetaLearner.left_out`); what is approximate about it is said there.
 """
 
+from functools import partial
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -17,12 +19,14 @@ from torch import Tensor
 from quickstudy.core import engine
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.learner import Meta, MetaLearner
+from quickstudy.core.net import over_tasks
 
 MEMORY = 16 * 2**20
 """Bytes that the inputs of the tasks adapted at once may take; what a learner makes of them takes a few times that.
 More is slower: it leaves the processor's cache."""
 
 
+@torch.no_grad()
 def leave_one_out(
     learner: MetaLearner, meta: Meta, support: Labelled, x: Tensor, *, chunk: int | None = None
 ) -> Float[Tensor, "n q k"]:
@@ -39,7 +43,11 @@ def leave_one_out(
     for start in range(0, n, chunk):
         left = torch.arange(start, min(n, start + chunk))
         mask = support.mask.expand(len(left), n) & (torch.arange(n) != left.unsqueeze(1))
-        parts.append(engine.outputs(learner, meta, _repeat(support, mask, x), blank=False))
+        if learner.maps and not learner.inner_loop:
+            # Only the mask differs: what a learner makes of the inputs alone is then made once.
+            parts.append(over_tasks(partial(_masked, learner, meta, support, x))(mask))
+        else:
+            parts.append(engine.outputs(learner, meta, _repeat(support, mask, x), blank=False))
     return torch.cat(parts)
 
 
@@ -72,11 +80,8 @@ def influence(
     """How much each support row raised the log-odds of class `output` for one input x […]."""
     support = support.blanked()  # a learner's shortcut must not meet what padding holds
     whole = engine.predict(learner, meta, engine.adapt(learner, meta, support), x.unsqueeze(0))
-    with torch.no_grad():
-        without = learner.left_out(meta, support, x, output)
-    if without is None:
-        without = leave_one_out(learner, meta, support, x.unsqueeze(0))[:, 0]
-    before, after = (log_odds(out / temperature, output) for out in (whole, without))
+    left = without(learner, meta, support, x, output)
+    before, after = (log_odds(out / temperature, output) for out in (whole, left))
     return before - after
 
 
@@ -84,6 +89,19 @@ def log_odds(logits: Float[Tensor, "*rows k"], output: int) -> Float[Tensor, "*r
     """The log-odds log p / (1 - p) of a class from logits: from p they would be infinite once it rounds to 1."""
     others = torch.arange(logits.shape[-1]) != output
     return logits[..., output] - logits[..., others].logsumexp(-1)
+
+
+def without(
+    learner: MetaLearner, meta: Meta, support: Labelled, x: Tensor, output: int
+) -> Float[Tensor, "n k"]:
+    """Outputs for one input x […] without each support row: the learner's own quick way, or by adapting anew."""
+    with torch.no_grad():
+        quick = learner.left_out(meta, support, x, output)
+    return leave_one_out(learner, meta, support, x.unsqueeze(0))[:, 0] if quick is None else quick
+
+
+def _masked(learner: MetaLearner, meta: Meta, support: Labelled, x: Tensor, mask: Tensor) -> Tensor:
+    return learner.predict(meta, learner.adapt(meta, support._replace(mask=mask)), x)
 
 
 def _repeat(support: Labelled, mask: Tensor, x: Tensor) -> Episode:

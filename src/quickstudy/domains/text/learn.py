@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,18 +108,49 @@ def learn(
         if adapter is not None and valid
         else 1.0
     )
+    settings = {"seed": seed, "tuned": tune_encoder, "steps": tuning.steps if tune_encoder else 0}
+    return estimate(
+        datasets,
+        base,
+        adapter,
+        blend,
+        tuning=tuning,
+        most_examples=most_examples,
+        seed=seed,
+        settings=settings,
+    )
+
+
+def estimate(
+    datasets: Sequence[Examples],
+    base: TextEncoder,
+    adapter: Adapter | None,
+    blend: float = 1.0,
+    *,
+    tuning: Tuning | None = None,
+    most_examples: int = 50,
+    seed: int = 0,
+    settings: dict[str, Any] | None = None,
+) -> Prior:
+    """The prior of past tasks for an encoder that is tuned already (or not: adapter None): all but the tuning.
+
+    Args:
+        tuning: how the encoder was tuned; only the size of its clusters counts here.
+        settings: how it was made, for people to read.
+
+    The other arguments and what is raised: as `learn`.
+    """
+    texts = [_usable(examples, most_examples, seed) for examples in datasets]
     felt = Experienced(base, adapter, blend)
     tasks = [_featured(data, felt) for data in texts]
     learner, meta = _estimate(tasks, base.dim)
-    meta |= calibration(tasks, lambda known: _estimate(known, base.dim)[1], subject=tuning.cluster, seed=seed)
+    subject = (tuning or Tuning()).cluster
+    meta |= calibration(tasks, lambda known: _estimate(known, base.dim)[1], subject=subject, seed=seed)
     landmarks, familiar_from = _landmarks([_featured(data, Experienced(base, None, 0.0)) for data in texts])
     return Prior(
         learner, meta, base.name, base.identity, adapter, blend, landmarks, familiar_from,
         tuple({"name": _source(d), "classes": len(set(d.labels)), "examples": len(d)} for d in datasets),
-        {
-            "seed": seed, "tuned": tune_encoder, "steps": tuning.steps if tune_encoder else 0,
-            "most_examples": most_examples,
-        },
+        {**(settings or {}), "most_examples": most_examples},
     )  # fmt: skip
 
 
