@@ -65,9 +65,15 @@ def test_a_coverage_that_is_no_share_is_refused(tmp_path, coverage):
 
 
 def test_one_example_of_each_leaves_nothing_to_judge_by(tmp_path):
-    one = actions.adapt(FRAME.iloc[[0, 3]], tmp_path / "m", prior=None, encoder="tiny")
+    one = actions.adapt(FRAME.iloc[[0, 3]], tmp_path / "m", prior=None, encoder="tiny", names=False)
     assert (one.methods, one.gain) == ([], None)
     assert "nothing to hold out" in one.reason
+    assert "can't be measured" in one.gain_text
+
+
+def test_one_example_of_each_is_judged_by_what_the_labels_say(tmp_path):
+    one = actions.adapt(FRAME.iloc[[0, 3]], tmp_path / "m", prior=None, encoder="tiny", names=True)
+    assert all(method.accuracy is not None and method.accuracy.n == 2 for method in one.methods)
 
 
 def test_predict_is_lazy_and_takes_a_folder_or_a_model(made, model):

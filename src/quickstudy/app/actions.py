@@ -150,6 +150,7 @@ def adapt(
         reason=choice.reason,
         methods=[Method(name, name.startswith("frozen"), score) for name, score in choice.accuracy.items()],
         gain=choice.gain,
+        gain_text=choice.gain_text,
         names_used=len(model.adapted_.items) > len(data),
         coverage=coverage,
         notes=_oddities(data),

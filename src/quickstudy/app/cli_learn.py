@@ -113,8 +113,8 @@ def adapt(
         encoder: name or folder of the encoder; by default the one that the prior was learned on.
         coverage: answer "none of these" outside of this share (such as .95) of what belongs to a category.
         names: whether labels count as examples; by default if they are words.
-        tune: tune the encoder on these examples too, and keep that if it helps on those held out; takes about half a
-            minute. By default for 10 labels and 100 examples or more.
+        tune: tune the encoder on these examples too, and keep that if it helps on those held out; takes a minute or
+            more. By default for 10 labels or more with 8 examples each or more, on average.
         seed: of the folds that more than 15 examples are judged by.
     """
     common.start()
@@ -161,9 +161,6 @@ def _adapted(result: results.Adapted) -> None:
         screen.say(made)
     else:
         screen.say(f"Chosen: {result.chosen}")
-    if result.gain is not None:
-        screen.say(
-            f"Gain over the frozen baseline: {result.gain.text(sign=True)} points (on the examples held out)"
-        )
+    screen.say(f"{result.gain_text}.")
     screen.say(f"Why: {result.reason}.", f"Saved: {result.model}  ({result.seconds:.1f} s)")
     screen.type_next(result.next)

@@ -12,7 +12,8 @@ from quickstudy.app.answers import NONE
 from quickstudy.app.results import ClassScore, Confusion, Evaluated, Method
 from quickstudy.bench.calibration import expected_error
 from quickstudy.core.errors import MissingExtra, did_you_mean
-from quickstudy.core.report import Estimate, Report, paired
+from quickstudy.core.estimate import Estimate, paired_share
+from quickstudy.core.report import Report
 from quickstudy.domains import find
 
 OURS = "this model"
@@ -62,7 +63,10 @@ def evaluate(
         right = probabilities.argmax(1) == truth
         scores[name] = right * 100.0
         errors[name] = expected_error(probabilities.max(1), right)
-    methods = [Method(name, name != OURS, Estimate.of(s), errors[name]) for name, s in scores.items()]
+    methods = [
+        Method(name, name != OURS, Estimate.share(int((s > 0).sum()), len(s)), errors[name])
+        for name, s in scores.items()
+    ]
     best = max(list(scores)[1:], key=lambda name: scores[name].mean())
     wrong = Counter(
         (labels[t], labels[a] if a >= 0 else NONE) for t, a in zip(truth, taken, strict=True) if t != a
@@ -75,7 +79,7 @@ def evaluate(
         texts=len(truth),
         answered=float((taken >= 0).mean() * 100),
         methods=methods,
-        gain=paired(scores[OURS], scores[best]),
+        gain=paired_share(scores[OURS], scores[best]),
         classes=[_class_score(labels[i], truth == i, taken == i) for i in range(len(labels))],
         confusions=[Confusion(t, a, times) for (t, a), times in wrong.most_common(10)],
         seen=sum(one in known for one in data.texts),
@@ -96,7 +100,9 @@ def _class_score(label: str, true: np.ndarray, taken: np.ndarray) -> ClassScore:
 def _save(folder: Path, model: str, source: str, scores: Any, errors: dict[str, float]) -> list[str]:
     """The report's files; without the picture where matplotlib isn't installed."""
     settings = {"model": Path(model).name, "texts": Path(source).name}
-    report = Report(f"{Path(model).name} on {Path(source).name}", settings=settings, counted="texts")
+    report = Report(
+        f"{Path(model).name} on {Path(source).name}", settings=settings, counted="texts", shares=("accuracy",)
+    )
     for name, values in scores.items():
         row = report.add(name, {"accuracy": values}, baseline=name != OURS)
         row.metrics["ECE"] = Estimate(errors[name], math.nan, len(values))

@@ -54,6 +54,8 @@ class Adapted:
     methods: list[Method]
     gain: "Estimate | None"
     """Held-out accuracy of the best experienced method less that of the best frozen one, in points."""
+    gain_text: str
+    """The same in words, also where there is nothing to measure it by."""
     names_used: bool
     """Whether labels, or their descriptions, counted as examples."""
     coverage: float | None
@@ -166,7 +168,7 @@ class Demonstrated:
 
 
 def plain(value: Any) -> Any:
-    """A result as JSON values: NaN is null, a path its text, an estimate {mean, half, n}, a report its content."""
+    """A result as JSON values: NaN is null, a path its text, an estimate its fields, a report its content."""
     if hasattr(value, "to_json") and hasattr(value, "verdict"):
         return json.loads(value.to_json())
     if is_dataclass(value) and not isinstance(value, type):

@@ -6,6 +6,7 @@ nothing over the frozen baseline, the baseline is what the user gets.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -86,8 +87,10 @@ def choose(
 ) -> Choice:
     """Judge the candidates on held-out support examples and take one.
 
-    Experience is taken when it is right as often as the best frozen baseline and finds the right answers likelier;
-    their log-likelihood is far less noisy on few examples than accuracy is. From MANY examples on, accuracy decides.
+    They are compared by the log-likelihood of the right answers, which is far less noisy on few examples than
+    accuracy is. A candidate displaces the default of its kind, and the baseline displaces experience, when it is
+    better by more than the standard error of the difference: to follow every small difference costs a point of
+    accuracy at five examples a class (docs/log.md). From MANY examples on, accuracy decides, however close.
 
     Args:
         candidates: experienced ones first, then the frozen baselines; the first of each kind is its default.
@@ -107,32 +110,38 @@ def choose(
     heat = {name: temperature(out, y[judged]) for name, out in held.items()}
     right = {name: out.argmax(-1) == y[judged] for name, out in held.items()}
     accuracy = {name: Estimate.share(int(hits.sum()), len(judged)) for name, hits in right.items()}
-    loss = {
-        name: float(torch.nn.functional.cross_entropy(out.double() / heat[name], y[judged]))
+    likelihood = {
+        name: -torch.nn.functional.cross_entropy(out.double() / heat[name], y[judged], reduction="none")
         for name, out in held.items()
     }
 
-    def merit(candidate: Candidate) -> tuple[float, ...]:
-        name = candidate.name
-        return (accuracy[name].mean, -loss[name]) if len(judged) >= MANY else (-loss[name],)
+    def better(one: Candidate, other: Candidate) -> bool:
+        if len(judged) >= MANY:
+            merits = [(accuracy[c.name].mean, float(likelihood[c.name].mean())) for c in (one, other)]
+            return merits[0] > merits[1]
+        step = likelihood[one.name] - likelihood[other.name]
+        return float(step.mean()) > float(step.std() / len(step) ** 0.5)
 
-    baseline = max(frozen, key=merit)
+    def best(of: Sequence[Candidate]) -> Candidate:
+        return reduce(lambda kept, one: one if better(one, kept) else kept, of)
+
+    baseline = best(frozen)
     if not ours:
         return Choice(baseline, accuracy, None, "no past tasks to learn from", heat[baseline.name])
-    # Of the experienced ones, those that are right as often; of these, the best.
-    able = [c for c in ours if accuracy[c.name].mean >= accuracy[baseline.name].mean]
-    best = max(able or ours, key=merit)
-    gain = paired_share(right[best.name], right[baseline.name])
-    if not able:
-        chosen, reason = baseline, "past tasks don't help here, so this is the frozen baseline"
-    elif merit(best) <= merit(baseline):
-        chosen, reason = (
-            baseline,
-            "past tasks don't make the right answers likelier, so this is the frozen baseline",
-        )
+    experienced = best(ours)
+    if better(baseline, experienced):
+        chosen, reason = baseline, "past tasks don't help on these examples, so this is the frozen baseline"
     else:
-        chosen, reason = best, "past tasks make the right answers likelier here"
-    return Choice(chosen, accuracy, gain, reason, heat[chosen.name])
+        chosen, reason = experienced, "nothing in these examples speaks against what past tasks taught"
+        if better(experienced, baseline):
+            reason = "past tasks make the right answers likelier here"
+    return Choice(
+        chosen,
+        accuracy,
+        paired_share(right[experienced.name], right[baseline.name]),
+        reason,
+        heat[chosen.name],
+    )
 
 
 def _judged_rows(y: Int[Tensor, " n"], support: Labelled) -> Int[Tensor, " m"]:

@@ -1,5 +1,6 @@
 """FewShotTextClassifier: few-shot text classification with scikit-learn's face."""
 
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
@@ -89,7 +90,8 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             DataError: an empty text, one category only, lengths that differ, a description of an unknown category.
         """
-        if self.coverage is not None and not 0 < self.coverage < 1:
+        share = isinstance(self.coverage, numbers.Real) and 0 < float(self.coverage) < 1
+        if self.coverage is not None and not share:
             raise DataError(
                 f"coverage is {self.coverage!r}; expected a number between 0 and 1, such as 0.95, or None."
             )
