@@ -1,6 +1,6 @@
 """Tune the encoder on a task's own examples, and keep that only when it helps on examples held out.
 
-Pays where there are many classes that are easily confused: a few GE2E steps from the prior's adapter.
+Pays where there are many classes that are easily confused, and several examples of each: a few GE2E steps.
 """
 
 from collections.abc import Sequence
@@ -121,7 +121,8 @@ def _tuned(
     labels = [str(task.support_labels[i]) for i in chosen]
     told = {label: text for label, text in task.label_descriptions.items() if label in labels}
     own = Examples([task.support[i] for i in chosen], labels, told, "support")
-    adapter = tune([own], encoder.base, OWN, start=encoder.adapter, seed=seed, progress=progress)
+    # From no adapter: on 770 examples, starting from the past tasks' adapter ends .2 points lower.
+    adapter = tune([own], encoder.base, OWN, seed=seed, progress=progress)
     return Experienced(encoder.base, adapter, BLEND)
 
 
