@@ -142,6 +142,28 @@ def test_gaussian_learns_how_the_task_itself_scatters(shots):
     assert torch.allclose(torch.log_softmax(logits, -1), torch.log_softmax(expected, -1), atol=1e-5)
 
 
+@pytest.mark.parametrize("described", [False, True], ids=["one example", "described only"])
+def test_gaussian_gives_a_rare_class_no_more_than_its_due(described):
+    """A refined covariance that took more than the rare class's own precision would hand it everything far away."""
+    dim, ways, draw = 40, 12, torch.Generator().manual_seed(0)
+    learner = Gaussian(objective=Classify(ways=ways), dim=dim)
+    meta = learner.init() | {
+        "own": torch.tensor(3.0),
+        "basis": 3 * torch.eye(dim),
+        "between": torch.full((dim,), 4.0),
+    }
+    means = 6 * torch.randn(ways, dim, generator=draw)
+    y = torch.cat(
+        [torch.arange(ways - 1).repeat(60), torch.tensor([2 * ways - 1 if described else ways - 1])]
+    )
+    x = means[y % ways] + torch.randn(len(y), dim, generator=draw)
+    query = torch.arange(ways).repeat(20)
+    xq = means[query] + torch.randn(len(query), dim, generator=draw)
+    fast = adapt(learner, meta, Labelled.of(x, y))
+    right = predict(learner, meta, fast, xq).argmax(-1) == query
+    assert right[query < ways - 1].double().mean() > 0.97
+
+
 def test_gaussian_s_prior_recovers_the_directions_that_classes_differ_in():
     """A known truth: three directions carry classes, three carry noise of four times the scale."""
     draw = torch.Generator().manual_seed(1)

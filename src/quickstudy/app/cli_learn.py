@@ -114,7 +114,7 @@ def adapt(
         coverage: answer "none of these" outside of this share (such as .95) of what belongs to a category.
         names: whether labels count as examples; by default if they are words.
         tune: tune the encoder on these examples too, and keep that if it helps on those held out; takes a minute or
-            more. By default for 10 labels or more with 8 examples each or more, on average.
+            more. By default for 10 labels or more with 5 examples each or more, on average.
         seed: of the folds that more than 15 examples are judged by.
     """
     common.start()

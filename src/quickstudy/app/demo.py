@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from quickstudy.app import actions
-from quickstudy.app.demo_tasks import FEW, SHOTS, Bank, measure
+from quickstudy.app.demo_tasks import FEW, SHOTS, UNNAMED, Bank, measure
 from quickstudy.app.judge import save_report
 from quickstudy.app.results import Demonstrated
 from quickstudy.bench.leaks import Audit, audit, normalised
@@ -29,10 +29,10 @@ from quickstudy.domains.text.use import FewShotTextClassifier
 
 Progress = Callable[[str, int, int], None]
 ENCODER = "minilm"
-PER_CLASS = 12
+PER_CLASS = 16
 """Sentences of each past intent that are learned from; more take longer and change little."""
-TUNING = Tuning(steps=30, ways=16, groups=2, cluster=8)
-"""Shorter than the default, so that it takes seconds."""
+TUNING = Tuning(steps=40)
+"""Shorter than the default, so that it takes a minute."""
 
 
 def demo(
@@ -89,7 +89,7 @@ def demo(
     files = save_report(report, folder)
     return Demonstrated(
         report=report,
-        verdict=report.verdict(),
+        verdict=f"Five examples each. {report.verdict()} One each, unnamed. {report.verdict(UNNAMED)}",
         left_out=left_out,
         audit=audited.text(),
         answers=[actions.explain(model, text, most=2) for text, _ in shown],

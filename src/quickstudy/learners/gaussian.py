@@ -81,7 +81,8 @@ class Gaussian(MetaLearner):
 
         Args:
             tasks: past data sets, x [n, dim] with class numbers from 0; every class with at least two examples.
-            names: for each task, features [classes, dim] of its classes' names or descriptions, or None.
+            names: for each task, features [classes, dim] of its classes' names or descriptions (a row of NaN for a
+                class without), or None.
 
         Raises:
             DataError: no task, or none with two classes and two examples of one.
@@ -97,9 +98,9 @@ class Gaussian(MetaLearner):
         means = [class_means(self._features(meta, task.x), task.y)[0] for task in tasks]
         meta["mean"] = torch.stack([m.mean(0) for m in means]).mean(0)
         told = zip(names, present, means, strict=False)
-        pairs = [(self._features(meta, n[c].double()), m) for n, c, m in told if n is not None]
-        if pairs:
-            meta |= fit_descriptions(pairs)
+        meta |= fit_descriptions(
+            [(self._features(meta, n[c].double()), m) for n, c, m in told if n is not None]
+        )
         return {k: v.float() for k, v in meta.items()}
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
@@ -119,7 +120,9 @@ class Gaussian(MetaLearner):
         degrees = count.sum() - shown.sum()
         loud = (residual.pow(2).sum() / self.dim + self.steady) / (degrees + self.steady)
         strength = (meta["own"] + self.loudness * loud.log()).exp()
-        root = ((sharp * shown).sum(0) / shown.sum().clamp(min=1)).sqrt()
+        # That of the least sharp class: by more, a class of few examples would have a precision below 0 somewhere.
+        present = count + told > 0
+        root = torch.where(present, sharp, 1.0).amin(0).sqrt()
         seen = in_span(mean * root, residual * root, strength) * root
         # log N(z; mean, 1 / sharp) and what the task's own scatter changes, expanded in powers of z: no
         # [n, ways, dim] tensor exists, and what all classes share is left out.
@@ -127,7 +130,7 @@ class Gaussian(MetaLearner):
             "linear": sharp * mean - seen,
             "square": sharp,
             "bias": (sharp.log() - sharp * mean * mean + seen * mean).sum(-1) / 2,
-            "present": (count + told).squeeze(-1) > 0,
+            "present": present.squeeze(-1),
             "shots": count.sum() / shown.sum().clamp(min=1),
         }
 

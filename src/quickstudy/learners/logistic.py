@@ -81,7 +81,7 @@ class Logistic(MetaLearner):
         real = support.trimmed()
         if len(real.y) <= EXACT_UP_TO:
             return None
-        classes, y, counts = (real.y % self.objective.ways).unique(return_inverse=True, return_counts=True)
+        classes, y, counts = real.y.unique(return_inverse=True, return_counts=True)
         if len(classes) < 3:
             return None
         fast = self.adapt(meta, support)

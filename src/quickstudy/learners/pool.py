@@ -28,7 +28,7 @@ class Pool(MetaLearner):
     members: tuple[MetaLearner, ...]
     """Learners with the pool's objective."""
     weights: tuple[float, ...]
-    """Of each member's log-probabilities; above 0. Their sum sets how sure the pool is."""
+    """Of each member's log-probabilities; above 0, up to a million. Their sum sets how sure the pool is."""
 
     paper: ClassVar[str] = (
         "Genest & Zidek 1986. Combining Probability Distributions. Statistical Science 1. doi:10.1214/ss/1177013825"
@@ -42,8 +42,8 @@ class Pool(MetaLearner):
             )
         if any(member.objective != self.objective for member in self.members):
             raise DataError("Pool: a member has another objective than the pool.")
-        if not all(weight > 0 for weight in self.weights):
-            raise DataError(f"Pool: weights are {self.weights}; expected numbers above 0.")
+        if not all(0 < weight <= 1e6 for weight in self.weights):
+            raise DataError(f"Pool: weights are {self.weights}; expected numbers above 0, up to a million.")
 
     def init(self, seed: int = 0) -> Meta:
         return joined([member.init(seed) for member in self.members])

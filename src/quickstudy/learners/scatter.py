@@ -89,14 +89,24 @@ def shrink(matrix: Float[Tensor, "d d"], amount: float) -> Float[Tensor, "d d"]:
     return (1 - amount) * matrix + amount * matrix.trace() / size * torch.eye(size, dtype=matrix.dtype)
 
 
-def fit_descriptions(pairs: list[tuple[Tensor, Tensor]]) -> Meta:
-    """How descriptions relate to class means: d = slope (m - mean) + shift + noise, fitted within each task."""
-    told = torch.cat([d - d.mean(0) for d, _ in pairs])
-    true = torch.cat([m - m.mean(0) for _, m in pairs])
+def fit_descriptions(pairs: Sequence[tuple[Tensor, Tensor]]) -> Meta:
+    """How descriptions relate to class means: d = slope (m - mean) + shift + noise, fitted within each task.
+
+    Args:
+        pairs: for each task, descriptions [classes, d] (NaN where there is none) and the means of their classes.
+
+    Returns:
+        Nothing when no task describes two of its classes.
+    """
+    known = [(d[ok], m[ok]) for d, m in pairs if (ok := d.isfinite().all(-1)).sum() > 1]
+    if not known:
+        return {}
+    told = torch.cat([d - d.mean(0) for d, _ in known])
+    true = torch.cat([m - m.mean(0) for _, m in known])
     slope = ((told * true).sum() / true.pow(2).sum()).clamp(min=1e-3)
     return {
         "slope": slope,
-        "shift": torch.stack([d.mean(0) for d, _ in pairs]).mean(0),
+        "shift": torch.stack([d.mean(0) for d, _ in known]).mean(0),
         "noise": (told - slope * true).pow(2).mean().clamp(min=1e-6).expand(told.shape[1]).clone(),
     }
 

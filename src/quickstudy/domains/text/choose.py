@@ -62,6 +62,8 @@ class Choice:
     reason: str
     temperature: float = 1.0
     """What the outputs are divided by before they are read as probabilities."""
+    judged: str = "each held out in turn"
+    """How the examples that the gain was measured on were kept from the learner."""
 
     @property
     def gain_text(self) -> str:
@@ -69,7 +71,7 @@ class Choice:
         if self.gain is None:
             why = "there is no experience" if self.accuracy else "it can't be measured on these examples"
             return f"Gain over the frozen baseline: {why}"
-        rows = f"on the {self.gain.n} examples, each held out in turn"
+        rows = f"on {self.gain.n} examples, {self.judged}"
         return f"Gain over the frozen baseline: {self.gain.text(sign=True)} points of accuracy ({rows})"
 
     def as_record(self) -> dict[str, Any]:
@@ -79,6 +81,7 @@ class Choice:
             "accuracy": {name: asdict(estimate) for name, estimate in self.accuracy.items()},
             "gain": asdict(self.gain) if self.gain is not None else None,
             "reason": self.reason,
+            "judged": self.judged,
         }
 
 
@@ -88,9 +91,9 @@ def choose(
     """Judge the candidates on held-out support examples and take one.
 
     They are compared by the log-likelihood of the right answers, which is far less noisy on few examples than
-    accuracy is. A candidate displaces the default of its kind, and the baseline displaces experience, when it is
-    better by more than the standard error of the difference: to follow every small difference costs a point of
-    accuracy at five examples a class (docs/log.md). From MANY examples on, accuracy decides, however close.
+    accuracy is. A candidate displaces the default of its kind when it is better by more than the standard error of
+    the difference: to follow every small difference costs accuracy (docs/log.md). So does the baseline displace
+    experience, and also when it is the better one by both measures. From MANY examples on, any difference counts.
 
     Args:
         candidates: experienced ones first, then the frozen baselines; the first of each kind is its default.
@@ -116,11 +119,9 @@ def choose(
     }
 
     def better(one: Candidate, other: Candidate) -> bool:
-        if len(judged) >= MANY:
-            merits = [(accuracy[c.name].mean, float(likelihood[c.name].mean())) for c in (one, other)]
-            return merits[0] > merits[1]
         step = likelihood[one.name] - likelihood[other.name]
-        return float(step.mean()) > float(step.std() / len(step) ** 0.5)
+        error = 0.0 if len(judged) >= MANY else float(step.std() / len(step) ** 0.5)
+        return float(step.mean()) > error
 
     def best(of: Sequence[Candidate]) -> Candidate:
         return reduce(lambda kept, one: one if better(one, kept) else kept, of)
@@ -129,7 +130,11 @@ def choose(
     if not ours:
         return Choice(baseline, accuracy, None, "no past tasks to learn from", heat[baseline.name])
     experienced = best(ours)
-    if better(baseline, experienced):
+    mean = {
+        c.name: (accuracy[c.name].mean, float(likelihood[c.name].mean())) for c in (baseline, experienced)
+    }
+    worse = all(a > b for a, b in zip(mean[baseline.name], mean[experienced.name], strict=True))
+    if worse or better(baseline, experienced):
         chosen, reason = baseline, "past tasks don't help on these examples, so this is the frozen baseline"
     else:
         chosen, reason = experienced, "nothing in these examples speaks against what past tasks taught"
@@ -206,16 +211,22 @@ def candidates_for(
     if prior is None:
         return baselines
     learner = prior.for_ways(ways)
-    both = Pool(objective=classify, members=(learner, regression), weights=(1.0, 1.0))
+    both, meta = pooled(prior, regression)
     # Without a tuned encoder the features are the frozen ones, and so is regression on them.
     found = [Candidate(TUNED, regression, {}, named, True)] if prior.adapter is not None else []
     members = (PRIOR, TUNED if found else FROZEN)
     return [
         Candidate(PRIOR, learner, prior.meta, named, True),
         *found,
-        Candidate(POOL, both, joined([prior.meta, {}]), named, True, members),
+        Candidate(POOL, both, meta, named, True, members),
         *baselines,
     ]
+
+
+def pooled(prior: Prior, regression: Logistic) -> tuple[Pool, Meta]:
+    """The prior's learner and a regression, asked together, with what the pool knows."""
+    members = (prior.for_ways(regression.objective.ways), regression)
+    return Pool(objective=regression.objective, members=members, weights=(1.0, 1.0)), joined([prior.meta, {}])
 
 
 def temperature(out: Float[Tensor, "n ways"], y: Int[Tensor, " n"]) -> float:

@@ -186,18 +186,17 @@ def tune(
     base: TextEncoder,
     tuning: Tuning,
     *,
-    start: Adapter | None = None,
     seed: int = 0,
     checkpoint: Path | None = None,
     every: int = 10,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Adapter:
-    """Tune low-rank adapters by GE2E on episodes of similar classes, from none or from those of `start`."""
+    """Tune low-rank adapters by GE2E on episodes of similar classes."""
     depth = base.weights.config.num_hidden_layers
     layers = tuple(i for i in range(depth) if tuning.every_layer or i in tuning.spec.layers)
-    spec = replace(tuning.spec, layers=layers) if start is None else start.spec
-    net, _ = base.tunable(spec, adapter=start, seed=seed, dtype=tuning.dtype)
+    spec = replace(tuning.spec, layers=layers)
+    net, _ = base.tunable(spec, seed=seed, dtype=tuning.dtype)
     net.chunk = 32
     data = _packed(texts, base, tuning)
     per_source = {
@@ -221,7 +220,6 @@ def tune(
         "data": _digest([[d.texts, d.labels, d.descriptions] for d in texts]),
         "settings": _digest([tuning.spec.to_json(), {k: v for k, v in vars(tuning).items() if k != "spec"}]),
         "seed": str(seed),
-        "start": start.fingerprint[:16] if start is not None else "none",
         "numbers": str(resolve_dtype(tuning.dtype)),
     }
     state = load_state(checkpoint, prints) if resume and checkpoint is not None else None
@@ -306,10 +304,12 @@ def _featured(data: Examples, encoder: Experienced) -> MetaDataset:
     own = sorted(set(data.labels))
     number = {label: i for i, label in enumerate(own)}
     names = [words_for(label, data.descriptions) for label in own]
-    told = [name for name in names if name is not None] if None not in names else []
+    told = [name for name in names if name is not None]
     x = encoder.encode([*data.texts, *told])
+    named = x.new_full((len(own), x.shape[1]), torch.nan)  # stays for a class whose name is a code
+    named[[i for i, name in enumerate(names) if name is not None]] = x[len(data.texts) :]
     y = torch.tensor([number[label] for label in data.labels])
-    return MetaDataset(x[: len(y)], y, tuple(own), names=x[len(y) :] if told else None)
+    return MetaDataset(x[: len(y)], y, tuple(own), names=named if told else None)
 
 
 def _usable(data: Examples, most: int, seed: int) -> Examples:

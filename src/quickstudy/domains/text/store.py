@@ -1,5 +1,6 @@
 """A classifier in a folder: the adapted model, and the prior it came from, so that it can go on learning."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ def _rebuilt(
     tensors: dict[str, Any], record: dict[str, Any], encoder_name: str | None, where: str
 ) -> FewShotTextClassifier:
     text = record["text"]
-    for head in (record["learner"], *record["learner"].get("members", ())):
-        if head["type"] not in HEADS:
+    for place, head in enumerate((record["learner"], *record["learner"].get("members", ()))):
+        if head["type"] not in HEADS or (place and head["type"] == "Pool"):
             raise CheckpointError(
                 f"{where}: its learner is {head['type']!r}; a text classifier's is {' or '.join(HEADS)}."
             )
@@ -97,20 +98,35 @@ def _rebuilt(
     model.prior_, model.encoder_name_ = prior, name
     model.classes_ = np.asarray(text["classes"])
     if "dtype" in text:
-        model.classes_ = model.classes_.astype(np.dtype(str(text["dtype"])))
+        dtype = np.dtype(str(text["dtype"]))
+        widest = 4 * max(
+            8, *map(len, adapted.labels)
+        )  # numpy's strings take 4 bytes a character, whatever they hold
+        if dtype.kind not in "OUbiuf" or dtype.itemsize > widest:
+            raise CheckpointError(
+                f"{where}: its classes are of type {text['dtype']!r}, which no labels have."
+            )
+        model.classes_ = model.classes_.astype(dtype)
     if not all(isinstance(item, str) for item in adapted.items):
         raise CheckpointError(f"{where}: its items are not all texts.")
     model.adapted_ = adapted
     model.task_ = Task(
         adapted.items[: len(labels)], labels, labels=adapted.labels, label_descriptions=text["descriptions"]
     )
+    choice = text["choice"]
+    said = {key: str(choice[key]) for key in ("chosen", "reason", "judged")}
     chosen = Candidate(
-        text["choice"]["chosen"], adapted.learner, adapted.meta, adapted.support, bool(text["experienced"])
+        said["chosen"], adapted.learner, adapted.meta, adapted.support, bool(text["experienced"])
     )
-    accuracy = {name: Estimate(**e) for name, e in text["choice"]["accuracy"].items()}
-    gain = Estimate(**text["choice"]["gain"]) if text["choice"]["gain"] else None
-    model.choice_ = Choice(chosen, accuracy, gain, text["choice"]["reason"], adapted.temperature)
-    model.tuned_on_ = int(text["tuned_on"])
+    accuracy = {str(name): _estimate(e) for name, e in choice["accuracy"].items()}
+    gain = _estimate(choice["gain"]) if choice["gain"] else None
+    model.choice_ = Choice(chosen, accuracy, gain, said["reason"], adapted.temperature, said["judged"])
+    tuned_on = text["tuned_on"]
+    if type(tuned_on) is not int or not 0 <= tuned_on <= len(labels):
+        raise CheckpointError(
+            f"{where}: tuned_on is {tuned_on!r}, expected a number of examples from 0 to {len(labels)}."
+        )
+    model.tuned_on_ = tuned_on
     if tuple(str(c) for c in model.classes_.tolist()) != adapted.labels:
         raise CheckpointError(f"{where}: its classes and its labels don't say the same.")
     if adapted.support.x.shape[-1] != base.dim:
@@ -121,3 +137,12 @@ def _rebuilt(
         adapted.support, len(adapted.labels), len(labels), model.coverage or 1.0
     )
     return model
+
+
+def _estimate(record: dict[str, Any]) -> Estimate:
+    """An estimate from a file: numbers, the mean a finite one."""
+    bounds = record.get("bounds")
+    values = [record["mean"], record["half"], record["n"], *(bounds or ())]
+    if any(type(value) not in (int, float) for value in values) or not math.isfinite(record["mean"]):
+        raise ValueError(f"an estimate is {str(record)[:80]}")
+    return Estimate(record["mean"], record["half"], record["n"], bounds)

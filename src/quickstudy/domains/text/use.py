@@ -50,8 +50,8 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
             still answers this share of texts that do belong to one.
         use_names: whether a category's name (or description) counts as an example of it; None lets words count and
             codes such as "7b" not.
-        tune: whether to tune the encoder on your own examples too, which takes a minute or more: True, False, or
-            "auto" for tasks of ten categories or more with eight examples each or more, on average. Kept only if it
+        tune: whether to tune the encoder on your own examples too, which takes a minute or two: True, False, or
+            "auto" for tasks of ten categories or more with five examples each or more, on average. Kept only if it
             helps on examples held out.
         random_state: seed of the folds that larger supports are judged by.
 
@@ -158,8 +158,8 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         }
         task, kinds = task_from([*self.task_.support, *more.support], labels, told | dict(descriptions or {}))
         encoder = self.adapted_.encoder
-        enough = 0 < len(task.support) < 2 * self.tuned_on_
-        return self._fit(task, kinds, encoder if enough and isinstance(encoder, Experienced) else None)
+        few = len(task.support) < 2 * self.tuned_on_  # too few new ones to tune anew
+        return self._fit(task, kinds, encoder if few and isinstance(encoder, Experienced) else None)
 
     def predict(self, X: Sequence[str]) -> np.ndarray:
         """The category of each text; `quickstudy.domains.text.NONE` where `coverage` says that it fits none."""
@@ -241,7 +241,7 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
             seed = int(check_random_state(seed).randint(2**31))
         if tuned is not None:
             encoder: Encoder = tuned
-            choice = keep(task, y, names, tuned, self.choice_, self.tuned_on_)
+            choice = keep(task, y, names, prior, tuned, self.choice_, self.tuned_on_)
         else:
             encoder, choice = self._chosen(task, y, names, prior, base, seed)
         self.choice_: Choice = choice
@@ -275,7 +275,7 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
                 (c for c in candidates if not c.experienced),
                 key=lambda c: choice.accuracy[c.name].mean if c.name in choice.accuracy else 0.0,
             )
-            better = specialise(task, y, names, own, choice, frozen_best, seed=seed)
+            better = specialise(task, y, names, prior, base, choice, frozen_best, seed=seed)
             if better is not None:
                 self.tuned_on_ = len(y)
                 return better
