@@ -145,23 +145,19 @@ def test_gaussian_learns_how_the_task_itself_scatters(shots):
 @pytest.mark.parametrize("described", [False, True], ids=["one example", "described only"])
 def test_gaussian_gives_a_rare_class_no_more_than_its_due(described):
     """A refined covariance that took more than the rare class's own precision would hand it everything far away."""
-    dim, ways, draw = 40, 12, torch.Generator().manual_seed(0)
+    dim, ways, draw = 64, 30, torch.Generator().manual_seed(0)
     learner = Gaussian(objective=Classify(ways=ways), dim=dim)
-    meta = learner.init() | {
-        "own": torch.tensor(3.0),
-        "basis": 3 * torch.eye(dim),
-        "between": torch.full((dim,), 4.0),
-    }
-    means = 6 * torch.randn(ways, dim, generator=draw)
+    # Features of length 12.6: variance 1 within classes, 1.5 between them.
+    meta = learner.init() | {"basis": 12.6 * torch.eye(dim), "between": torch.full((dim,), 1.5)}
+    means = 1.5**0.5 * torch.randn(ways, dim, generator=draw)
     y = torch.cat(
-        [torch.arange(ways - 1).repeat(60), torch.tensor([2 * ways - 1 if described else ways - 1])]
+        [torch.arange(ways - 1).repeat(50), torch.tensor([2 * ways - 1 if described else ways - 1])]
     )
-    x = means[y % ways] + torch.randn(len(y), dim, generator=draw)
     query = torch.arange(ways).repeat(20)
-    xq = means[query] + torch.randn(len(query), dim, generator=draw)
+    x, xq = (means[of % ways] + torch.randn(len(of), dim, generator=draw) for of in (y, query))
     fast = adapt(learner, meta, Labelled.of(x, y))
     right = predict(learner, meta, fast, xq).argmax(-1) == query
-    assert right[query < ways - 1].double().mean() > 0.97
+    assert right.double().mean() > 0.95
 
 
 def test_gaussian_s_prior_recovers_the_directions_that_classes_differ_in():
