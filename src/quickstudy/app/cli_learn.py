@@ -101,7 +101,7 @@ def adapt(
     """Learn a classifier from a few labelled examples of each category.
 
     It is judged on examples held out of those given, beside what the frozen encoder does without experience; where
-    experience gains nothing, the baseline is what is saved.
+    they speak for that baseline, it is what is saved.
 
     Args:
         examples: CSV, TSV, JSONL or Parquet with the columns text and label, or a folder with one folder a label.

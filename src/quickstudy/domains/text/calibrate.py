@@ -32,7 +32,7 @@ Estimate = Callable[[Sequence[MetaDataset]], Meta]
 def calibration(
     tasks: Sequence[MetaDataset], estimate: Estimate, *, subject: int = 15, seed: int = 0
 ) -> Meta:
-    """`calibration` and `own` of the Gaussian learner; nothing where no task has ten classes.
+    """`calibration` and `own` of the Gaussian learner; nothing where no task has ten classes with examples enough.
 
     Each fold's classes are strangers to covariances estimated on the other four. Past tasks that span several subjects
     (clusters of about `subject` similar classes) are divided by subject, since a new task brings a new one.

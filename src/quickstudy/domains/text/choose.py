@@ -1,7 +1,7 @@
 """Choose between experience and none: every candidate is judged on examples that it did not learn from.
 
-The judge is the support itself: leave-one-out while it is small, folds when it is larger. Where experience gains
-nothing over the frozen baseline, the baseline is what the user gets.
+The judge is the support itself: leave-one-out while it is small, folds when it is larger. Where it speaks for the
+frozen baseline, the baseline is what the user gets.
 """
 
 from collections.abc import Sequence
@@ -226,7 +226,7 @@ def candidates_for(
 def pooled(prior: Prior, regression: Logistic) -> tuple[Pool, Meta]:
     """The prior's learner and a regression, asked together, with what the pool knows."""
     members = (prior.for_ways(regression.objective.ways), regression)
-    return Pool(objective=regression.objective, members=members, weights=(1.0, 1.0)), joined([prior.meta, {}])
+    return Pool(objective=regression.objective, members=members, weights=(0.5, 0.5)), joined([prior.meta, {}])
 
 
 def temperature(out: Float[Tensor, "n ways"], y: Int[Tensor, " n"]) -> float:

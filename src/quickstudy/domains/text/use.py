@@ -39,8 +39,8 @@ NONE = "none of these"
 class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
     """Learns to sort texts into your categories from a few examples of each.
 
-    Starts from what past tasks taught (`prior`), judges by held-out examples whether that helps, and falls back to the
-    frozen encoder when it doesn't. Fitting takes about a second; nothing leaves the machine.
+    Starts from what past tasks taught (`prior`), judges it by held-out examples, and falls back to the frozen encoder
+    where they speak for that. Fitting takes about a second; nothing leaves the machine.
 
     Args:
         prior: "default" for the shipped one (learned on MiniLM: another encoder then starts without), a folder that
@@ -190,7 +190,7 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         ]
 
     def explain(self, text: str, *, label: Any = None, most: int | None = 5) -> Explanation:
-        """Which examples spoke for an answer: the effect of leaving each out, re-learning every time."""
+        """Which examples spoke for an answer: the effect of leaving each out (`core.explain`)."""
         check_is_fitted(self, "adapted_")
         (text,) = checked_texts([text])
         return self.adapted_.explain(text, label=None if label is None else str(label), most=most)
