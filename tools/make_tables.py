@@ -171,8 +171,11 @@ def demo() -> str:
     """The stored output of `quickstudy demo`: its table, what it concludes, and its first explanation."""
     lines = (OUTPUTS / "demo.txt").read_text(encoding="utf-8").splitlines()
     questions = [i for i, line in enumerate(lines) if line.startswith('"')]
-    note = next(i for i, line in enumerate(lines) if line.startswith("±"))
-    shown = [*lines[:note], "…", *lines[questions[0] : questions[1] - 1], "…"]
+    note, single, after = (
+        next(i for i, line in enumerate(lines) if line.startswith(start))
+        for start in ("±", "One example", "Never")
+    )
+    shown = [*lines[:note], *lines[single:after], "…", *lines[questions[0] : questions[1] - 1], "…"]
     return "\n".join(["```console", "$ make demo", *(line for line in shown if line), "```"])
 
 

@@ -42,7 +42,7 @@ def demo(
 
 
 def _demonstrated(result: results.Demonstrated) -> None:
-    screen.say(result.report.table())
+    screen.say(result.report.table(), result.verdict)
     screen.say(
         "",
         f"Never seen: {len(result.left_out)} intents of the past that the bank has too were left out of it "

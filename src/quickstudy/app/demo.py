@@ -89,7 +89,7 @@ def demo(
     files = save_report(report, folder)
     return Demonstrated(
         report=report,
-        verdict=f"Five examples each. {report.verdict()} One each, unnamed. {report.verdict(UNNAMED)}",
+        verdict=f"One example each, unnamed: {report.verdict(UNNAMED)}",
         left_out=left_out,
         audit=audited.text(),
         answers=[actions.explain(model, text, most=2) for text, _ in shown],
