@@ -444,7 +444,14 @@ def test_demo(run, tmp_path):
     assert "3 intents of the past that the bank has too were left out of it (card_declined," in " ".join(
         done.stdout.split()
     )
-    for said in ("chance", "frozen + centroid", "frozen + logistic regression", "quickstudy", "20×5", "unnamed: "):
+    for said in (
+        "chance",
+        "frozen + centroid",
+        "frozen + logistic regression",
+        "quickstudy",
+        "20×5",
+        "unnamed: ",
+    ):
         assert said in done.stdout
     made = tmp_path / "quickstudy-demo"
     names = {"report.json", "report.md", "report.png", "examples.csv", "questions.csv", "prior", "model"}
