@@ -35,13 +35,13 @@ def choose_form(learner: MetaLearner, episodes: Episode) -> Form:
     """The fastest form that is exact for this learner on these tasks."""
     if dual.applies_to_loss(learner, episodes) and dual.pays(episodes):
         return "dual"
-    if not learner.maps:
+    ragged = not all(bool(part.mask.all()) for part in episodes)
+    if not learner.maps or (ragged and learner.transductive):
         return "loop"
     net: Net | None = getattr(learner, "net", None)
     if net is not None:
         if has(net, *_NO_VMAP_RULE):
             return "loop"
-        ragged = not all(bool(part.mask.all()) for part in episodes)
         if ragged and has(net, *_BATCH_STATISTICS):
             return "loop"  # padded rows would enter the batch statistics
     return "stacked"
@@ -276,7 +276,7 @@ def _schedule(number: int, steps: int, warmup: int, decay: bool) -> float:
 def _one_loss(learner: MetaLearner, meta: Meta, episode: Episode, seed: int) -> Tensor:
     torch.manual_seed(seed)  # the same dropout masks as in the stacked form
     net: Net | None = getattr(learner, "net", None)
-    if net is not None and has(net, *_BATCH_STATISTICS):
+    if learner.transductive or (net is not None and has(net, *_BATCH_STATISTICS)):
         episode = Episode(episode.support.trimmed(), episode.query.trimmed())
     return learner.loss(meta, episode)
 

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -50,6 +50,8 @@ class MetaLearner(Spec, ABC):
     """Whether `adapt` follows gradients."""
     maps: ClassVar[bool] = True
     """Whether vmap can run it over tasks; otherwise the engine takes them one by one."""
+    transductive: ClassVar[bool] = False
+    """Whether answers depend on which other inputs are asked about; the engine then shows `predict` no padding."""
     symmetric: ClassVar[frozenset[str]] = frozenset({"order", "labels"})
     """Changes of the support that change nothing else: its order; the numbering of its classes."""
 
@@ -168,6 +170,22 @@ def inner_gradient(
             total = loss(fixed | at, support)
         grads = torch.autograd.grad(total, list(at.values()), create_graph=keep, allow_unused=True)
     return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(at.items(), grads, strict=True)}
+
+
+def per_task(function: Callable[..., Tensor], support: Labelled, *arguments: Any) -> Tensor:
+    """A forward pass inside `adapt`: `function(*arguments)` for one task, mapped over tasks when they are stacked.
+
+    Args:
+        function: of one task; it may run the network.
+        support: tells whether tasks are stacked.
+        arguments: each with the leading dimension of tasks that `meta`, `fast` and the support have.
+    """
+    return (function if support.mask.ndim == 1 else over_tasks(function))(*arguments)
+
+
+def reshaped(rate: Float[Tensor, "*tasks"], weight: Tensor) -> Tensor:
+    """One number per task, in a shape that multiplies each task's weight [*tasks, …]."""
+    return rate.reshape(*rate.shape, *[1] * (weight.ndim - rate.ndim))
 
 
 def descend(
