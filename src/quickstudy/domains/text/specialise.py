@@ -28,9 +28,7 @@ LEAST_CLASSES, LEAST_SHOTS = 10, 5
 """Fewer categories, or fewer examples of each on average, gain less than the minute that tuning costs is worth."""
 LEAST_HELD = 5
 """So many examples must be there to judge by."""
-OWN = Tuning(
-    spec=LoRA(targets=("query", "key", "value", "dense")), steps=45, ways=40, groups=99, cluster=1
-)
+OWN = Tuning(spec=LoRA(targets=("query", "key", "value", "dense")), steps=45, ways=40, groups=99, cluster=1)
 """Every matrix of every layer, and classes drawn at random, chosen on held-out rows of BANKING77: query and value alone
 gain .2 to .5 points less there (though all matrices overfit *past* tasks), and so do clusters of similar classes."""
 BLEND = 1.0
