@@ -18,7 +18,7 @@ _HOME = {  # module -> the public names that live there
     "quickstudy.core.engine": ("adapt", "evaluate", "meta_gradient", "meta_train", "predict"),
     "quickstudy.core.episode": ("Episode", "Labelled"),
     "quickstudy.core.errors": (
-        "CheckpointError", "DataError", "MissingExtra", "ModelError", "NotFitted", "QuickstudyError",
+        "CheckpointError", "CompileWarning", "DataError", "MissingExtra", "ModelError", "NotFitted", "QuickstudyError",
     ),
     "quickstudy.core.learner": ("MetaLearner", "NetLearner"),
     "quickstudy.core.objective": ("Classify", "Objective", "Regress"),

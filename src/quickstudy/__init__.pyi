@@ -17,6 +17,7 @@ from quickstudy.core.engine import predict as predict
 from quickstudy.core.episode import Episode as Episode
 from quickstudy.core.episode import Labelled as Labelled
 from quickstudy.core.errors import CheckpointError as CheckpointError
+from quickstudy.core.errors import CompileWarning as CompileWarning
 from quickstudy.core.errors import DataError as DataError
 from quickstudy.core.errors import MissingExtra as MissingExtra
 from quickstudy.core.errors import ModelError as ModelError

@@ -137,18 +137,21 @@ def _speaks_for(kind: type[MetaLearner]) -> bool:
     return depth("plain_sgd") <= min(map(depth, others))
 
 
-def task_losses(learner: MetaLearner, params: dict[str, Tensor], episodes: Episode) -> Float[Tensor, "tasks"]:
+def task_losses(
+    learner: MetaLearner, params: dict[str, Tensor], episodes: Episode, *, silent: bool | None = None
+) -> Float[Tensor, "tasks"]:
     """The query loss of each task after its inner loop, as in the generic form; differentiable once in `params`.
 
     Args:
         params: the network's parameters, shared by all tasks.
         episodes: stacked tasks, support [tasks, shots, d] and query [tasks, queries, d].
+        silent: whether some output is one that a support knows nothing about; None looks, which a trace can't.
     """
-    return learner.objective.loss(outputs(learner, params, episodes), episodes.query)
+    return learner.objective.loss(outputs(learner, params, episodes, silent=silent), episodes.query)
 
 
 def outputs(
-    learner: MetaLearner, params: dict[str, Tensor], episodes: Episode
+    learner: MetaLearner, params: dict[str, Tensor], episodes: Episode, *, silent: bool | None = None
 ) -> Float[Tensor, "tasks queries k"]:
     """The query's outputs after each task's inner loop; takes what `task_losses` takes, differentiable likewise."""
     sgd = learner.plain_sgd()
@@ -158,7 +161,7 @@ def outputs(
     _keep_freed_memory()
     objective, (support, query) = learner.objective, episodes
     present = objective.present(support)
-    silent = not bool(present.all())
+    silent = not bool(present.all()) if silent is None else silent
 
     slope = objective.slope(support, -sgd.rate)
 

@@ -5,6 +5,8 @@ Three forms of the same computation, equal to rounding:
 * ``dual``: closed-form inner backward, first layer never materialised (`quickstudy.core.dual`); the fastest;
 * ``stacked``: all tasks at once, vmap over forward passes only; works for any network with vmap rules;
 * ``loop``: one task after the other; works for everything. Padding is cut away where it would enter batch statistics.
+
+The first two can run compiled, for long runs of tasks of one shape (`quickstudy.core.compiled`).
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quickstudy.core import dual
+from quickstudy.core import compiled, dual
 from quickstudy.core.checkpoint import TrainingState
 from quickstudy.core.episode import Episode, Labelled, unstack
 from quickstudy.core.errors import ModelError
@@ -71,10 +73,14 @@ def task_losses(
     with _seeded(seed):
         if form == "loop":
             return torch.stack([_one_loss(learner, meta, episode, seed) for episode in unstack(episodes)])
-        if not learner.inner_loop or type(learner).loss is not MetaLearner.loss:
-            return over_tasks(learner.loss, (None, 0))(meta, episodes)
-        fast = _adapt_all(learner, meta, episodes.support)
-        return over_tasks(learner.outer_loss, (None, 0, 0))(meta, fast, episodes)
+        return _stacked_losses(learner, meta, episodes)
+
+
+def _stacked_losses(learner: MetaLearner, meta: Meta, episodes: Episode) -> Float[Tensor, "tasks"]:
+    if not learner.inner_loop or type(learner).loss is not MetaLearner.loss:
+        return over_tasks(learner.loss, (None, 0))(meta, episodes)
+    fast = _adapt_all(learner, meta, episodes.support)
+    return over_tasks(learner.outer_loss, (None, 0, 0))(meta, fast, episodes)
 
 
 def meta_gradient(
@@ -85,11 +91,14 @@ def meta_gradient(
     form: Form = "auto",
     chunk: int | None = None,
     seed: int = 0,
+    compile: bool = False,
 ) -> tuple[float, Meta]:
     """The mean loss over tasks and its gradient with respect to the trainable part of `meta`.
 
     Args:
         chunk: tasks at once, which bounds memory; None for all (one at a time in the loop form).
+        compile: trace and compile the step on first use (seconds to a minute), then run it two to three times as fast;
+            for thousands of steps of the same shapes. A `CompileWarning` says why where that can't be.
 
     Returns:
         (loss, gradients by name).
@@ -107,11 +116,34 @@ def meta_gradient(
     with training(), torch.enable_grad():
         for start in range(0, tasks, size):
             part = _slice(episodes, slice(start, start + size))
+            if compile and (found := _compiled_gradient(learner, meta, names, part, form, tasks)) is not None:
+                total += found[0]
+                for name, value in found[1].items():
+                    before = leaves[name].grad
+                    leaves[name].grad = value if before is None else before + value
+                continue
             loss = task_losses(learner, leaves, part, form=form, seed=seed).sum() / tasks
             loss.backward()
             total += float(loss.detach())
     zero = torch.zeros_like
     return total, {k: g if (g := leaves[k].grad) is not None else zero(leaves[k]) for k in names}
+
+
+def _compiled_gradient(
+    learner: MetaLearner, meta: Meta, names: list[str], episodes: Episode, form: Form, tasks: int
+) -> tuple[float, Meta] | None:
+    episodes = episodes.blanked()
+    # A trace can't look at what tensors hold, so this is looked up before.
+    silent = not bool(learner.objective.present(episodes.support).all())
+
+    def losses(meta: Meta, episodes: Episode) -> Tensor:
+        if form == "dual":
+            return dual.task_losses(learner, meta, episodes, silent=silent) / tasks
+        if form == "stacked":
+            return _stacked_losses(learner, meta, episodes) / tasks
+        raise compiled.Refused(f"form {form!r} takes tasks one by one.")
+
+    return compiled.gradient((learner, form, silent, tasks), losses, meta, names, episodes)
 
 
 def adapt(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
@@ -203,6 +235,7 @@ def meta_train(
     resume: TrainingState | None = None,
     form: Form = "auto",
     chunk: int | None = None,
+    compile: bool = False,
 ) -> Iterator[Step]:
     """Meta-train, one step per iteration: stop by leaving the loop, save by `step.state()`.
 
@@ -216,7 +249,7 @@ def meta_train(
         seed: of the initial meta-parameters and of dropout.
         meta: what to start from instead of `learner.init(seed)`.
         resume: a state to go on from; the run ends at the same numbers as one that was never stopped.
-        form, chunk: see `meta_gradient`.
+        form, chunk, compile: see `meta_gradient`.
     """
     meta = dict(meta if meta is not None else learner.init(seed))
     if resume is not None:
@@ -239,7 +272,13 @@ def meta_train(
         _restore(outer, names, resume)
     for number in range(resume.step if resume else 0, steps):
         loss, gradient = meta_gradient(
-            learner, meta, sample(number), form=form, chunk=chunk, seed=seed * 1_000_003 + number
+            learner,
+            meta,
+            sample(number),
+            form=form,
+            chunk=chunk,
+            seed=seed * 1_000_003 + number,
+            compile=compile,
         )
         for leaf, name in zip(leaves, names, strict=True):
             leaf.grad = gradient[name]

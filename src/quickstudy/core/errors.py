@@ -58,3 +58,7 @@ def missing_extra(package: str, extra: str) -> MissingExtra:
     return MissingExtra(
         f"{package} is not installed. Install it with: pip install 'quickstudy[{extra}]'", name=package
     )
+
+
+class CompileWarning(UserWarning):
+    """A step that was to be compiled runs as it does without; the message says why. No result changes."""
