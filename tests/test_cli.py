@@ -157,7 +157,7 @@ def test_every_command_explains_its_options(call, name):
         (["suggest", "m", "x.csv", "-n", "many"], "many"),
         (["predict", "m"], "give either a file"),
         (["predict", "m", "x.csv", "--text", "y"], "give either a file"),
-        (["predict", "m", "--text", " "], "the text is empty"),
+        (["predict", "m", "--text", " \u200b\ufeff"], "the text is empty"),
         (["predict", "m", "--text", "x", "--format", "xml"], "unknown format 'xml'"),
         (["predict", "m", "x.csv", "--out", "y.xlsx"], "unknown format '.xlsx'"),
         (["bench", "txet"], "no suite 'txet'. Did you mean \"text\"?"),
@@ -177,6 +177,12 @@ def test_every_command_explains_its_options(call, name):
             ["learn", ".", "--out", "p", "--tune-encoder", "--resume"],
             "nothing to resume: no folder p.checkpoint",
         ),
+        (
+            ["learn", ".", "--out", "p", "--resume"],
+            "--resume goes on tuning the encoder, and this run doesn't tune it",
+        ),
+        (["learn", ".", "--out", "p", "--restart"], "--restart begins anew to tune the encoder"),
+        (["learn", ".", "--out", "p", "--tune-encoder", "--encoder", "tiny"], "'tiny' has no layers"),
         (["demo", "--episodes", "0"], "--episodes is 0; expected 1 or more"),
         (["demo", "--seed", "-1"], "--seed is -1; expected 0 or more"),
         (["explain", "m", "--text", "x", "-n", "0"], "error: -n is 0; expected 1 or more"),
@@ -185,7 +191,6 @@ def test_every_command_explains_its_options(call, name):
 def test_a_wrong_command_line_is_one_message(call, arguments, says, tmp_path):
     code, out, err = call(*arguments)
     assert (code, out) == (2, "")
-    err = err.removeprefix("learn: reading and encoding …\n")
     assert err.startswith("error: ")
     assert says in " ".join(err.split())
     assert "Traceback" not in err
@@ -517,7 +522,14 @@ def unknown_description(folder):
         "x.csv",
         "--descriptions",
         "d.json",
-    ], 'x.csv: "undoo" has a description, and no example. Did you mean "undo"?'
+    ], 'd.json, row 1: "undoo" has a description, and no example. Did you mean "undo"?'
+
+
+def described_in_a_list(folder):
+    table(folder / "x.csv")
+    (folder / "d.json").write_text('["undo", "take it back"]')
+    arguments = ["x.csv", "--descriptions", "d.json"]
+    return arguments, "d.json, row 1: came a string; expected an object such as"
 
 
 def coverage_of_two(folder):
@@ -551,7 +563,7 @@ def folder_of_another(folder):
     "make",
     [
         missing_column, one_class, empty_text, broken_byte, huge_line, no_such_file, unknown_description,
-        coverage_of_two, no_such_prior, no_such_encoder, folder_of_another,
+        described_in_a_list, coverage_of_two, no_such_prior, no_such_encoder, folder_of_another,
     ],
     ids=lambda make: make.__name__,
 )  # fmt: skip
@@ -661,6 +673,26 @@ def test_a_full_disk_leaves_the_old_answers(run, tmp_path, model):
         subprocess.run(["umount", disk], check=True)
 
 
+def test_answers_that_cannot_be_written_are_one_message(run, call, tmp_path, model):
+    """Where no file can be made, none can be removed either."""
+    (tmp_path / "file").touch()
+    for out in ("file/answers.csv", f"{'x' * 250}.csv", "nowhere/answers.csv"):
+        code, shown, err = call("predict", model, "--text", "where is my card", "--out", out)
+        assert (code, shown) == (2, "")
+        assert err.startswith(f"error: cannot save {out}: ")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", disk], capture_output=True).returncode:
+        pytest.skip("mounting a read-only disk needs root")
+    try:
+        done = run("predict", model, "--text", "where is my card", "--out", "disk/answers.csv")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: cannot save disk/answers.csv: Read-only file system.")
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_no_room_on_stdout_is_one_message(run, model):
     with open("/dev/full", "w") as full:
@@ -737,6 +769,15 @@ def test_hints_name_options_as_they_are_typed(call, tmp_path, model):
     folder = past(tmp_path / "past", 1, 2, 2)
     code, _, err = call("adapt", folder, "--out", "m", "--text", "a")
     assert (code, "leave --text and --label away" in err) == (2, True)
+
+
+def test_a_folder_to_choose_by_is_named_by_its_option(call, tmp_path):
+    past(tmp_path / "past", 1, 3, 4)
+    settings = ["--encoder", "tiny-bert", "--tune-encoder", "--valid", "past"]
+    code, _, err = call("learn", "past", "--out", "p", *settings)
+    assert code == 2
+    assert "error: past/auto_and_commute.csv: A task of --valid needs 3 categories with at least 15" in err
+    assert "Add texts, or leave --valid out." in err
 
 
 @pytest.mark.parametrize(

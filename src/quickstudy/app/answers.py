@@ -2,8 +2,6 @@
 
 import csv
 import io
-import os
-import secrets
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, BinaryIO
 from quickstudy.app.results import Answer, as_json
 from quickstudy.core import atomic
 from quickstudy.core.errors import DataError, QuickstudyError
+from quickstudy.core.task import blank, lone_surrogate
 from quickstudy.core.untrusted import harmless
 
 LIMIT = 2**20  # bytes a line
@@ -52,11 +51,9 @@ def piped(stream: BinaryIO, name: str = "stdin") -> Iterator[list[str]]:
 
 def typed(text: str) -> str:
     """A text from the command line. Raises DataError for one that is empty or isn't UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise DataError("the text holds bytes that are not UTF-8.", file="--text") from None
-    if not text.strip():
+    if lone_surrogate(text):
+        raise DataError("the text holds bytes that are not UTF-8.", file="--text")
+    if blank(text):
         raise DataError("the text is empty; there is nothing to sort.", file="--text")
     return text.strip()
 
@@ -84,7 +81,7 @@ def lines(answers: Iterable[Answer], how: str) -> Iterator[str]:
 
 def save(parts: Iterable[str], out: Path) -> None:
     """Write lines to a file as they come; it appears when all are there. Raises QuickstudyError without room."""
-    temporary, size = out.with_name(f".{out.name}.new-{secrets.token_hex(4)}"), 0
+    size = 0
 
     def chunks() -> Iterator[bytes]:
         nonlocal size
@@ -94,12 +91,9 @@ def save(parts: Iterable[str], out: Path) -> None:
             yield data
 
     try:
-        atomic.write_new(temporary, chunks())
-        os.replace(temporary, out)
+        atomic.write_file(out, chunks())
     except OSError as error:
         raise QuickstudyError(atomic.write_problem(error, out, size)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def stream(parts: Iterable[str]) -> None:
