@@ -60,6 +60,7 @@ class Setting:
     fields: dict[str, Any] = field(default_factory=dict)
     regress: dict[str, Any] | None = None
     """Which fields differ for regression; None if it can't regress."""
+    layers: dict[str, Any] = field(default_factory=lambda: {"hidden": (12,), "activation": "tanh"})
     steps: int = 40
     rate: float = 0.02
     """Of meta-training."""
@@ -73,11 +74,11 @@ class Setting:
         if self.net:
             outputs = objective.outputs if self.net == "outputs" else EMBEDDING
             inside = inputs + fields.get("context", 0)  # CAVIA's net sees the context beside the inputs
-            fields["net"] = MLP(inputs=inside, outputs=outputs, hidden=(12,), activation="tanh")
+            fields["net"] = MLP(inputs=inside, outputs=outputs, **self.layers)
         if "dim" in fields:
             fields["dim"] = inputs
         if self.kind is Pool:
-            net = MLP(inputs=inputs, outputs=EMBEDDING, hidden=(12,), activation="tanh")
+            net = MLP(inputs=inputs, outputs=EMBEDDING, **self.layers)
             kinds = (Prototypical(objective=objective, net=net), Ridge(objective=objective, net=net))
             fields["members"] = (*kinds, Centroid(objective=objective))
         return self.kind(objective=objective, **fields, **changes)
@@ -86,7 +87,16 @@ class Setting:
 LEARNERS = {
     "ANIL": Setting(ANIL, "outputs", {"steps": 3, "rate": 0.3}, regress={"rate": 0.05}),
     "BOIL": Setting(BOIL, "outputs", {"steps": 3, "rate": 0.5}, regress={"rate": 0.05}, steps=60),
-    "CAVIA": Setting(CAVIA, "outputs", {"steps": 3, "context": 8}, regress={"rate": 0.5}, steps=100),
+    "CAVIA": Setting(
+        # A few numbers turn a shared network into any task's: this takes gentle and longer training, and wider layers.
+        CAVIA,
+        "outputs",
+        {"steps": 4, "context": 16, "rate": 10.0},
+        regress={"steps": 2, "rate": 0.5},
+        layers={"hidden": (32,), "activation": "relu"},
+        steps=300,
+        rate=0.005,
+    ),
     "Centroid": Setting(Centroid),
     "FineTune": Setting(FineTune, "outputs", {"steps": 20, "rate": 0.5}, regress={"steps": 60, "rate": 0.1}),
     "Gaussian": Setting(Gaussian, fields={"dim": DIM}),

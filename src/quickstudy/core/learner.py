@@ -166,7 +166,11 @@ def inner_gradient(
     keep = second_order and torch.is_grad_enabled() and differentiated
     # A first-order step still lets the meta-gradient reach the parameters it started from (they enter additively), so
     # the gradient itself is all that is cut.
-    at = {k: v if keep and v.requires_grad else v.detach().requires_grad_() for k, v in fast.items()}
+    # Views, since one entry may have been made from another (a head from the body's prototypes): the gradient is the
+    # partial one, all other entries held.
+    at = {
+        k: v.view_as(v) if keep and v.requires_grad else v.detach().requires_grad_() for k, v in fast.items()
+    }
     fixed = {k: v if keep else v.detach() for k, v in (fixed or {}).items()}
     # Fused attention kernels have no second derivative; which kernel runs is chosen in the forward pass.
     with torch.enable_grad(), plain_attention if keep else nullcontext():
