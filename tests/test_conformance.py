@@ -27,13 +27,19 @@ from quickstudy.core.objective import Classify, Regress
 from quickstudy.core.spec import Spec
 from quickstudy.learners import (
     ANIL,
+    BOIL,
+    CAVIA,
     GE2E,
     MAML,
     Centroid,
     FineTune,
     Gaussian,
     Logistic,
+    MAMLPlusPlus,
+    MetaCurvature,
+    MetaSGD,
     Pool,
+    ProtoMAML,
     Prototypical,
     Reptile,
     Ridge,
@@ -54,6 +60,7 @@ class Setting:
     fields: dict[str, Any] = field(default_factory=dict)
     regress: dict[str, Any] | None = None
     """Which fields differ for regression; None if it can't regress."""
+    layers: dict[str, Any] = field(default_factory=lambda: {"hidden": (12,), "activation": "tanh"})
     steps: int = 40
     rate: float = 0.02
     """Of meta-training."""
@@ -66,11 +73,12 @@ class Setting:
         fields = self.fields | ((self.regress or {}) if isinstance(objective, Regress) else {})
         if self.net:
             outputs = objective.outputs if self.net == "outputs" else EMBEDDING
-            fields["net"] = MLP(inputs=inputs, outputs=outputs, hidden=(12,), activation="tanh")
+            inside = inputs + fields.get("context", 0)  # CAVIA's net sees the context beside the inputs
+            fields["net"] = MLP(inputs=inside, outputs=outputs, **self.layers)
         if "dim" in fields:
             fields["dim"] = inputs
         if self.kind is Pool:
-            net = MLP(inputs=inputs, outputs=EMBEDDING, hidden=(12,), activation="tanh")
+            net = MLP(inputs=inputs, outputs=EMBEDDING, **self.layers)
             kinds = (Prototypical(objective=objective, net=net), Ridge(objective=objective, net=net))
             fields["members"] = (*kinds, Centroid(objective=objective))
         return self.kind(objective=objective, **fields, **changes)
@@ -78,13 +86,32 @@ class Setting:
 
 LEARNERS = {
     "ANIL": Setting(ANIL, "outputs", {"steps": 3, "rate": 0.3}, regress={"rate": 0.05}),
+    "BOIL": Setting(BOIL, "outputs", {"steps": 3, "rate": 0.5}, regress={"rate": 0.05}, steps=60),
+    "CAVIA": Setting(
+        # A few numbers turn a shared network into any task's: this takes gentle and longer training, and wider layers.
+        CAVIA,
+        "outputs",
+        {"steps": 4, "context": 16, "rate": 10.0},
+        regress={"steps": 2, "rate": 0.5},
+        layers={"hidden": (32,), "activation": "relu"},
+        steps=300,
+        rate=0.005,
+    ),
     "Centroid": Setting(Centroid),
     "FineTune": Setting(FineTune, "outputs", {"steps": 20, "rate": 0.5}, regress={"steps": 60, "rate": 0.1}),
     "Gaussian": Setting(Gaussian, fields={"dim": DIM}),
     "GE2E": Setting(GE2E, "embedding", {"temperature": 0.3}),
     "Logistic": Setting(Logistic, tolerance=1e-3),  # scikit-learn stops when the gradient is below 1e-4
     "MAML": Setting(MAML, "outputs", {"steps": 3, "rate": 0.3}, regress={"rate": 0.05}),
+    "MAMLPlusPlus": Setting(
+        MAMLPlusPlus, "outputs", {"steps": 3, "rate": 0.3, "importance": 0.6}, regress={"rate": 0.05}
+    ),
+    "MetaCurvature": Setting(MetaCurvature, "outputs", {"steps": 3, "rate": 0.3}, regress={"rate": 0.05}),
+    "MetaSGD": Setting(
+        MetaSGD, "outputs", {"steps": 3, "least": 0.2, "most": 0.4}, regress={"least": 0.05, "most": 0.05}
+    ),
     "Pool": Setting(Pool, fields={"weights": (1.0, 0.5, 2.0)}),
+    "ProtoMAML": Setting(ProtoMAML, "embedding", {"steps": 3}),
     "Prototypical": Setting(Prototypical, "embedding"),
     "Reptile": Setting(Reptile, "outputs", {"steps": 5, "rate": 0.3}, regress={"rate": 0.05}, steps=60),
     "Ridge": Setting(Ridge, "embedding", regress={}),

@@ -20,7 +20,7 @@ from toy import one, whole, with_garbage
 from quickstudy.core.engine import adapt, choose_form, evaluate, meta_gradient, outputs, predict, task_losses
 from quickstudy.core.episode import Episode, Labelled, stack
 from quickstudy.core.errors import DataError, ModelError
-from quickstudy.core.net import initial
+from quickstudy.core.net import initial, last_linear
 from quickstudy.core.objective import Classify, Regress
 from quickstudy.core.spec import Spec
 from quickstudy.learners import ANIL, MAML, FineTune, Prototypical, Reptile, Ridge
@@ -201,7 +201,9 @@ def forms_of(learner, episodes):
 
 def check(learner, episodes, seed):
     meta = learner.init(seed)
-    moving = None if isinstance(learner, MAML) else [k for k in meta if k.startswith(learner.head())]
+    moving = (
+        None if isinstance(learner, MAML) else [k for k in meta if k.startswith(last_linear(learner.net))]
+    )
     loss, gradient = reference(
         lambda params, x: mlp(learner.net, params, x, training=True),
         meta,

@@ -133,7 +133,8 @@ def _speaks_for(kind: type[MetaLearner]) -> bool:
     def depth(method: str) -> int:
         return next(i for i, base in enumerate(kind.__mro__) if method in vars(base))
 
-    others = [name for name in ("adapt", "predict", "support_loss", "adapted") if hasattr(kind, name)]
+    methods = ("adapt", "predict", "forward", "support_loss", "adapted")
+    others = [name for name in methods if hasattr(kind, name)]
     return depth("plain_sgd") <= min(map(depth, others))
 
 

@@ -117,9 +117,13 @@ class NetLearner(MetaLearner):
     def init(self, seed: int = 0) -> Meta:
         return initial(self.net, seed)
 
+    def forward(self, weights: Fast, x: Tensor) -> Float[Tensor, "n k"]:
+        """Outputs for inputs of one task under `weights`: what a learner of more than a net's parameters overrides."""
+        return apply(self.net, weights, x)
+
     def support_loss(self, fast: Fast, support: Labelled) -> Float[Tensor, ""]:
         """The loss of one task's support under parameters `fast`, silent about classes that the support lacks."""
-        outputs = self.objective.restrict(apply(self.net, fast, support.x), self.objective.present(support))
+        outputs = self.objective.restrict(self.forward(fast, support.x), self.objective.present(support))
         return self.objective.loss(outputs, support)
 
     def adapted(self, weights: Fast, support: Labelled) -> Fast:
@@ -129,10 +133,12 @@ class NetLearner(MetaLearner):
         }
 
     def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n k"]:
-        weights = {
-            name.removeprefix("net."): value for name, value in fast.items() if name.startswith("net.")
-        }
-        return self.objective.restrict(apply(self.net, weights, x), fast["present"])
+        return self.objective.restrict(self.forward(part(fast, "net."), x), fast["present"])
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries whose names begin with `prefix`, named without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def inner_gradient(
@@ -160,7 +166,11 @@ def inner_gradient(
     keep = second_order and torch.is_grad_enabled() and differentiated
     # A first-order step still lets the meta-gradient reach the parameters it started from (they enter additively), so
     # the gradient itself is all that is cut.
-    at = {k: v if keep and v.requires_grad else v.detach().requires_grad_() for k, v in fast.items()}
+    # Views, since one entry may have been made from another (a head from the body's prototypes): the gradient is the
+    # partial one, all other entries held.
+    at = {
+        k: v.view_as(v) if keep and v.requires_grad else v.detach().requires_grad_() for k, v in fast.items()
+    }
     fixed = {k: v if keep else v.detach() for k, v in (fixed or {}).items()}
     # Fused attention kernels have no second derivative; which kernel runs is chosen in the forward pass.
     with torch.enable_grad(), plain_attention if keep else nullcontext():

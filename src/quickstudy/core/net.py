@@ -117,6 +117,29 @@ def has(net: Net, *kinds: type[nn.Module]) -> bool:
     return any(isinstance(part, kinds) for part in skeleton(net).modules())
 
 
+def last_linear(net: Net) -> str:
+    """The name of the last linear layer, with its final dot: parameters whose names begin with it are the head.
+
+    Raises:
+        ModelError: the net has no linear layer.
+    """
+    linear = [name for name, layer in skeleton(net).named_modules() if isinstance(layer, nn.Linear)]
+    if not linear:
+        raise ModelError(f"The head is a network's last linear layer, and {net} has none; add one.")
+    return f"{linear[-1]}." if linear[-1] else ""  # the net may be one linear layer and nothing else
+
+
+def parameters_of(net: Net, *kinds: type[nn.Module]) -> set[str]:
+    """The names of the parameters that layers of these kinds own. A spec is built without memory for it."""
+    if isinstance(net, nn.Module):
+        module = net
+    else:
+        with generator_lock, torch.random.fork_rng(devices=[]), torch.device("meta"):
+            module = net.build()
+    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, kinds)]
+    return {f"{name}.{own}".lstrip(".") for name, layer in layers for own in layer._parameters}
+
+
 class _PlainAttention:
     """Attention by its plain formula, for as long as anybody is inside.
 

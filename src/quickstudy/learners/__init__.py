@@ -1,26 +1,38 @@
 """Learning algorithms, one a file. Each reads like its paper's pseudo-code; `quickstudy.core.engine` runs them."""
 
 from quickstudy.learners.anil import ANIL
+from quickstudy.learners.boil import BOIL
+from quickstudy.learners.cavia import CAVIA
 from quickstudy.learners.centroid import Centroid
 from quickstudy.learners.fine_tune import FineTune
 from quickstudy.learners.gaussian import Gaussian
 from quickstudy.learners.ge2e import GE2E
 from quickstudy.learners.logistic import Logistic
 from quickstudy.learners.maml import MAML
+from quickstudy.learners.maml_plus_plus import MAMLPlusPlus
+from quickstudy.learners.meta_curvature import MetaCurvature
+from quickstudy.learners.meta_sgd import MetaSGD
 from quickstudy.learners.pool import Pool
+from quickstudy.learners.proto_maml import ProtoMAML
 from quickstudy.learners.prototypical import Prototypical
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.ridge import Ridge
 
 __all__ = [
     "ANIL",
+    "BOIL",
+    "CAVIA",
     "GE2E",
     "MAML",
     "Centroid",
     "FineTune",
     "Gaussian",
     "Logistic",
+    "MAMLPlusPlus",
+    "MetaCurvature",
+    "MetaSGD",
     "Pool",
+    "ProtoMAML",
     "Prototypical",
     "Reptile",
     "Ridge",

@@ -8,12 +8,9 @@ Raghu, Raghu, Bengio & Vinyals 2020, arXiv:1909.09157, section 4.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
-
 from quickstudy.core.episode import Labelled
-from quickstudy.core.errors import ModelError
 from quickstudy.core.learner import Fast, Meta, NetLearner, descend
-from quickstudy.core.net import skeleton
+from quickstudy.core.net import last_linear
 from quickstudy.core.spec import Rate, Steps
 
 
@@ -35,8 +32,9 @@ class ANIL(NetLearner):
     symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        body = {name: weight for name, weight in meta.items() if not name.startswith(self.head())}
-        head = {name: weight for name, weight in meta.items() if name.startswith(self.head())}
+        last = last_linear(self.net)
+        body = {name: weight for name, weight in meta.items() if not name.startswith(last)}
+        head = {name: weight for name, weight in meta.items() if name.startswith(last)}
         # The body is bound, not moved: its gradient is never computed in the inner loop.
         head = descend(
             self.support_loss,
@@ -48,10 +46,3 @@ class ANIL(NetLearner):
             second_order=self.second_order,
         )
         return self.adapted(body | head, support)
-
-    def head(self) -> str:
-        """The name of the last linear layer, with its final dot."""
-        linear = [name for name, part in skeleton(self.net).named_modules() if isinstance(part, nn.Linear)]
-        if not linear:
-            raise ModelError(f"ANIL adapts the last linear layer, and {self.net} has none.")
-        return f"{linear[-1]}." if linear[-1] else ""  # the net may be one linear layer and nothing else
