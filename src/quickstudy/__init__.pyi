@@ -44,11 +44,16 @@ from quickstudy.domains.text.read import read_texts as read_texts
 from quickstudy.domains.text.use import FewShotTextClassifier as FewShotTextClassifier
 from quickstudy.learners import ANIL as ANIL
 from quickstudy.learners import GE2E as GE2E
+from quickstudy.learners import IMAML as IMAML
+from quickstudy.learners import LEO as LEO
 from quickstudy.learners import MAML as MAML
 from quickstudy.learners import Centroid as Centroid
 from quickstudy.learners import FineTune as FineTune
 from quickstudy.learners import Gaussian as Gaussian
+from quickstudy.learners import LearnedMomentum as LearnedMomentum
+from quickstudy.learners import LearnedOptimiser as LearnedOptimiser
 from quickstudy.learners import Logistic as Logistic
+from quickstudy.learners import MetaLSTM as MetaLSTM
 from quickstudy.learners import Pool as Pool
 from quickstudy.learners import Prototypical as Prototypical
 from quickstudy.learners import Reptile as Reptile

@@ -5,8 +5,13 @@ from quickstudy.learners.centroid import Centroid
 from quickstudy.learners.fine_tune import FineTune
 from quickstudy.learners.gaussian import Gaussian
 from quickstudy.learners.ge2e import GE2E
+from quickstudy.learners.imaml import IMAML
+from quickstudy.learners.learned_momentum import LearnedMomentum
+from quickstudy.learners.learned_optimiser import LearnedOptimiser
+from quickstudy.learners.leo import LEO
 from quickstudy.learners.logistic import Logistic
 from quickstudy.learners.maml import MAML
+from quickstudy.learners.meta_lstm import MetaLSTM
 from quickstudy.learners.pool import Pool
 from quickstudy.learners.prototypical import Prototypical
 from quickstudy.learners.reptile import Reptile
@@ -15,11 +20,16 @@ from quickstudy.learners.ridge import Ridge
 __all__ = [
     "ANIL",
     "GE2E",
+    "IMAML",
+    "LEO",
     "MAML",
     "Centroid",
     "FineTune",
     "Gaussian",
+    "LearnedMomentum",
+    "LearnedOptimiser",
     "Logistic",
+    "MetaLSTM",
     "Pool",
     "Prototypical",
     "Reptile",
