@@ -21,7 +21,8 @@ def linear(weight: Tensor, bias: Tensor, x: Float[Tensor, "*tasks p i"]) -> Floa
 def lstm(cell: dict[str, Tensor], x: Float[Tensor, "*tasks p i"], state: State) -> State:
     """One step of an LSTM at each coordinate, the same LSTM for all of them, a state for each."""
     h, c = state
-    gates = linear(cell["weight_ih"], cell["bias_ih"], x) + linear(cell["weight_hh"], cell["bias_hh"], h)
+    weight = torch.cat([cell["weight_ih"], cell["weight_hh"]], -1)
+    gates = linear(weight, cell["bias_ih"] + cell["bias_hh"], torch.cat([x, h], -1))
     write, keep, new, read = gates.chunk(4, -1)
     c = keep.sigmoid() * c + write.sigmoid() * new.tanh()
     return read.sigmoid() * c.tanh(), c
