@@ -30,13 +30,18 @@ from quickstudy.learners import (
     BOIL,
     CAVIA,
     GE2E,
+    IMAML,
+    LEO,
     MAML,
     Centroid,
     FineTune,
     Gaussian,
+    LearnedMomentum,
+    LearnedOptimiser,
     Logistic,
     MAMLPlusPlus,
     MetaCurvature,
+    MetaLSTM,
     MetaSGD,
     Pool,
     ProtoMAML,
@@ -101,6 +106,15 @@ LEARNERS = {
     "FineTune": Setting(FineTune, "outputs", {"steps": 20, "rate": 0.5}, regress={"steps": 60, "rate": 0.1}),
     "Gaussian": Setting(Gaussian, fields={"dim": DIM}),
     "GE2E": Setting(GE2E, "embedding", {"temperature": 0.3}),
+    "IMAML": Setting(
+        IMAML,
+        "outputs",
+        {"steps": 6, "rate": 0.3, "strength": 0.5, "solver_steps": 3},
+        regress={"rate": 0.05},
+    ),
+    "LearnedMomentum": Setting(LearnedMomentum, "outputs", {"rate": 0.5}, regress={"rate": 0.1}),
+    "LearnedOptimiser": Setting(LearnedOptimiser, "outputs", {"hidden": 8}, regress={}),
+    "LEO": Setting(LEO, fields={"dim": DIM, "latent": 8}),
     "Logistic": Setting(Logistic, tolerance=1e-3),  # scikit-learn stops when the gradient is below 1e-4
     "MAML": Setting(MAML, "outputs", {"steps": 3, "rate": 0.3}, regress={"rate": 0.05}),
     "MAMLPlusPlus": Setting(
@@ -110,6 +124,7 @@ LEARNERS = {
     "MetaSGD": Setting(
         MetaSGD, "outputs", {"steps": 3, "least": 0.2, "most": 0.4}, regress={"least": 0.05, "most": 0.05}
     ),
+    "MetaLSTM": Setting(MetaLSTM, "outputs", {"hidden": 8, "rate": 0.3}, regress={"rate": 0.05}),
     "Pool": Setting(Pool, fields={"weights": (1.0, 0.5, 2.0)}),
     "ProtoMAML": Setting(ProtoMAML, "embedding", {"steps": 3}),
     "Prototypical": Setting(Prototypical, "embedding"),
@@ -175,7 +190,7 @@ def test_every_learner_is_in_the_table_and_public():
 def test_it_is_short_and_says_where_it_comes_from(name):
     module = sys.modules[LEARNERS[name].kind.__module__]
     source, doc = inspect.getsource(module), module.__doc__
-    reference = r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d+/\S+|JMLR"
+    reference = r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d+/\S+|OpenReview:\S+|JMLR"
     assert re.search(reference, LEARNERS[name].kind.paper)
     assert re.search(reference + "|ECCV", doc)
     assert re.search(r"\n    \S.*([=∝←~]|min|max)", doc), "a formula, indented"

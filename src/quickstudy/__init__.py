@@ -31,8 +31,9 @@ _HOME = {  # module -> the public names that live there
     "quickstudy.domains.text.read": ("Examples", "read_datasets", "read_examples", "read_texts"),
     "quickstudy.domains.text.use": ("FewShotTextClassifier",),
     "quickstudy.learners": (
-        "ANIL", "BOIL", "CAVIA", "GE2E", "MAML", "Centroid", "FineTune", "Gaussian", "Logistic", "MAMLPlusPlus",
-        "MetaCurvature", "MetaSGD", "Pool", "ProtoMAML", "Prototypical", "Reptile", "Ridge",
+        "ANIL", "BOIL", "CAVIA", "GE2E", "IMAML", "LEO", "MAML", "Centroid", "FineTune", "Gaussian",
+        "LearnedMomentum", "LearnedOptimiser", "Logistic", "MAMLPlusPlus", "MetaCurvature", "MetaLSTM",
+        "MetaSGD", "Pool", "ProtoMAML", "Prototypical", "Reptile", "Ridge",
     ),
     "quickstudy.nets": ("MLP",),
 }  # fmt: skip

@@ -26,6 +26,8 @@ Positive = Annotated[float, Field(gt=0, le=1_000_000)]
 """A scale, a temperature, a penalty: above 0, at most a million."""
 Share = Annotated[float, Field(ge=0, lt=1)]
 """From 0 to below 1."""
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+"""Between 0 and 1, neither included: what has a logit."""
 
 
 class Spec:

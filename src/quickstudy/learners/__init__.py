@@ -7,10 +7,15 @@ from quickstudy.learners.centroid import Centroid
 from quickstudy.learners.fine_tune import FineTune
 from quickstudy.learners.gaussian import Gaussian
 from quickstudy.learners.ge2e import GE2E
+from quickstudy.learners.imaml import IMAML
+from quickstudy.learners.learned_momentum import LearnedMomentum
+from quickstudy.learners.learned_optimiser import LearnedOptimiser
+from quickstudy.learners.leo import LEO
 from quickstudy.learners.logistic import Logistic
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.maml_plus_plus import MAMLPlusPlus
 from quickstudy.learners.meta_curvature import MetaCurvature
+from quickstudy.learners.meta_lstm import MetaLSTM
 from quickstudy.learners.meta_sgd import MetaSGD
 from quickstudy.learners.pool import Pool
 from quickstudy.learners.proto_maml import ProtoMAML
@@ -23,13 +28,18 @@ __all__ = [
     "BOIL",
     "CAVIA",
     "GE2E",
+    "IMAML",
+    "LEO",
     "MAML",
     "Centroid",
     "FineTune",
     "Gaussian",
+    "LearnedMomentum",
+    "LearnedOptimiser",
     "Logistic",
     "MAMLPlusPlus",
     "MetaCurvature",
+    "MetaLSTM",
     "MetaSGD",
     "Pool",
     "ProtoMAML",

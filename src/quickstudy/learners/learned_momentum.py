@@ -1,0 +1,61 @@
+"""Gradient descent with momentum whose rates and momenta are learned, one of each for every layer.
+
+    v ← γ_l v - (1 - γ_l) ∇_l L(θ; support)        θ_l ← θ_l + α_l v
+
+Maclaurin, Duvenaud & Adams 2015, arXiv:1502.03492, algorithm 1, with the hyper-parameters of each layer set by the
+gradient through training, as in their section 3.1. Every tensor of the network counts as a layer.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from quickstudy.core.coordinates import below
+from quickstudy.core.episode import Labelled
+from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, reshaped
+from quickstudy.core.net import initial
+from quickstudy.core.spec import Fraction, Positive, Steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedMomentum(NetLearner):
+    """Learned rates and momenta, the same for all steps, so that `steps` may differ between training and use.
+
+    The paper has one for each step, too.
+    """
+
+    steps: Steps = 5
+    """Inner steps; the authors' 100 train from nothing, few-shot tasks want few."""
+    rate: Positive = 0.1
+    """α to start from, learned as its logarithm; the authors' experiments start from 1/e and train from nothing."""
+    momentum: Fraction = 0.5
+    """γ to start from; learned as its logit; the authors' experiments start from .5."""
+    second_order: bool = True
+    """Differentiate through the gradients, as the paper does."""
+
+    paper: ClassVar[str] = (
+        "Maclaurin, Duvenaud & Adams 2015. Gradient-based Hyperparameter Optimization through Reversible Learning. "
+        "arXiv:1502.03492"
+    )
+    inner_loop: ClassVar[bool] = True
+    symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
+
+    def init(self, seed: int = 0) -> Meta:
+        net = initial(self.net, seed)
+        return (
+            {f"net.{name}": weight for name, weight in net.items()}
+            | {f"log_rate.{name}": torch.tensor(self.rate).log() for name in net}
+            | {f"momentum.{name}": torch.tensor(self.momentum).logit() for name in net}
+        )
+
+    def adapt(self, meta: Meta, support: Labelled) -> Fast:
+        fast = below(meta, "net.")
+        rate = {name: reshaped(meta[f"log_rate.{name}"].exp(), weight) for name, weight in fast.items()}
+        kept = {name: reshaped(meta[f"momentum.{name}"].sigmoid(), weight) for name, weight in fast.items()}
+        velocity = {name: torch.zeros_like(weight) for name, weight in fast.items()}
+        for _ in range(self.steps):
+            slope = inner_gradient(self.support_loss, fast, support, second_order=self.second_order)
+            velocity = {name: kept[name] * v - (1 - kept[name]) * slope[name] for name, v in velocity.items()}
+            fast = {name: weight + rate[name] * velocity[name] for name, weight in fast.items()}
+        return self.adapted(fast, support)
