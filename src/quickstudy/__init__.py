@@ -35,7 +35,7 @@ _HOME = {  # module -> the public names that live there
         "LearnedMomentum", "LearnedOptimiser", "Logistic", "MAMLPlusPlus", "MetaCurvature", "MetaLSTM",
         "MetaSGD", "Pool", "ProtoMAML", "Prototypical", "Reptile", "Ridge",
     ),
-    "quickstudy.nets": ("MLP",),
+    "quickstudy.nets": ("MLP", "Conv4"),
 }  # fmt: skip
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
