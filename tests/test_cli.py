@@ -661,6 +661,26 @@ def test_a_full_disk_leaves_the_old_answers(run, tmp_path, model):
         subprocess.run(["umount", disk], check=True)
 
 
+def test_answers_that_cannot_be_written_are_one_message(run, call, tmp_path, model):
+    """Where no file can be made, none can be removed either."""
+    (tmp_path / "file").touch()
+    for out in ("file/answers.csv", f"{'x' * 250}.csv", "nowhere/answers.csv"):
+        code, shown, err = call("predict", model, "--text", "where is my card", "--out", out)
+        assert (code, shown) == (2, "")
+        assert err.startswith(f"error: cannot save {out}: ")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", disk], capture_output=True).returncode:
+        pytest.skip("mounting a read-only disk needs root")
+    try:
+        done = run("predict", model, "--text", "where is my card", "--out", "disk/answers.csv")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: cannot save disk/answers.csv: Read-only file system.")
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_no_room_on_stdout_is_one_message(run, model):
     with open("/dev/full", "w") as full:

@@ -2,8 +2,6 @@
 
 import csv
 import io
-import os
-import secrets
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -84,7 +82,7 @@ def lines(answers: Iterable[Answer], how: str) -> Iterator[str]:
 
 def save(parts: Iterable[str], out: Path) -> None:
     """Write lines to a file as they come; it appears when all are there. Raises QuickstudyError without room."""
-    temporary, size = out.with_name(f".{out.name}.new-{secrets.token_hex(4)}"), 0
+    size = 0
 
     def chunks() -> Iterator[bytes]:
         nonlocal size
@@ -94,12 +92,9 @@ def save(parts: Iterable[str], out: Path) -> None:
             yield data
 
     try:
-        atomic.write_new(temporary, chunks())
-        os.replace(temporary, out)
+        atomic.write_file(out, chunks())
     except OSError as error:
         raise QuickstudyError(atomic.write_problem(error, out, size)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def stream(parts: Iterable[str]) -> None:

@@ -40,18 +40,20 @@ _UNSUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errn
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def write_file(path: Path, data: str | bytes) -> None:
-    """Write `data` (text as UTF-8) to `path`, replacing it whole; on OSError the old file stays and nothing
-    else.
+def write_file(path: Path, data: str | bytes | Iterable[bytes]) -> None:
+    """Write `data` (text as UTF-8; chunks as they come) to `path`, replacing it whole; on any error the old file stays
+    and nothing else.
 
     The parent folder must exist.
     """
     temporary = path.with_name(f".{path.name}.new-{secrets.token_hex(4)}")
+    whole = data.encode() if isinstance(data, str) else data
     try:
-        write_new(temporary, [data.encode() if isinstance(data, str) else data])
+        write_new(temporary, [whole] if isinstance(whole, bytes) else whole)
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written, nothing can be removed either
+            temporary.unlink()
         raise
     _sync_folder(path.parent)
 

@@ -17,6 +17,9 @@ _PLAIN_NPY = re.compile(
     rb"\x93NUMPY.{4}(.{2})?\{'descr': '[<>|=][biufc]\d+', 'fortran_order': (True|False), 'shape': \([\d, ]*\), \} *\n",
     re.DOTALL,
 )
+# A pickle from protocol 2 on, or a zip. A safetensors file may begin with the same two bytes, as a part of its header's
+# length; no pickle goes on with that length's zeros and the header's brace.
+_PICKLED = re.compile(rb"\x80[\x02-\x05](?!.\0{5}\{)|PK\x03\x04", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -88,9 +91,14 @@ def refuse_unsafe(folder: Path) -> None:
                 raise CheckpointError(
                     f"{path} is a link; a model folder holds plain files. Copy the file itself there."
                 )
-            if name in files and (
-                pickle_like(name) or (name.lower().endswith(".npy") and not _plain_npy(path))
-            ):
+            if name in folders:
+                continue
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                raise CheckpointError(
+                    f"{path} isn't a plain file but a pipe, socket or device; a model folder holds plain files. "
+                    "Remove it."
+                )
+            if pickle_like(name) or _holds_a_pickle(path):
                 raise CheckpointError(
                     f"{path} can hold a pickle, and opening a pickle can run any program. quickstudy never writes "
                     "or reads one: make sure where the folder comes from, then remove the file."
@@ -102,12 +110,13 @@ def pickle_like(name: str) -> bool:
     return any(suffix.lower() in _PICKLES for suffix in Path(name.rstrip(". ")).suffixes)
 
 
-def _plain_npy(path: Path) -> bool:
-    """Is this .npy an array of numbers? Its header says so; the rest isn't read."""
-    if not stat.S_ISREG(os.lstat(path).st_mode):
-        return False
-    with open(path, "rb") as file:
-        return _PLAIN_NPY.match(file.read(512)) is not None
+def _holds_a_pickle(path: Path) -> bool:
+    """Does a file begin as a pickle does, or a zip (which torch.save makes of one), or is it an .npy of objects?"""
+    with open_plain(path.parent, path.name) as file:
+        head = file.read(512)
+    if path.name.lower().endswith(".npy"):
+        return _PLAIN_NPY.match(head) is None
+    return _PICKLED.match(head) is not None
 
 
 def _inside(value: dict | list) -> Any:
