@@ -113,7 +113,7 @@ def test_long_texts_are_cut_not_refused(bert):
     ("texts", "row", "message"),
     [
         (["a", ""], 1, "empty"),
-        (["a", "b", " \n\t"], 2, "empty"),
+        (["a", "b", " \n\u200b\ufeff"], 2, "empty"),
         ([None], 0, "NoneType"),
         (["a", 3.0], 1, "float"),
     ],

@@ -4,12 +4,13 @@ Which checks can't be for text, and how the others are fed, stands in `quickstud
 """
 
 import warnings
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, TransformerMixin, clone
-from sklearn.exceptions import NotFittedError, SkipTestWarning
+from sklearn.exceptions import DataConversionWarning, NotFittedError, SkipTestWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
@@ -155,6 +156,22 @@ def test_answers_have_the_type_of_the_labels(labels):
         (["a", " "] * 5, r"y\[1\] is ' '"),
         (["a", "b"], "10 texts but y has 2 labels"),
         (None, "requires y"),
+        ("abababab10", "y is str 'abababab10'; expected a list"),
+        (
+            [("a", 1), ("b", 2)] * 5,
+            r"y\[0\] is tuple .* can't be saved .* expected text, a whole number or a boolean",
+        ),
+        (
+            pd.to_datetime(["2026-01-01", "2026-01-02"] * 5),
+            r"y\[0\] is datetime64 '2026-01-01.*can't be saved",
+        ),
+        (list(pd.to_datetime(["2026-01-01", "2026-01-02"] * 5)), r"y\[0\] is Timestamp"),
+        ([Decimal(1), Decimal(2)] * 5, r"y\[0\] is Decimal '1'"),
+        ([b"a", b"b"] * 5, r"y\[0\] is bytes"),
+        ([1j, 2j] * 5, r"y\[0\] is complex"),
+        ([1, pd.NA] * 5, r"y\[1\] is <NA>; every text"),
+        (["a", "\u200b"] * 5, r"y\[1\] is '\\u200b'; every text needs a label"),
+        (["a", "b\ud800"] * 5, r"y\[1\] is 'b\\ud800', with half of a surrogate pair"),
     ],
 )
 def test_labels_that_cannot_be_learned_are_refused(labels, says):
@@ -163,11 +180,78 @@ def test_labels_that_cannot_be_learned_are_refused(labels, says):
 
 
 @pytest.mark.parametrize(
+    "labels", [LABELS, [0] * 5 + [7] * 5, [False] * 5 + [True] * 5], ids=["str", "int", "bool"]
+)
+def test_score_is_the_share_of_right_answers_in_any_shape(labels):
+    """By counting, not by the shape that numpy would make of it: a column of 10 against 10 answers is no 10 × 10."""
+    model = tiny().fit(TEXTS, labels)
+    truth = [labels[-1], *labels[1:]]
+    assert model.score(TEXTS, truth) == 0.9
+    assert model.score(TEXTS, pd.Series(truth, index=range(10, 20))) == 0.9
+    with pytest.warns(DataConversionWarning, match="column-vector") as caught:
+        assert model.score(TEXTS, np.array(truth).reshape(10, 1)) == 0.9
+    assert caught[0].filename == __file__
+    assert model.score(TEXTS, truth, sample_weight=[5, *[1] * 9]) == 9 / 14
+    never_met = "never met" if labels is LABELS else 99
+    assert model.score(TEXTS, [never_met, *labels[1:]]) == 0.9
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (["a"], "X has 10 texts but y has 1 labels; they must pair up"),
+        (LABELS * 2, "X has 10 texts but y has 20 labels"),
+        (np.array([LABELS, LABELS]), "expected one column"),
+        ("arrival", "y is str 'arrival'; expected a list"),
+        (None, "requires y"),
+        ([1] * 10, r"y\[0\] is int '1', but the model's labels are of type str, such as 'arrival'"),
+        ([*LABELS[:9], None], r"y\[9\] is None"),
+        ([*LABELS[:9], ("a", 1)], r"y\[9\] is tuple"),
+    ],
+)
+def test_score_refuses_labels_that_do_not_pair_up(labels, says):
+    with pytest.raises(DataError, match=says):
+        tiny().fit(TEXTS, LABELS).score(TEXTS, labels)
+
+
+def test_score_refuses_text_where_the_labels_were_numbers():
+    numbers = [0] * 5 + [7] * 5
+    with pytest.raises(
+        DataError, match=r"y\[0\] is str '0', but the model's labels are of type int, such as 0"
+    ):
+        tiny().fit(TEXTS, numbers).score(TEXTS, [str(n) for n in numbers])
+    careful = tiny(coverage=0.8).fit(TEXTS, numbers)
+    assert (
+        careful.score(["zebra quux", TEXTS[0]], [NONE, 0]) == 1.0
+    )  # strangers are called so, whatever the labels
+    assert careful.score(["zebra quux", TEXTS[0]], [0, 0]) == 0.5
+    with pytest.raises(DataError, match="none would be right"):
+        tiny().fit(TEXTS, numbers).score(["zebra quux"], [NONE])
+
+
+def test_descriptions_and_settings_of_another_type_are_refused():
+    for odd in (["undo", "take money back"], "undo", 3):
+        with pytest.raises(DataError, match=r"descriptions is .*; expected a mapping \{label: words\}"):
+            tiny().fit(TEXTS, LABELS, odd)
+        with pytest.raises(DataError, match="descriptions is"):
+            tiny().fit(TEXTS, LABELS).partial_fit(TEXTS, LABELS, descriptions=odd)
+    for words in ("\ufeff", "half a \ud83d", 3):
+        with pytest.raises(DataError, match="The description of 'undo' is .*; expected words"):
+            tiny().fit(TEXTS, LABELS, {"undo": words})
+    with pytest.raises(DataError, match="use_names is 'no'; expected True, False or None"):
+        tiny(use_names="no").fit(TEXTS, LABELS)
+    with pytest.raises(DataError, match="tune is 'yes'; expected True"):
+        tiny(tune="yes").fit(TEXTS, LABELS)
+
+
+@pytest.mark.parametrize(
     ("texts", "says"),
     [
         ("one text", "got one text"),
         ([], "0 sample"),
         (["a", ""], r"X\[1\] is empty"),
+        (["a", "\u200b \ufeff\x07\u2028"], r"X\[1\] is empty"),
+        (["a", "b\ud83d"], r"X\[1\] is 'b\\ud83d', with half of a surrogate pair"),
         (["a", 3], r"X\[1\] is int '3', expected a text"),
         (np.zeros((2, 3)), "expected one column"),
     ],

@@ -22,6 +22,7 @@ from quickstudy.app.results import (
     Suggestion,
 )
 from quickstudy.core.errors import CheckpointError, DataError, ModelError, did_you_mean
+from quickstudy.core.task import blank
 from quickstudy.domains import Domain, EncoderInfo, find
 
 Progress = Callable[[int, int, float], None]
@@ -250,7 +251,7 @@ def _short_one(texts: Sequence[str]) -> str:
 
 
 def _blank(item: Any) -> bool:
-    return isinstance(item, str) and not item.strip()
+    return isinstance(item, str) and blank(item)
 
 
 def _oddities(data: Any) -> list[str]:

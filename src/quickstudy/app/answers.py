@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 from quickstudy.app.results import Answer, as_json
 from quickstudy.core import atomic
 from quickstudy.core.errors import DataError, QuickstudyError
+from quickstudy.core.task import blank, lone_surrogate
 from quickstudy.core.untrusted import harmless
 
 LIMIT = 2**20  # bytes a line
@@ -50,11 +51,9 @@ def piped(stream: BinaryIO, name: str = "stdin") -> Iterator[list[str]]:
 
 def typed(text: str) -> str:
     """A text from the command line. Raises DataError for one that is empty or isn't UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise DataError("the text holds bytes that are not UTF-8.", file="--text") from None
-    if not text.strip():
+    if lone_surrogate(text):
+        raise DataError("the text holds bytes that are not UTF-8.", file="--text")
+    if blank(text):
         raise DataError("the text is empty; there is nothing to sort.", file="--text")
     return text.strip()
 

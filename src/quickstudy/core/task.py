@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from unicodedata import category
 
 from quickstudy.core.errors import DataError, did_you_mean
 
 Item = Any
 Label = str
+_INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,24 @@ def spell_out(label: str) -> str:
         words.append(character)
         previous = character
     return " ".join("".join(words).split()) or label
+
+
+def blank(text: str) -> bool:
+    r"""Whether a text shows nothing: no character but white space, control and format characters (U+200B, U+FEFF).
+
+    >>> blank(" \u200b\n"), blank("\u200b.")
+    (True, False)
+    """
+    return all(category(character) in _INVISIBLE for character in text)
+
+
+def lone_surrogate(text: str) -> bool:
+    """Whether a text holds half of a surrogate pair (as a byte becomes that was no UTF-8), which can't be written."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _same_length(one: str, items: Sequence[Any], other: str, labels: Sequence[Any]) -> None:

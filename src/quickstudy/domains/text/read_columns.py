@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from quickstudy.core.errors import DataError, did_you_mean
+from quickstudy.core.task import blank, lone_surrogate
 from quickstudy.domains.text.read_source import LIMIT, quoted, shortened
 from quickstudy.domains.text.read_tables import Bad, Table
 
@@ -126,11 +127,9 @@ def clean_text(value: Any, limit: int = LIMIT) -> str:
         return Bad(f"is longer than {limit:,} characters")
     if "\0" in value:
         return Bad("holds a NUL character")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
+    if lone_surrogate(value):
         return Bad("holds half of a surrogate pair, which no encoding can write")
-    return value or _EMPTY
+    return _EMPTY if blank(value) else value
 
 
 def one_each(

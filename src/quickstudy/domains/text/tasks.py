@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from quickstudy.core.errors import DataError, did_you_mean
-from quickstudy.core.task import Task, spell_out
+from quickstudy.core.task import Task, blank, lone_surrogate, spell_out
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
@@ -20,12 +20,17 @@ def task_from(
 
     Raises:
         DataError: no text, an empty text, something that isn't text, lengths that differ, too few categories, a label
-            that is missing, a description of an unknown category.
+            that is missing or can't be saved, a description of an unknown category.
     """
     texts = checked_texts(X)
-    labels = _labels(y)
-    if len(labels) != len(texts):
-        raise DataError(f"X has {len(texts)} texts but y has {len(labels)} labels; they must pair up.")
+    given = _labels(y, len(texts))
+    if len({isinstance(label, str) for label in given}) > 1:
+        raise DataError(
+            "y mixes text with other labels, such as '1' with 1. Make them all text or all numbers."
+        )
+    # Text has one form; numbers keep their width, so that answers come in the type that was given.
+    width = y.dtype if isinstance(y, np.ndarray) and y.dtype.kind in "iufb" else None
+    labels = np.asarray(given, dtype=width)
     classes = np.unique(labels)
     names = [str(c) for c in classes.tolist()]
     if len(classes) < least_classes:
@@ -33,16 +38,16 @@ def task_from(
             f"y holds one class only ({names[0]!r}); sorting needs at least two. "
             "Add examples of another one, if only of 'other'."
         )
-    told = {str(label): text for label, text in (descriptions or {}).items()}
+    told = {str(label): text for label, text in checked_descriptions(descriptions).items()}
     for label, text in told.items():
         if label not in names:
             raise DataError(
                 f"`descriptions` describes {label!r}, which no example carries.{did_you_mean(label, names)}"
             )
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or blank(text) or lone_surrogate(text):
             raise DataError(f"The description of {label!r} is {text!r}; expected words.")
-    given = [str(label) for label in labels.tolist()]
-    return Task(texts, given, labels=tuple(names), label_descriptions=told), classes
+    names_given = [str(label) for label in labels.tolist()]
+    return Task(texts, names_given, labels=tuple(names), label_descriptions=told), classes
 
 
 def checked_texts(X: Any) -> list[str]:
@@ -57,17 +62,53 @@ def checked_texts(X: Any) -> list[str]:
             raise DataError(
                 f"X[{i}] is {_brief(text)}, expected a text (str). One text per row, in one column."
             )
-        if not text.strip():
+        if blank(text):
             raise DataError(f"X[{i}] is empty; there is nothing to learn from or to sort.")
+        if lone_surrogate(text):
+            raise DataError(
+                f"X[{i}] is {text[:40]!r}, with half of a surrogate pair, which no encoding can write. Read it as "
+                "UTF-8, or mend it."
+            )
     return [str(text) for text in texts]
 
 
-def _labels(y: Any) -> np.ndarray:
-    """The labels as an array [n] of the type they came in. Raises DataError: missing, mixed or continuous ones."""
+def checked_descriptions(descriptions: Any) -> Mapping[Any, str]:
+    """The descriptions, none for None. Raises DataError for what isn't a mapping."""
+    if descriptions is not None and not isinstance(descriptions, Mapping):
+        raise DataError(
+            f"descriptions is {_brief(descriptions)}; expected a mapping {{label: words}}, or None."
+        )
+    return descriptions or {}
+
+
+def truth_for(y: Any, count: int, classes: np.ndarray, strangers: str | None = None) -> list[Any]:
+    """The right labels of `count` texts, to compare with a model's answers.
+
+    A label that the model never met is no error: no answer is right there. One of another type than the model's labels
+    is, since it would be wrong everywhere; only `strangers` may stand beside them.
+
+    Raises:
+        DataError: as `task_from`, or labels of another type than `classes`.
+    """
+    labels = _labels(y, count)
+    learned = classes.tolist()[0]
+    for i, label in enumerate(labels):
+        if label != strangers and isinstance(label, str) != isinstance(learned, str):
+            raise DataError(
+                f"y[{i}] is {_brief(label)}, but the model's labels are of type {type(learned).__name__}, such as "
+                f"{learned!r}: none would be right. Give the labels in the type that they were learned in."
+            )
+    return labels
+
+
+def _labels(y: Any, count: int) -> list[Any]:
+    """The labels of `count` texts. Raises DataError: too few or many, missing, continuous or of an unknown type."""
     if y is None:
         raise DataError(
             "The classifier requires y to be passed, but the target y is None. Give each text a label."
         )
+    if isinstance(y, str | bytes):
+        raise DataError(f"y is {_brief(y)}; expected a list with a label for each text.")
     if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1:
         from sklearn.exceptions import DataConversionWarning
 
@@ -75,16 +116,27 @@ def _labels(y: Any) -> np.ndarray:
         warnings.warn(what, DataConversionWarning, stacklevel=4)
     labels = list(_column(y, "y"))
     for i, label in enumerate(labels):
-        if label is None or label != label or (isinstance(label, str) and not label.strip()):
+        plain = label.item() if isinstance(label, np.generic) and label.dtype.kind in "biuf" else label
+        if plain is None or _missing(plain) or (isinstance(plain, str) and blank(plain)):
             raise DataError(f"y[{i}] is {label!r}; every text needs a label.")
-        if isinstance(label, float) and not label.is_integer():
+        if not isinstance(plain, str | bool | int | float):
+            raise DataError(
+                f"y[{i}] is {_brief(label)}, which can't be saved as a label; expected text, a whole number or a "
+                "boolean. Turn it into text, such as str(label)."
+            )
+        if isinstance(plain, str) and lone_surrogate(plain):
+            raise DataError(
+                f"y[{i}] is {plain!r}, with half of a surrogate pair, which no encoding can write."
+            )
+        if isinstance(plain, float) and not plain.is_integer():
             raise DataError(f"Unknown label type: continuous. y[{i}] is {label!r}; expected categories.")
-    if len({isinstance(label, str) for label in labels}) > 1:
-        raise DataError(
-            "y mixes text with other labels, such as '1' with 1. Make them all text or all numbers."
-        )
-    # Text has one form; numbers keep their width, so that answers come in the type that was given.
-    return np.asarray(labels, dtype=y.dtype if isinstance(y, np.ndarray) and y.dtype.kind in "iufb" else None)
+    if len(labels) != count:
+        raise DataError(f"X has {count} texts but y has {len(labels)} labels; they must pair up.")
+    return labels
+
+
+def _missing(label: Any) -> bool:
+    return type(label).__name__ in ("NAType", "NaTType") or (isinstance(label, float) and label != label)
 
 
 def speaks(task: Task, use_names: bool | None) -> bool:
@@ -113,7 +165,8 @@ def _column(values: Any, name: str) -> Iterable[Any]:
             raise DataError(
                 f"{name} has shape {values.shape}; expected one column. Reshape your data to one text per row."
             )
-        return values.tolist()
+        # Of times, `tolist` would make numbers.
+        return list(values) if values.dtype.kind in "mM" else values.tolist()
     if not isinstance(values, Sequence | Iterable):
         raise DataError(f"{name} is {_brief(values)}; expected a list of texts.")
     return values

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer as Fast
 from torch import Tensor
 
 from quickstudy.core.errors import DataError, ModelError
+from quickstudy.core.task import blank
 
 from . import weights as files
 
@@ -37,7 +38,7 @@ def checked(texts: Sequence[str]) -> list[str]:
             raise DataError(
                 f"expected a text, got {type(text).__name__} {text!r:.40}; rows are counted from 0.", row=i
             )
-        if not text.strip():
+        if blank(text):
             raise DataError("the text is empty; remove it or fill it in. Rows are counted from 0.", row=i)
     return texts
 

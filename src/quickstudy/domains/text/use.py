@@ -31,7 +31,7 @@ from quickstudy.domains.text.prior import (
     named_in_file,
 )
 from quickstudy.domains.text.specialise import keep, specialise, worthwhile
-from quickstudy.domains.text.tasks import checked_texts, speaks, task_from
+from quickstudy.domains.text.tasks import checked_descriptions, checked_texts, speaks, task_from, truth_for
 
 NONE = "none of these"
 
@@ -88,13 +88,16 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
             descriptions: what a category means, in words, for any of the categories.
 
         Raises:
-            DataError: an empty text, one category only, lengths that differ, a description of an unknown category.
+            DataError: an empty text, one category only, lengths that differ, labels of a type that can't be saved, a
+                description of an unknown category.
         """
         share = isinstance(self.coverage, numbers.Real) and 0 < float(self.coverage) < 1
         if self.coverage is not None and not share:
             raise DataError(
                 f"coverage is {self.coverage!r}; expected a number between 0 and 1, such as 0.95, or None."
             )
+        if self.use_names not in (True, False, None):
+            raise DataError(f"use_names is {self.use_names!r}; expected True, False or None.")
         if self.tune not in (True, False, "auto"):
             raise DataError(f'tune is {self.tune!r}; expected True, False or "auto".')
         task, classes = task_from(X, y, descriptions)
@@ -156,7 +159,9 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
             self.classes_.tolist()[self.task_.labels.index(k)]: v
             for k, v in self.task_.label_descriptions.items()
         }
-        task, kinds = task_from([*self.task_.support, *more.support], labels, told | dict(descriptions or {}))
+        task, kinds = task_from(
+            [*self.task_.support, *more.support], labels, told | {**checked_descriptions(descriptions)}
+        )
         encoder = self.adapted_.encoder
         few = len(task.support) < 2 * self.tuned_on_  # too few new ones to tune anew
         return self._fit(task, kinds, encoder if few and isinstance(encoder, Experienced) else None)
@@ -168,8 +173,15 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
         return answers if self.coverage is None else np.where(fits, answers.astype(object), NONE)
 
     def score(self, X: Sequence[str], y: Sequence[Any], sample_weight: Any = None) -> float:
-        """The share of texts answered rightly; 'none of these' counts as a wrong answer."""
-        right = self.predict(X) == np.asarray(y)
+        """The share of texts answered rightly; 'none of these' is right only where y says so.
+
+        Raises:
+            DataError: lengths that differ, or labels of another type than the model's.
+        """
+        check_is_fitted(self, "adapted_")
+        texts = checked_texts(X)
+        truth = truth_for(y, len(texts), self.classes_, None if self.coverage is None else NONE)
+        right = [answer == label for answer, label in zip(self.predict(texts).tolist(), truth, strict=True)]
         return float(np.average(right, weights=sample_weight))
 
     def predict_proba(self, X: Sequence[str]) -> np.ndarray:
