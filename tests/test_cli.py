@@ -157,7 +157,7 @@ def test_every_command_explains_its_options(call, name):
         (["suggest", "m", "x.csv", "-n", "many"], "many"),
         (["predict", "m"], "give either a file"),
         (["predict", "m", "x.csv", "--text", "y"], "give either a file"),
-        (["predict", "m", "--text", " "], "the text is empty"),
+        (["predict", "m", "--text", " \u200b\ufeff"], "the text is empty"),
         (["predict", "m", "--text", "x", "--format", "xml"], "unknown format 'xml'"),
         (["predict", "m", "x.csv", "--out", "y.xlsx"], "unknown format '.xlsx'"),
         (["bench", "txet"], "no suite 'txet'. Did you mean \"text\"?"),
@@ -517,7 +517,14 @@ def unknown_description(folder):
         "x.csv",
         "--descriptions",
         "d.json",
-    ], 'x.csv: "undoo" has a description, and no example. Did you mean "undo"?'
+    ], 'd.json, row 1: "undoo" has a description, and no example. Did you mean "undo"?'
+
+
+def described_in_a_list(folder):
+    table(folder / "x.csv")
+    (folder / "d.json").write_text('["undo", "take it back"]')
+    arguments = ["x.csv", "--descriptions", "d.json"]
+    return arguments, "d.json, row 1: came a string; expected an object such as"
 
 
 def coverage_of_two(folder):
@@ -551,7 +558,7 @@ def folder_of_another(folder):
     "make",
     [
         missing_column, one_class, empty_text, broken_byte, huge_line, no_such_file, unknown_description,
-        coverage_of_two, no_such_prior, no_such_encoder, folder_of_another,
+        described_in_a_list, coverage_of_two, no_such_prior, no_such_encoder, folder_of_another,
     ],
     ids=lambda make: make.__name__,
 )  # fmt: skip

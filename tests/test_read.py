@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import unicodedata
 
 import pandas as pd
 import pyarrow as pa
@@ -100,7 +101,7 @@ plain_text = (
         )
     )
     .map(str.strip)
-    .filter(bool)
+    .filter(lambda text: any(unicodedata.category(c) not in ("Cc", "Cf", "Zs", "Zl", "Zp") for c in text))
 )
 
 
@@ -221,6 +222,20 @@ def test_a_folder_per_class_is_read_in_order(write, tmp_path):
     assert examples.labels == ["a", "b", "b", "notice"]
 
 
+INVISIBLE = "\u200b\ufeff\u00ad\x07\u2028\u3000"
+
+
+def test_a_text_of_invisible_characters_is_empty(write):
+    refused(write("a.csv", f"text,label\na,x\n{INVISIBLE},x\n"), '"text" is empty', row=3)
+    refused(write("a.jsonl", as_jsonl([("a", "x"), ("b", INVISIBLE)])), '"label" is empty', row=2)
+    seen = f"{INVISIBLE}a{INVISIBLE}"
+    assert read_examples((["a", seen], ["x", "y"])).texts == ["a", seen.strip()]
+    path = write("a.txt", f"one\n{INVISIBLE[:3]}\ntwo\n")
+    assert read_texts(path) == ["one", "two"]
+    assert read_texts(path, blank=True) == ["one", INVISIBLE[:3], "two"]
+    refused(write("b.txt", f"{INVISIBLE[:3]}\n"), "the file is empty", read=read_texts)
+
+
 def test_texts_alone(write):
     assert read_texts(write("a.txt", "one\n\n two \r\nthree")) == ["one", "two", "three"]
     assert read_texts(write("a.csv", "id,text\n1,one\n2,two\n")) == ["one", "two"]
@@ -287,6 +302,26 @@ def test_descriptions_from_a_file_of_their_own(write, name, content):
     assert read_examples(write("a.csv")).with_descriptions(descriptions).descriptions == descriptions
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "row"),
+    [
+        ("d.json", '{"card": "cards",\n\n "paymnet": "paying"}', 2),
+        ("d.csv", "label,description\ncard,cards\n\npaymnet,paying\n", 4),
+        ("d.jsonl", '{"label": "paymnet", "description": "paying"}', 1),
+    ],
+)
+def test_a_described_label_without_examples_is_refused_by_the_file_that_describes_it(
+    write, name, content, row
+):
+    path, examples = write(name, content), read_examples(write("a.csv"))
+    refused(
+        path,
+        '"paymnet" has a description, and no example. Did you mean "payment"?',
+        row=row,
+        read=lambda path: examples.with_descriptions(read_descriptions(path)),
+    )
+
+
 def test_a_described_label_without_examples_is_refused(write):
     path = write("a.csv")
     examples = read_examples(path)
@@ -307,6 +342,22 @@ def test_a_described_label_without_examples_is_refused(write):
         ("d.json", '{"card": ""}', 1, '"description" is empty'),
         ("d.csv", "label,meaning\ncard,cards\n", 1, "no column is known to hold the description"),
         ("d.json", "{}", None, "holds no example"),
+        ("d.json", '["card", "payment"]', 1, "came a string; expected an object"),
+        ("d.json", '["card", "payment"]', 1, "or the whole file as one object {label: words}."),
+        ("d.json", '"card"', 1, "or the whole file as one object {label: words}."),
+        (
+            "d.json",
+            '[{"card": "cards"}]',
+            None,
+            'there are "card". Expected the columns "label" and "description"',
+        ),
+        ("d.jsonl", '{"card": "cards"}', None, "or JSON {label: words}."),
+        (
+            "d.json",
+            '[{"label": "card", "label": "x", "description": "a"}]',
+            1,
+            'the key "label" stands twice',
+        ),
     ],
 )
 def test_faulty_descriptions_are_refused(write, name, content, row, part):
@@ -405,6 +456,20 @@ def test_a_missing_key_is_named_with_its_row(write):
         ("a.jsonl", '{"text": "a\\u0000", "label": "x"}\n', 1, '"text" holds a NUL'),
         ("a.jsonl", '{"text": "a\\ud800", "label": "x"}\n', 1, "half of a surrogate pair"),
         ("a.jsonl", '{"text": "a", "label": "x"}\n' + "[" * 100_000, 2, "not a JSON object"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": "x"}\n{"text": "b", "label": "x", "label": "y"}\n',
+            2,
+            'the key "label" stands twice in this object: keep one',
+        ),
+        ("a.jsonl", '{"n": 1, "text": "b", "n": 1, "label": "x"}\n', 1, 'the key "n" stands twice'),
+        (
+            "a.json",
+            '[{"text": "a", "label": "x"}, {"text": "b", "text": "b", "label": "y"}]',
+            2,
+            'key "text" stands',
+        ),
+        ("a.jsonl", '{"text": {"a": 1, "a": 2}, "label": "x"}\n', 1, 'the key "a" stands twice'),
         ("a.json", '[{"text": "a", "label": "x"}, 3]', 2, "came a number; expected an object"),
         ("a.json", '[{"text": "a", "label": "x"} {"text": "b"}]', 2, "where a comma or ] should stand"),
         ("a.json", '[{"text": "a", "label": "x"}, {"text": b}, {"text": "long enough"}]', 2, "not JSON"),

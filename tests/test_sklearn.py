@@ -236,7 +236,7 @@ def test_descriptions_and_settings_of_another_type_are_refused():
         with pytest.raises(DataError, match="descriptions is"):
             tiny().fit(TEXTS, LABELS).partial_fit(TEXTS, LABELS, descriptions=odd)
     for words in ("\ufeff", "half a \ud83d", 3):
-        with pytest.raises(DataError, match="The description of 'undo' is .*; expected words"):
+        with pytest.raises(DataError, match=r"The description of 'undo' is .*; expected words"):
             tiny().fit(TEXTS, LABELS, {"undo": words})
     with pytest.raises(DataError, match="use_names is 'no'; expected True, False or None"):
         tiny(use_names="no").fit(TEXTS, LABELS)

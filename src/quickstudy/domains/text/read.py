@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.core.errors import DataError, did_you_mean
+from quickstudy.core.task import blank as is_blank
 from quickstudy.domains.text.read_columns import (
     DESCRIPTION_NAMES,
     LABEL_NAMES,
@@ -44,6 +45,8 @@ _PAPERS = re.compile(
     r"(readme|licen[cs]e|citation|notice|changelog)(\.(md|txt|rst|cff))?|meta\.json", re.IGNORECASE
 )
 
+_MEANING = '{"label": "...", "description": "..."}, or the whole file as one object {label: words}'
+
 Source = str | PathLike[str] | tuple[Sequence[Any], Sequence[Any]] | Any
 
 
@@ -65,14 +68,8 @@ class Examples:
     def __post_init__(self) -> None:
         if len(self.texts) != len(self.labels):
             raise DataError(f"{len(self.texts)} texts came with {len(self.labels)} labels.", file=self.source)
-        known = set(self.labels)
-        for label in self.descriptions:
-            if label not in known:
-                raise DataError(
-                    f'"{shortened(label)}" has a description, and no example.{did_you_mean(label, known)} '
-                    f"Labels: {quoted(self.classes)}.",
-                    file=self.source,
-                )
+        if self.descriptions:
+            _check_described(self.descriptions, self.classes, self.source)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -87,7 +84,11 @@ class Examples:
         return DataError(problem, file=self.source, row=self.rows[i] if self.rows else None)
 
     def with_descriptions(self, descriptions: Mapping[str, str]) -> "Examples":
-        """The same examples, label descriptions added; DataError for a label that no example has."""
+        """The same examples, label descriptions added.
+
+        Raises DataError for a label that no example has, naming the file and row that describe it.
+        """
+        _check_described(descriptions, self.classes, self.source)
         return replace(self, descriptions={**self.descriptions, **descriptions})
 
     def check_classes(self, minimum: int = 2) -> None:
@@ -111,6 +112,29 @@ class Examples:
         """Examples that stand more than once: (text, label) -> how often."""
         counts = Counter(zip(self.texts, self.labels, strict=True))
         return {example: count for example, count in counts.items() if count > 1}
+
+
+class Descriptions(dict[str, str]):
+    """What labels mean: label -> words; and where that stands, for errors: `source`, and the row of each label."""
+
+    def __init__(self, words: Mapping[str, str], source: str, rows: Mapping[str, Any]) -> None:
+        super().__init__(words)
+        self.source, self.rows = source, rows
+
+
+def _check_described(descriptions: Mapping[str, str], classes: Sequence[str], source: str) -> None:
+    """Raise DataError for a described label that isn't among the classes; `source` is named where no file is known."""
+    rows: Mapping[str, Any] = {}
+    if isinstance(descriptions, Descriptions):
+        source, rows = descriptions.source, descriptions.rows
+    for label in descriptions:
+        if label not in classes:
+            raise DataError(
+                f'"{shortened(label)}" has a description, and no example.{did_you_mean(label, classes)} '
+                f"Labels: {quoted(classes)}.",
+                file=source,
+                row=rows.get(label),
+            )
 
 
 def read_examples(
@@ -158,9 +182,9 @@ def read_texts(
         source = TextSource(Path(path), limit)
         texts = []
         for line in source.lines():
-            texts += [line.strip()] if blank or line.strip() else []
+            texts += [line.strip()] if blank or not is_blank(line) else []
             source.row += 1
-        if not any(texts):
+        if all(map(is_blank, texts)):
             raise DataError("the file is empty; expected one text a line.", file=path)
         return texts
     table = open_table(path, limit)
@@ -193,8 +217,8 @@ def read_datasets(folder: str | PathLike[str], *, limit: int = LIMIT) -> list[Ex
     return [read_examples(entry, limit=limit) for entry in entries]
 
 
-def read_descriptions(path: str | PathLike[str], *, limit: int = LIMIT) -> dict[str, str]:
-    """Read what labels mean: a JSON object {label: description}, or a table with these two columns.
+def read_descriptions(path: str | PathLike[str], *, limit: int = LIMIT) -> Descriptions:
+    """Read what labels mean: a JSON object {label: words}, or a table with the columns label and description.
 
     Give the result to `Examples.with_descriptions`, which refuses a label that no example has.
     """
@@ -202,22 +226,26 @@ def read_descriptions(path: str | PathLike[str], *, limit: int = LIMIT) -> dict[
     if suffix_of(path) == ".json" and TextSource(path, limit).starts_with("{"):
         table = _json_mapping(path, limit)
     else:
-        table = open_table(path, limit)
+        table = open_table(path, limit, _MEANING)
     label = find(table, "label", None, LABEL_NAMES)
     description = find(table, "description", None, DESCRIPTION_NAMES, taken=[label])
     if label is None or description is None:
-        raise not_found(
-            table, *(("label", LABEL_NAMES) if label is None else ("description", DESCRIPTION_NAMES))
+        raise DataError(
+            f"no column is known to hold the {'label' if label is None else 'description'}: there are "
+            f'{quoted(table.columns)}. Expected the columns "label" and "description", or JSON {{label: words}}.',
+            file=table.name,
+            row=table.header,
         )
     rows, (labels, descriptions) = collect(table, [label, description], limit)
-    return one_each(table, rows, labels, descriptions)
+    first = dict(zip(reversed(labels), reversed(rows), strict=True))
+    return Descriptions(one_each(table, rows, labels, descriptions), table.name, first)
 
 
 def _json_mapping(path: Path, limit: int) -> Table:
     try:
         pairs = json.loads(whole_text(path, limit), object_pairs_hook=lambda pairs: pairs)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"not JSON ({error}); expected {{label: description}}.", file=path,
+        raise DataError(f"not JSON ({error}); expected {{label: words}}.", file=path,
                         row=getattr(error, "lineno", None)) from None  # fmt: skip
     return Table(str(path), ["label", "description"], lambda wanted: iter(enumerate(pairs, 1)))
 

@@ -35,6 +35,10 @@ _CSV_ERRORS = {  # part of the csv module's message -> what a person can do
 }
 
 
+EXAMPLE = '{"text": "...", "label": "..."}'
+"""What an object of JSON should look like, as errors show it."""
+
+
 class Bad(str):
     """Why a row or a cell can't be used; stands in place of its value."""
 
@@ -65,10 +69,13 @@ class Table:
             )
 
 
-def open_table(source: Any, limit: int = LIMIT) -> Table:
-    """The table in a file, a pandas DataFrame, or a `(texts, labels)` pair; DataError when it is none of these."""
+def open_table(source: Any, limit: int = LIMIT, like: str = EXAMPLE) -> Table:
+    """The table in a file, a pandas DataFrame, or a `(texts, labels)` pair; DataError when it is none of these.
+
+    `like` is what errors say that JSON should look like.
+    """
     if isinstance(source, str | PathLike):
-        return _open_file(existing(source), limit)
+        return _open_file(existing(source), limit, like)
     if hasattr(source, "columns") and hasattr(source, "iloc"):
         names = [str(name) for name in source.columns]
         columns = [source.iloc[:, i] for i in range(len(names))]
@@ -101,7 +108,7 @@ def _in_memory(name: str, names: Sequence[str], columns: Sequence[Any], index: S
     return Table(name, names, rows)
 
 
-def _open_file(path: Path, limit: int) -> Table:
+def _open_file(path: Path, limit: int, like: str) -> Table:
     suffix = suffix_of(path)
     if path.is_dir() or suffix not in SUFFIXES:
         what = "a folder" if path.is_dir() else f'a "{suffix}" file' if suffix else "a file without suffix"
@@ -112,7 +119,7 @@ def _open_file(path: Path, limit: int) -> Table:
     if suffix in (".parquet", ".pq"):
         return _parquet(path)
     source = TextSource(path, limit)
-    return _csv(source, DELIMITERS[suffix]) if suffix in DELIMITERS else _json(source)
+    return _csv(source, DELIMITERS[suffix]) if suffix in DELIMITERS else _json(source, like)
 
 
 def _csv(source: TextSource, delimiter: str) -> Table:
@@ -161,8 +168,9 @@ def _records(source: TextSource, reader: Iterator[list[str]]) -> Iterator[tuple[
         raise source.error(problem.format(limit=csv.field_size_limit())) from None
 
 
-def _json(source: TextSource) -> Table:
-    items = _json_list(source) if source.starts_with("[") else _json_lines(source)
+def _json(source: TextSource, like: str) -> Table:
+    values = _json_list(source) if source.starts_with("[") else _json_lines(source)
+    items = ((row, _as_object(value, like)) for row, value in values)
     first = next(items, None)
     if first is None:
         raise DataError("the file is empty; expected an object an example.", file=source.path)
@@ -185,7 +193,7 @@ def _json_lines(source: TextSource) -> Iterator[tuple[int, Any]]:
     for line in source.lines():
         if not line.isspace():
             try:
-                yield source.row, _as_object(json.loads(line))
+                yield source.row, json.loads(line, object_pairs_hook=_once_each)
             except (ValueError, RecursionError) as error:
                 yield source.row, Bad(f"not a JSON object on one line ({error})")
         source.row += 1
@@ -193,7 +201,7 @@ def _json_lines(source: TextSource) -> Iterator[tuple[int, Any]]:
 
 def _json_list(source: TextSource) -> Iterator[tuple[int, Any]]:
     """Items of a JSON list one by one: such a list is often a single line, whatever its size."""
-    chunks, decode, space = source.chunks(), json.JSONDecoder().raw_decode, re.compile(r"\s*")
+    chunks, decode, space = source.chunks(), _DECODER.raw_decode, re.compile(r"\s*")
     text, at = "", 0
 
     def next_character() -> str:  # that isn't white space; '' at the end
@@ -232,7 +240,7 @@ def _json_list(source: TextSource) -> Iterator[tuple[int, Any]]:
         at += 1
         if next_character() == "]":
             break
-        yield source.row, _as_object(item())
+        yield source.row, item()
         source.row += 1
     if (found := next_character()) != "]":
         raise source.error(f'not JSON: "{found}" where a comma or ] should stand; is the file cut off?')
@@ -241,10 +249,22 @@ def _json_list(source: TextSource) -> Iterator[tuple[int, Any]]:
         raise source.error("something stands after the end of the JSON list: remove it, or make it one list.")
 
 
-def _as_object(value: Any) -> Any:
-    if isinstance(value, dict):
+def _once_each(pairs: list[tuple[str, Any]]) -> Any:
+    """An object; a `Bad` where a key stands twice, of whose values Python would keep the last."""
+    value = dict(pairs)
+    if len(value) == len(pairs):
         return value
-    return Bad(f'came {_json_kind(value)}; expected an object such as {{"text": "...", "label": "..."}}')
+    twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+    return Bad(f'the key "{shortened(twice)}" stands twice in this object: keep one')
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once_each)
+
+
+def _as_object(value: Any, like: str) -> Any:
+    if isinstance(value, dict | Bad):
+        return value
+    return Bad(f"came {_json_kind(value)}; expected an object such as {like}")
 
 
 def _json_kind(value: Any) -> str:

@@ -159,9 +159,8 @@ class FewShotTextClassifier(ClassifierMixin, BaseEstimator):
             self.classes_.tolist()[self.task_.labels.index(k)]: v
             for k, v in self.task_.label_descriptions.items()
         }
-        task, kinds = task_from(
-            [*self.task_.support, *more.support], labels, told | {**checked_descriptions(descriptions)}
-        )
+        told |= checked_descriptions(descriptions)
+        task, kinds = task_from([*self.task_.support, *more.support], labels, told)
         encoder = self.adapted_.encoder
         few = len(task.support) < 2 * self.tuned_on_  # too few new ones to tune anew
         return self._fit(task, kinds, encoder if few and isinstance(encoder, Experienced) else None)
