@@ -1,7 +1,8 @@
 """The actions: what they return, that they print nothing, and figures that are checked by hand."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -181,12 +182,71 @@ def test_learn_refuses_to_tune_what_has_no_layers(tmp_path):
         actions.learn(tmp_path, tmp_path / "prior", encoder="tiny", tune_encoder=True)
 
 
+def past_tasks(folder: Path, each: int, names: Sequence[str] = ("one", "two")) -> Path:
+    """Tasks of three labels with so many texts each."""
+    folder.mkdir()
+    for name in names:
+        rows = [(f"{word} {name} {n}", f"{word}s") for word in ("dog", "cat", "bird") for n in range(each)]
+        pd.DataFrame(rows, columns=["text", "label"]).to_csv(folder / f"{name}.csv", index=False)
+    return folder
+
+
+TUNED = {"encoder": "tiny-bert", "tune_encoder": True, "steps": 2, "checkpoint_every": 1}
+
+
+def stop(step: int, steps: int, loss: float) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_stopped_run_is_neither_discarded_in_silence_nor_mixed_with_another(tmp_path):
+    past, valid, place = past_tasks(tmp_path / "past", 4), past_tasks(tmp_path / "valid", 15), tmp_path / "p"
+    state = actions.checkpoint_folder(place)
+    with pytest.raises(KeyboardInterrupt):
+        actions.learn(past, place, **TUNED, progress=stop)
+    before = {file.name: file.read_bytes() for file in state.iterdir()}
+    with pytest.raises(
+        CheckpointError, match=r"p\.checkpoint holds the state .* by --resume, .* by --restart"
+    ):
+        actions.learn(past, place, **TUNED)
+    with pytest.raises(CheckpointError, match=r"made with validation tasks none, the run uses [0-9a-f]{8}…"):
+        actions.learn(past, place, **TUNED, valid=valid, resume=True)
+    with pytest.raises(ModelError, match="Give one of them"):
+        actions.learn(past, place, **TUNED, resume=True, restart=True)
+    with pytest.raises(DataError, match="not found"):  # nothing is discarded before the data are read
+        actions.learn(tmp_path / "none", place, **TUNED, restart=True)
+    assert {file.name: file.read_bytes() for file in state.iterdir()} == before
+    assert not place.exists()
+    record = json.loads(before["record.json"])
+    del record["state"]["fingerprints"]["validation tasks"]  # as versions before this one wrote it
+    (state / "record.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match="made without noting its validation tasks, the run uses none"):
+        actions.learn(past, place, **TUNED, resume=True)
+    with pytest.raises(KeyboardInterrupt):  # anew, so that what --valid adds is noted
+        actions.learn(past, place, **TUNED, valid=valid, restart=True, progress=stop)
+    with pytest.raises(CheckpointError, match=r"validation tasks [0-9a-f]{8}…, the run uses none"):
+        actions.learn(past, place, **TUNED, resume=True)
+    assert actions.learn(past, place, **TUNED, valid=valid, resume=True).tuned
+    assert not state.exists()
+
+
+@pytest.mark.parametrize(
+    ("each", "says"),
+    [
+        (14, r"one\.csv: A task of `valid` needs 3 categories with at least 15 different texts each, 5 to learn from "
+             r"and 10 to judge by; 0 of 3 have that many \(birds 14, cats 14, dogs 14\)"),
+        (1, r"one\.csv: A task of `valid` needs two categories with two different texts each"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_chosen_by_is_refused_before_the_first_step(tmp_path, each, says):
+    valid = past_tasks(tmp_path / "valid", each)
+    past = past_tasks(tmp_path / "past", 4)
+    with pytest.raises(DataError, match=says):
+        actions.learn(past, tmp_path / "p", **TUNED, valid=valid, progress=stop)
+    assert not (tmp_path / "p.checkpoint").exists()
+
+
 def test_a_prior_is_learned_and_used(tmp_path):
-    past = tmp_path / "past"
-    past.mkdir()
-    for name in ("one", "two"):
-        rows = [(f"{word} {name} {n}", f"{word}s") for word in ("dog", "cat", "bird") for n in range(4)]
-        pd.DataFrame(rows, columns=["text", "label"]).to_csv(past / f"{name}.csv", index=False)
+    past = past_tasks(tmp_path / "past", 4)
     learned = actions.learn(past, tmp_path / "prior", encoder="tiny")
     assert (learned.encoder, learned.tuned) == ("tiny", False)
     assert [(s["name"], s["classes"], s["examples"]) for s in learned.sources] == [

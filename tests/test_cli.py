@@ -177,6 +177,12 @@ def test_every_command_explains_its_options(call, name):
             ["learn", ".", "--out", "p", "--tune-encoder", "--resume"],
             "nothing to resume: no folder p.checkpoint",
         ),
+        (
+            ["learn", ".", "--out", "p", "--resume"],
+            "--resume goes on tuning the encoder, and this run doesn't tune it",
+        ),
+        (["learn", ".", "--out", "p", "--restart"], "--restart begins anew to tune the encoder"),
+        (["learn", ".", "--out", "p", "--tune-encoder", "--encoder", "tiny"], "'tiny' has no layers"),
         (["demo", "--episodes", "0"], "--episodes is 0; expected 1 or more"),
         (["demo", "--seed", "-1"], "--seed is -1; expected 0 or more"),
         (["explain", "m", "--text", "x", "-n", "0"], "error: -n is 0; expected 1 or more"),
@@ -185,7 +191,6 @@ def test_every_command_explains_its_options(call, name):
 def test_a_wrong_command_line_is_one_message(call, arguments, says, tmp_path):
     code, out, err = call(*arguments)
     assert (code, out) == (2, "")
-    err = err.removeprefix("learn: reading and encoding …\n")
     assert err.startswith("error: ")
     assert says in " ".join(err.split())
     assert "Traceback" not in err
@@ -764,6 +769,15 @@ def test_hints_name_options_as_they_are_typed(call, tmp_path, model):
     folder = past(tmp_path / "past", 1, 2, 2)
     code, _, err = call("adapt", folder, "--out", "m", "--text", "a")
     assert (code, "leave --text and --label away" in err) == (2, True)
+
+
+def test_a_folder_to_choose_by_is_named_by_its_option(call, tmp_path):
+    past(tmp_path / "past", 1, 3, 4)
+    settings = ["--encoder", "tiny-bert", "--tune-encoder", "--valid", "past"]
+    code, _, err = call("learn", "past", "--out", "p", *settings)
+    assert code == 2
+    assert "error: past/auto_and_commute.csv: A task of --valid needs 3 categories with at least 15" in err
+    assert "Add texts, or leave --valid out." in err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from numbers import Real
 from pathlib import Path
@@ -21,6 +22,7 @@ from quickstudy.app.results import (
     Spoke,
     Suggestion,
 )
+from quickstudy.core import atomic
 from quickstudy.core.errors import CheckpointError, DataError, ModelError, did_you_mean
 from quickstudy.core.task import blank
 from quickstudy.domains import Domain, EncoderInfo, find
@@ -38,39 +40,31 @@ def learn(
     seed: int = 0,
     valid: str | Path | None = None,
     resume: bool = False,
+    restart: bool = False,
     checkpoint_every: int = 10,
     progress: Progress | None = None,
     domain: str | None = None,
 ) -> Learned:
     """Meta-train: make a prior from a folder of past tasks, and save it to `out`.
 
-    While the encoder is tuned, `checkpoint_folder(out)` holds the state to resume from; it goes when all is saved.
+    While the encoder is tuned, `checkpoint_folder(out)` holds the state to resume from; it goes when all is saved. One
+    that is there already has to be resumed, or discarded by `restart`.
 
     Raises:
         DataError: what is wrong with the data, naming file and row.
-        CheckpointError: nothing to resume from, a checkpoint of another run, or no room to save.
+        CheckpointError: nothing to resume from, a checkpoint of another run or one in the way, or no room to save.
     """
     began = time.perf_counter()
-    at_least(0, seed=seed)
-    at_least(1, steps=steps, checkpoint_every=checkpoint_every)
+    checkpoint = check_run(
+        out, encoder=encoder, tune_encoder=tune_encoder, steps=steps, seed=seed, resume=resume, restart=restart,
+        checkpoint_every=checkpoint_every,
+    )  # fmt: skip
     place, what = Path(out), find(domain)
-    if tune_encoder and encoder == "tiny":
-        raise ModelError(
-            "The encoder 'tiny' has no layers that could be tuned; leave --tune-encoder out, or take 'tiny-bert'."
-        )
-    checkpoint = checkpoint_folder(place) if tune_encoder else None
-    if resume and checkpoint is None:
-        raise ModelError(
-            "--resume goes on tuning the encoder, and this run doesn't tune it. Add --tune-encoder, or leave "
-            "--resume out."
-        )
-    if resume and checkpoint is not None and not checkpoint.is_dir():
-        raise CheckpointError(
-            f"There is nothing to resume: no folder {checkpoint}. Leave --resume out to start anew."
-        )
     read = what.load("read_datasets")
     tasks = read(data)
     trials = read(valid) if valid is not None else None
+    if restart and checkpoint is not None:
+        _forget(checkpoint)
     prior = what.load("learn")(
         tasks, encoder=encoder, tune_encoder=tune_encoder, steps=steps, seed=seed, valid=trials, resume=resume,
         checkpoint=checkpoint, checkpoint_every=checkpoint_every, progress=progress,
@@ -82,6 +76,50 @@ def learn(
         str(place), prior.encoder, prior.adapter is not None, list(prior.sources), time.perf_counter() - began,
         [f"quickstudy adapt EXAMPLES.csv --prior {shlex.quote(str(place))} --out my-model{_option(what)}"],
     )  # fmt: skip
+
+
+def check_run(
+    out: str | Path,
+    *,
+    encoder: str,
+    tune_encoder: bool,
+    steps: int | None,
+    seed: int,
+    resume: bool,
+    restart: bool,
+    checkpoint_every: int,
+) -> Path | None:
+    """Refuse a run of `learn` that its settings alone rule out, before anything is read.
+
+    Returns the folder of its checkpoint, None where it has none. Raises: as `learn`.
+    """
+    at_least(0, seed=seed)
+    at_least(1, steps=steps, checkpoint_every=checkpoint_every)
+    if tune_encoder and encoder == "tiny":
+        raise ModelError(
+            "The encoder 'tiny' has no layers that could be tuned; leave --tune-encoder out, or take 'tiny-bert'."
+        )
+    if resume and restart:
+        raise ModelError("--resume goes on with a stopped run, --restart discards it. Give one of them.")
+    if (resume or restart) and not tune_encoder:
+        option, does = ("--resume", "goes on tuning") if resume else ("--restart", "begins anew to tune")
+        raise ModelError(
+            f"{option} {does} the encoder, and this run doesn't tune it. Add --tune-encoder, or leave {option} out."
+        )
+    if not tune_encoder:
+        return None
+    checkpoint = checkpoint_folder(out)
+    found = atomic.recover(checkpoint)
+    if resume and not found.is_dir():
+        raise CheckpointError(
+            f"There is nothing to resume: no folder {checkpoint}. Leave --resume out to start anew."
+        )
+    if not (resume or restart) and (found / "record.json").exists():
+        raise CheckpointError(
+            f"{checkpoint} holds the state of a run that was stopped. Go on with that run by --resume, or discard its "
+            "state and begin anew by --restart."
+        )
+    return checkpoint
 
 
 def checkpoint_folder(out: str | Path) -> Path:
@@ -283,10 +321,11 @@ def _prior_card(prior: Any) -> str:
 
 def _forget(checkpoint: Path) -> None:
     """Remove a checkpoint that is of no more use, and only what it is made of."""
-    for name in ("tensors.safetensors", "record.json"):
-        (checkpoint / name).unlink(missing_ok=True)
-    if checkpoint.is_dir() and not any(checkpoint.iterdir()):
-        checkpoint.rmdir()
+    with suppress(OSError):  # what can't be removed is refused, with its name, by the next run
+        for name in ("tensors.safetensors", "record.json"):
+            (checkpoint / name).unlink(missing_ok=True)
+        if checkpoint.is_dir() and not any(checkpoint.iterdir()):
+            checkpoint.rmdir()
 
 
 def evaluate(model: Any, source: Any, **settings: Any) -> Any:
@@ -297,5 +336,5 @@ def evaluate(model: Any, source: Any, **settings: Any) -> Any:
 
 
 __all__: Sequence[str] = (
-    "adapt", "checkpoint_folder", "encoders", "evaluate", "explain", "learn", "load", "predict", "suggest",
+    "adapt", "check_run", "checkpoint_folder", "encoders", "evaluate", "explain", "learn", "load", "predict", "suggest",
 )  # fmt: skip

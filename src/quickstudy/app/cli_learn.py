@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -24,13 +24,14 @@ def learn(
     encoder: str = "minilm",
     valid: Path | None = None,
     resume: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    restart: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     checkpoint_every: int = 10,
     common: OfDomain = OF_DOMAIN,
 ) -> int:
     """Meta-train: make a prior from a folder of past tasks.
 
     Each table, and each folder of classes, within the folder is one past task. Ctrl-C leaves a checkpoint beside the
-    result, and --resume goes on from it to the same numbers.
+    result: --resume goes on from it to the same numbers, --restart discards it.
 
     Args:
         data: folder of data sets.
@@ -39,11 +40,16 @@ def learn(
         steps: how many steps of tuning.
         seed: of everything drawn at random.
         encoder: name or folder of the encoder to learn for; see `quickstudy encoders`.
-        valid: folder of data sets to choose by how much tuning to keep.
-        resume: go on from the checkpoint of a run that was stopped.
+        valid: folder of data sets to choose by how much tuning to keep; each needs 15 texts of each of five labels, or
+            of all that it has.
+        resume: go on from the checkpoint of a run that was stopped, which needs the same data and settings.
+        restart: discard the checkpoint of a run that was stopped, and begin anew.
         checkpoint_every: steps between two checkpoints.
     """
     common.start()
+    chosen: dict[str, Any] = {"encoder": encoder, "tune_encoder": tune_encoder, "steps": steps, "seed": seed}
+    chosen |= {"resume": resume, "restart": restart, "checkpoint_every": checkpoint_every}
+    actions.check_run(out, **chosen)
     try:
         with screen.bar("learn") as move:
 
@@ -51,10 +57,7 @@ def learn(
                 move("tuning the encoder", step, steps)
 
             move("reading and encoding", 0, 0)
-            result = actions.learn(
-                data, out, encoder=encoder, tune_encoder=tune_encoder, steps=steps, seed=seed, valid=valid,
-                resume=resume, checkpoint_every=checkpoint_every, progress=progress, domain=common.domain,
-            )  # fmt: skip
+            result = actions.learn(data, out, valid=valid, progress=progress, domain=common.domain, **chosen)
     except KeyboardInterrupt:
         kept = actions.checkpoint_folder(out)
         if not tune_encoder or not kept.is_dir():

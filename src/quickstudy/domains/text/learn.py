@@ -7,9 +7,11 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,9 @@ from quickstudy.domains.text.read import Examples
 from quickstudy.domains.text.tasks import words_for
 from quickstudy.learners import GE2E, Gaussian
 from quickstudy.nets.lora import Adapter, LoRA
+
+TRIAL_WAYS, TRIAL_SHOTS, TRIAL_QUERIES = 5, (1, 5), 10
+"""The tasks that are drawn from `valid`, to choose by."""
 
 Progress = Callable[[int, int, float], None]
 """Called with (step, steps, loss) while the encoder is tuned."""
@@ -84,30 +89,28 @@ def learn(
         tune_encoder: also tune the encoder (about half a minute for 60 steps); otherwise only the closed form.
         tuning: how; `steps` replaces its number of steps.
         most_examples: of each class, so many are used at most.
-        valid: tasks to choose by (how much of the tuned features to blend in); none takes the default.
+        valid: tasks to choose by (how much of the tuned features to blend in); none takes the default. Each needs
+            five categories, or all that it has, with 15 different texts each.
         checkpoint: a folder for the state of tuning, written every `checkpoint_every` steps and on interruption.
         resume: go on from `checkpoint`; the result is that of an uninterrupted run.
 
     Raises:
-        DataError: nothing to learn from.
+        DataError: nothing to learn from, or nothing to choose by.
         CheckpointError: the checkpoint is damaged, or was made with other data, settings or another encoder.
     """
-    base = encoder_for(encoder) if isinstance(encoder, str) else encoder
     texts = [_usable(examples, most_examples, seed) for examples in datasets]
     if not texts:
         raise DataError("No data set to learn from.")
+    trials = [_trial(examples, most_examples, seed) for examples in valid or ()] if tune_encoder else []
+    base = encoder_for(encoder) if isinstance(encoder, str) else encoder
     tuning = replace(tuning or Tuning(), **({} if steps is None else {"steps": steps}))
     adapter = None
     if tune_encoder:
         adapter = tune(
             texts, base, tuning, seed=seed, checkpoint=checkpoint, every=checkpoint_every, resume=resume,
-            progress=progress,
+            chosen_by={"validation tasks": _print(trials) if trials else "none"}, progress=progress,
         )  # fmt: skip
-    blend = (
-        _best_blend(texts, valid, base, adapter, most_examples, seed)
-        if adapter is not None and valid
-        else 1.0
-    )
+    blend = _best_blend(texts, trials, base, adapter, seed) if adapter is not None and trials else 1.0
     settings = {"seed": seed, "tuned": tune_encoder, "steps": tuning.steps if tune_encoder else 0}
     return estimate(
         datasets,
@@ -190,9 +193,13 @@ def tune(
     checkpoint: Path | None = None,
     every: int = 10,
     resume: bool = False,
+    chosen_by: Mapping[str, str] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> Adapter:
-    """Tune low-rank adapters by GE2E on episodes of similar classes."""
+    """Tune low-rank adapters by GE2E on episodes of similar classes.
+
+    `chosen_by` is what else the run's result depends on: a checkpoint of another is refused.
+    """
     depth = base.weights.config.num_hidden_layers
     layers = tuple(i for i in range(depth) if tuning.every_layer or i in tuning.spec.layers)
     spec = replace(tuning.spec, layers=layers)
@@ -217,10 +224,11 @@ def tune(
     learner = GE2E(objective=Classify(ways=tuning.ways), net=net, temperature=tuning.temperature)
     prints = {
         "encoder": f"{base.name}/{base.identity[:16]}",
-        "data": _digest([[d.texts, d.labels, d.descriptions] for d in texts]),
+        "data": _print(texts),
         "settings": _digest([tuning.spec.to_json(), {k: v for k, v in vars(tuning).items() if k != "spec"}]),
         "seed": str(seed),
         "numbers": str(resolve_dtype(tuning.dtype)),
+        **chosen_by,
     }
     state = load_state(checkpoint, prints) if resume and checkpoint is not None else None
     run = meta_train(
@@ -250,24 +258,22 @@ def tune(
 
 def _best_blend(
     texts: Sequence[Examples],
-    valid: Sequence[Examples],
+    trials: Sequence[Examples],
     base: TextEncoder,
     adapter: Adapter,
-    most: int,
     seed: int,
 ) -> float:
     """How much of the tuned features to blend in, by accuracy at one and five shots on the validation tasks."""
-    trials = [_usable(examples, most, seed) for examples in valid]
     score: dict[float, float] = {}
     for blend in (1.0, 0.5, 2.0, 4.0, 0.0):
         felt = Experienced(base, adapter, blend)
         learner, meta = _estimate([_featured(data, felt) for data in texts], base.dim)
         found = []
         for trial in (_featured(data, felt) for data in trials):
-            ways = min(5, len(trial.classes))
+            ways = min(TRIAL_WAYS, len(trial.classes))
             judge = replace(learner, objective=Classify(ways=ways))
-            for k in (1, 5):
-                sample = trial.sampler(Shots(ways=ways, shots=k, queries=10, tasks=100), seed)
+            for k in TRIAL_SHOTS:
+                sample = trial.sampler(Shots(ways=ways, shots=k, queries=TRIAL_QUERIES, tasks=100), seed)
                 found.append(float(evaluate(judge, meta, [sample(0), sample(1)]).score.mean()))
         score[blend] = float(np.mean(found))
     return max(score, key=lambda blend: score[blend])  # the first of equals
@@ -312,7 +318,24 @@ def _featured(data: Examples, encoder: Experienced) -> MetaDataset:
     return MetaDataset(x[: len(y)], y, tuple(own), names=named if told else None)
 
 
-def _usable(data: Examples, most: int, seed: int) -> Examples:
+def _trial(data: Examples, most: int, seed: int) -> Examples:
+    """A validation task as it is used. Raises DataError where `_best_blend` couldn't draw tasks from it."""
+    trial = _usable(data, most, seed, "A task of `valid`")
+    sizes = Counter(trial.labels)
+    ways, need = min(TRIAL_WAYS, len(sizes)), max(TRIAL_SHOTS) + TRIAL_QUERIES
+    short = {label: size for label, size in sizes.items() if size < need}
+    if len(sizes) - len(short) < ways:
+        listed = ", ".join(f"{label} {size}" for label, size in list(short.items())[:5])
+        raise DataError(
+            f"A task of `valid` needs {ways} categories with at least {need} different texts each, "
+            f"{max(TRIAL_SHOTS)} to learn from and {TRIAL_QUERIES} to judge by; {len(sizes) - len(short)} of "
+            f"{len(sizes)} have that many ({listed}{' …' if len(short) > 5 else ''}). Add texts, or leave `valid` out.",
+            file=data.source,
+        )
+    return trial
+
+
+def _usable(data: Examples, most: int, seed: int, what: str = "A past task") -> Examples:
     """Distinct texts with one label, at most `most` of each class, of classes with two or more."""
     rng = np.random.default_rng(seed)
     bad = set(data.conflicts())
@@ -326,7 +349,7 @@ def _usable(data: Examples, most: int, seed: int) -> Examples:
         if len(own) > 1
     }
     if len(kept) < 2:
-        raise DataError("A past task needs two categories with two different texts each.", file=data.source)
+        raise DataError(f"{what} needs two categories with two different texts each.", file=data.source)
     texts = [text for own in kept.values() for text in own]
     labels = [label for label, own in kept.items() for _ in own]
     return Examples(texts, labels, {k: v for k, v in data.descriptions.items() if k in kept}, data.source)
@@ -343,6 +366,10 @@ def _trimmed(episode: Episode) -> Episode:
 
 def _source(data: Examples) -> str:
     return Path(data.source).name
+
+
+def _print(tasks: Sequence[Examples]) -> str:
+    return _digest([[task.texts, task.labels, task.descriptions] for task in tasks])
 
 
 def _digest(value: object) -> str:
