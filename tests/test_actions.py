@@ -1,6 +1,7 @@
 """The actions: what they return, that they print nothing, and figures that are checked by hand."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -56,6 +57,29 @@ def test_adapt_names_what_is_odd(tmp_path):
     assert '"where is my card" stands under arrival and undo' in odd.notes[0]
     assert odd.notes[1].startswith("1 example stands there twice")
     assert odd.notes[2] == "1 of 3 labels have one example only: greeting."
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (["card", "Card"], "2 labels differ only by case: Card, card."),
+        (["card lost", "card  lost"], "2 labels differ only by spaces: card  lost, card lost."),
+        (["Card lost", "card  lost"], "2 labels differ only by case and spaces: Card lost, card  lost."),
+        (
+            ["card_lost", "card-lost", "card lost."],
+            "3 labels differ only by punctuation: card lost., card-lost,",
+        ),
+        (["card_lost", "Card lost!"], "2 labels differ only by case and punctuation: Card lost!, card_lost."),
+        (["-1", "1", "+1"], None),
+        (["card", "cards", "cart"], None),
+    ],
+)
+def test_labels_that_are_written_in_two_ways_are_noted(tmp_path, labels, says):
+    rows = [(f"{text} {label}", label) for label in labels for text in ("where is", "not here")]
+    frame = pd.DataFrame([*rows, *ROWS], columns=["text", "label"])
+    notes = actions.adapt(frame, tmp_path / "m", prior=None, encoder="tiny").notes
+    assert len(notes) == (says is not None)
+    assert says is None or notes[0].startswith(says)
 
 
 @pytest.mark.parametrize("coverage", ["x", "0.9", True, 0, 1, -1, 1.5, float("nan")])
@@ -159,6 +183,47 @@ def test_evaluate_counts_none_of_these_as_wrong(tmp_path):
     assert judged.methods[0].accuracy.mean <= judged.answered
 
 
+def test_evaluate_judges_strangers_apart(tmp_path):
+    careful = actions.load(
+        actions.adapt(FRAME, tmp_path / "m", prior=None, encoder="tiny", coverage=0.6).model
+    )
+    known = [*ROWS, ("a pelican", "undo")]
+    strangers = ["zebra quux", "my zebra", "where is my card now"]
+    rows = [*known, *((text, "none of these") for text in strangers)]
+    frame = pd.DataFrame(rows, columns=["text", "label"])
+    taken = [answer.label for answer in actions.predict(careful, [text for text, _ in rows])]
+    caught, refused = taken[7:].count(None), taken[:7].count(None)
+    assert 0 < caught < 3 and 0 < refused < 7  # so that each count can be told from the others
+    judged = actions.evaluate(careful, frame, report=tmp_path / "report")
+    assert (judged.texts, judged.strangers.texts) == (10, 3)
+    assert judged.strangers.caught == Estimate.share(caught, 3)
+    assert judged.strangers.refused == Estimate.share(refused, 7)
+    right = sum(a == b for a, (_, b) in zip(taken[:7], known, strict=True))
+    assert judged.strangers.right == Estimate.share(right + caught, 10)
+    # What concerns texts with a label is as if there were no strangers.
+    alone = actions.evaluate(careful, frame[:7], report=tmp_path / "alone")
+    assert alone.strangers is None
+    assert (judged.methods, judged.gain, judged.answered) == (alone.methods, alone.gain, alone.answered)
+    assert judged.methods[0].accuracy == Estimate.share(right, 7)
+    last = judged.classes[-1]
+    assert (last.label, last.texts, last.recall) == ("none of these", 3, pytest.approx(100 * caught / 3))
+    assert last.precision == pytest.approx(100 * caught / (caught + refused))
+    assert [one.recall for one in judged.classes[:-1]] == [one.recall for one in alone.classes]
+    assert sum(c.texts for c in judged.confusions if c.label == "none of these") == 3 - caught
+    report = Report.from_json((tmp_path / "report" / "report.json").read_text())
+    metrics = report.rows[0].metrics
+    assert (metrics["strangers caught"], metrics["refused wrongly"]) == (
+        judged.strangers.caught,
+        judged.strangers.refused,
+    )
+    assert list(report.rows[1].metrics) == ["accuracy", "ECE"]  # baselines answer every text
+    assert "strangers" not in (tmp_path / "alone" / "report.md").read_text()
+    only = actions.evaluate(careful, frame[7:], report=tmp_path / "only")
+    assert (only.methods, only.gain, only.strangers.refused) == ([], None, None)
+    assert only.strangers.caught == only.strangers.right == judged.strangers.caught
+    json.loads(results.as_json(only))
+
+
 def test_suggest_gives_positions_in_the_file(model):
     texts = [*(text for text, _ in ROWS), "please call me a taxi", "cards and transfers"]
     found = actions.suggest(model, pd.DataFrame({"text": texts}), n=2)
@@ -258,7 +323,7 @@ def test_a_prior_is_learned_and_used(tmp_path):
     assert adapted.encoder == "tiny"
     assert "learned prior" in [m.name for m in adapted.methods]
     assert isinstance(adapted.gain, Estimate)
-    with pytest.raises(ModelError, match="learned on encoder 'tiny'"):
+    with pytest.raises(ModelError, match="learned on encoder 'tiny', the one at hand is 'tiny-bert'"):
         actions.adapt(FRAME, tmp_path / "other", prior=tmp_path / "prior", encoder="tiny-bert")
     assert not (tmp_path / "other").exists()
     with pytest.raises(CheckpointError, match="holds a prior"):
@@ -287,6 +352,9 @@ def test_json_escapes_what_could_take_hold_of_a_terminal():
     line = results.as_json({"text": "\x1b[2J\x9b2J\x7fé"})
     assert line.isprintable()
     assert json.loads(line) == {"text": "\x1b[2J\x9b2J\x7fé"}
+    odd = os.fsdecode(b"caf\xe9")
+    line = results.as_json({odd: Path(odd)})
+    assert json.loads(line.encode()) == {odd: odd}
 
 
 # Pipes

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 import quickstudy
 from quickstudy.app import cli
-from quickstudy.core.errors import DataError
+from quickstudy.core.errors import CheckpointError, DataError
 from quickstudy.data import sample
 from quickstudy.domains import TEXT
 
@@ -590,6 +590,27 @@ def test_a_label_that_the_support_lacks_is_named_with_its_row(call, tmp_path, mo
     assert not (tmp_path / "report").exists()
 
 
+def test_strangers_need_a_model_that_may_refuse(call, tmp_path, model):
+    table(tmp_path / "test.csv", [*ROWS, ("zebra quux", "none of these")])
+    code, out, err = call("evaluate", model, "test.csv")
+    assert (code, out) == (2, "")
+    assert 'test.csv, row 8: the label "none of these" can\'t be judged: this model answers every text' in err
+    assert "--coverage 0.95" in err
+    table(tmp_path / "x.csv")
+    assert (
+        call("adapt", "x.csv", "--out", "m", "--prior", "none", "--encoder", "tiny", "--coverage", ".8")[0]
+        == 0
+    )
+    code, out, err = call("evaluate", "m", "test.csv")
+    assert (code, err) == (0, "note: the model learned from 6 of these texts, so the figures flatter it.\n")
+    said = " ".join(out.split())
+    assert "6 texts, 2 labels" in said
+    assert "Besides, 1 strangers: 1 caught, that is 100 (" in said
+    assert "Right in all, strangers among them: " in said and "% of 7 texts." in said
+    table(tmp_path / "odd.csv", [*ROWS, ("zebra quux", "none of those")])
+    assert 'Did you mean "none of these"?' in call("evaluate", "m", "odd.csv")[2]
+
+
 def test_a_bad_row_leaves_no_half_of_an_answer_file(call, tmp_path, model):
     table(tmp_path / "new.csv", [*ROWS, ("", "")])
     (tmp_path / "answers.csv").write_text("old")
@@ -622,7 +643,7 @@ def of_another_encoder(folder):
     record = json.loads((folder / "record.json").read_text())
     record["text"]["encoder"] = "tiny-bert"
     (folder / "record.json").write_text(json.dumps(record))
-    return "was made with encoder"
+    return "was made with encoder 'tiny-bert', whose files were others then"
 
 
 def cut_record(folder):
@@ -640,6 +661,13 @@ def test_a_model_that_is_not_to_be_trusted_is_refused(call, tmp_path, model, spo
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert says in err
+
+
+def test_another_encoder_is_refused_by_name(model):
+    with pytest.raises(
+        CheckpointError, match=r"was made with encoder 'tiny', and this is 'tiny-bert'\. Load it"
+    ):
+        TEXT.load("model").load(model, encoder="tiny-bert")
 
 
 def test_no_room_for_the_model(run, tmp_path):
@@ -908,6 +936,25 @@ def test_a_text_that_is_no_utf8_is_refused(run, model):
     done = run("predict", model, "--text", os.fsdecode(b"caf\xe9"))
     assert (done.returncode, done.stdout) == (2, "")
     assert "--text: the text holds bytes that are not UTF-8" in done.stderr
+
+
+def test_a_path_that_is_no_utf8_is_written_as_valid_json(run, model, tmp_path):
+    odd = os.fsdecode(b"caf\xe9")
+    copy(model, tmp_path / odd)
+    table(tmp_path / "test.csv")
+    for arguments in (
+        ["predict", odd, "--text", "where is my card"],
+        ["evaluate", odd, "test.csv", "--report", "r"],
+    ):
+        for locale in ("C.UTF-8", "C"):
+            done = run(*arguments, "--json", text=False, env={"LC_ALL": locale})
+            assert (done.returncode, done.stderr) == (0, b"")
+            assert json.loads(done.stdout.decode("utf-8", "strict"))["model"] == odd
+    assert r"caf\\xe9" in (tmp_path / "r" / "report.json").read_text(encoding="utf-8")
+    table(tmp_path / "x.csv")
+    done = run("adapt", "x.csv", "--out", odd, "--prior", "none", "--encoder", "tiny", text=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"Saved: caf\xe9" in done.stdout
 
 
 def test_markup_in_texts_is_shown_as_it_is(call, tmp_path):

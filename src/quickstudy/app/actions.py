@@ -3,6 +3,7 @@
 The command line calls them, and so do service and studio. A model is a folder, or a classifier that is loaded already.
 """
 
+import re
 import shlex
 import time
 from collections import Counter
@@ -306,7 +307,36 @@ def _oddities(data: Any) -> list[str]:
         found.append(
             f"{len(single)} of {len(data.classes)} labels have one example only: {', '.join(single[:5])}."
         )
-    return found
+    return found + _alike(data.classes)
+
+
+def _alike(labels: Iterable[str]) -> list[str]:
+    """Labels that are probably one, written in two ways; those without a letter (-1, 1) aren't compared."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        if any(character.isalpha() for character in label):
+            groups.setdefault(_unpunctuated(label.casefold()), []).append(label)
+    found = []
+    for group in groups.values():
+        if len(group) > 1:
+            ways = {  # the first that suffices
+                "case": str.casefold,
+                "spaces": _unspaced,
+                "case and spaces": lambda label: _unspaced(label.casefold()),
+                "punctuation": _unpunctuated,
+            }
+            how = next((way for way, key in ways.items() if len({key(label) for label in group}) == 1), None)
+            said = how or "case and punctuation"
+            found.append(f"{len(group)} labels differ only by {said}: {', '.join(group)}.")
+    return found[:5]
+
+
+def _unspaced(label: str) -> str:
+    return " ".join(label.split())
+
+
+def _unpunctuated(label: str) -> str:
+    return " ".join(re.findall(r"[^\W_]+", label))
 
 
 def _prior_card(prior: Any) -> str:

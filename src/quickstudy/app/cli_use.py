@@ -119,6 +119,8 @@ def evaluate(
 ) -> int:  # fmt: skip
     """Judge a model on labelled texts that it has not seen, beside frozen baselines with the same examples.
 
+    A model that was adapted with --coverage is judged on strangers too: label them "none of these".
+
     Args:
         model: folder that `quickstudy adapt` wrote.
         labelled: table with the columns text and label, or a folder with one folder a label.
@@ -135,18 +137,34 @@ def evaluate(
 def _evaluated(result: results.Evaluated) -> None:
     if result.seen:
         screen.note(f"note: the model learned from {result.seen} of these texts, so the figures flatter it.")
-    made = screen.table("method", "accuracy, %", "ECE", numbers=(1, 2))
-    for method in result.methods:
-        made.add_row(
-            method.name, str(method.accuracy), f"{method.error:.3f}", style="dim" if method.baseline else ""
-        )
-    screen.say(f"{result.texts} texts, {len(result.classes)} labels", made)
+    found = result.strangers
+    known = result.texts - (found.texts if found else 0)
+    screen.say(f"{known} texts, {len(result.classes) - (found is not None)} labels")
+    if result.methods:
+        made = screen.table("method", "accuracy, %", "ECE", numbers=(1, 2))
+        for method in result.methods:
+            made.add_row(
+                method.name,
+                str(method.accuracy),
+                f"{method.error:.3f}",
+                style="dim" if method.baseline else "",
+            )
+        screen.say(made)
     if result.gain is not None:
         screen.say(
             f"Gain over the best baseline: {result.gain.text(sign=True)} points (paired, 95% interval)"
         )
     if result.answered < 100:
-        screen.say(f"{100 - result.answered:.1f}% were answered 'none of these', and count as wrong.")
+        refused = round(known * (1 - result.answered / 100))
+        screen.say(
+            f"{refused} of {known} ({100 - result.answered:.1f}%) were answered 'none of these', and count as wrong."
+        )
+    if found is not None:
+        caught = round(found.texts * found.caught.mean / 100)
+        screen.say(
+            f"Besides, {found.texts} strangers: {caught} caught, that is {found.caught}%.",
+            f"Right in all, strangers among them: {found.right}% of {result.texts} texts.",
+        )
     classes = screen.table("label", "texts", "precision, %", "recall, %", numbers=(1, 2, 3))
     for score in result.classes:
         classes.add_row(score.label, str(score.texts), _percent(score.precision), _percent(score.recall))

@@ -117,19 +117,37 @@ class Confusion:
 
 
 @dataclass(frozen=True)
+class Strangers:
+    """How a model that may answer 'none of these' did on texts that belong to no label; shares in percent."""
+
+    texts: int
+    caught: "Estimate"
+    """Share of the strangers that were answered 'none of these', and so rightly."""
+    refused: "Estimate | None"
+    """Share of the texts with a label that were answered 'none of these', and so wrongly."""
+    right: "Estimate"
+    """Share of all texts that were answered rightly, strangers among them."""
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """A model, judged on labelled texts that it did not learn from."""
 
     model: str
     source: str
     texts: int
+    """All of them, strangers among them."""
     answered: float
-    """Percent that weren't answered 'none of these'; those count as wrong in `accuracy`."""
+    """Percent of the texts with a label that weren't answered 'none of these'; those count as wrong in `accuracy`."""
     methods: list[Method]
-    """The model first, then frozen baselines that learned from the same examples."""
+    """The model first, then frozen baselines that learned from the same examples: on the texts with a label, since
+    baselines answer every text. Empty where all are strangers."""
     gain: "Estimate | None"
     """Its accuracy less that of the best baseline, paired, in points."""
+    strangers: Strangers | None
+    """None where no text was labelled 'none of these'."""
     classes: list[ClassScore]
+    """Each label's, then that of 'none of these' where there are strangers."""
     confusions: list[Confusion]
     seen: int
     """Texts that the model had learned from; above 0, the figures flatter it."""
@@ -183,6 +201,9 @@ def plain(value: Any) -> Any:
 
 
 def as_json(value: Any) -> str:
-    """One JSON object (or list), on one line; control characters are escaped, those that JSON lets pass too."""
+    """One JSON object (or list), on one line.
+
+    Escaped are control characters, those that JSON lets pass too, and bytes of a path that are no UTF-8.
+    """
     text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
-    return re.sub(r"[\x7f-\x9f]", lambda control: f"\\u{ord(control[0]):04x}", text)
+    return re.sub(r"[\x7f-\x9f\ud800-\udfff]", lambda control: f"\\u{ord(control[0]):04x}", text)

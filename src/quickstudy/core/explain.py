@@ -6,7 +6,8 @@ In log-odds, because a probability near 1 hardly moves, nor does its logarithm, 
 effect on a sure answer would be 0.
 
 Exact by default, not an approximation of influence (Cook 1977; Koh & Liang 2017, arXiv:1703.04730 approximate it):
-because an episode has a mask, leave-one-out tasks are adapted many at once. A learner that would have to be solved
+because an episode has a mask, leave-one-out tasks are adapted many at once. Learner, meta and temperature stay as they
+are, also where the row left out had a part in choosing or fitting them. A learner that would have to be solved
 from nothing for each row may offer a quicker way (`MetaLearner.left_out`); what is approximate about it is said there.
 """
 

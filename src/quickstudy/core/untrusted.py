@@ -20,16 +20,24 @@ _PLAIN_NPY = re.compile(
 # A pickle from protocol 2 on, or a zip. A safetensors file may begin with the same two bytes, as a part of its header's
 # length; no pickle goes on with that length's zeros and the header's brace.
 _PICKLED = re.compile(rb"\x80[\x02-\x05](?!.\0{5}\{)|PK\x03\x04", re.DOTALL)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def harmless(text: str) -> str:
-    r"""A text as a terminal may show it: control characters, which could clear or forge what stands there, spelt out.
+    r"""A text as a terminal may show it.
 
-    >>> print(harmless("\x1b[2Jgone"))
-    \x1b[2Jgone
+    Spelt out are control characters, which could clear or forge what stands there, and bytes that are no UTF-8 (of a
+    file's name), which couldn't be written.
+
+    >>> print(harmless("\x1b[2Jgone"), harmless(b"caf\xe9".decode(errors="surrogateescape")))
+    \x1b[2Jgone caf\xe9
     """
-    return _CONTROL.sub(lambda control: f"\\x{ord(control[0]):02x}", text)
+    return _CONTROL.sub(lambda odd: _spelt(ord(odd[0])), text)
+
+
+def _spelt(code: int) -> str:
+    code -= 0xDC00 if 0xDC80 <= code <= 0xDCFF else 0  # what Python makes of a byte that is no UTF-8
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 class Refused(ValueError):

@@ -96,9 +96,14 @@ class Prior:
     def experienced(self, base: TextEncoder) -> Experienced:
         """The encoder with this prior's adapter. Raises ModelError when the prior was made for another encoder."""
         if base.identity != self.identity:
+            other = (
+                f"the one at hand is {base.name!r}"
+                if base.name != self.encoder
+                else f"whose files were others then ({self.identity[:12]}…, now {base.identity[:12]}…)"
+            )
             raise ModelError(
-                f"This prior was learned on encoder {self.encoder!r} ({self.identity[:12]}…), the one at hand is "
-                f"{base.identity[:12]}…. Use that encoder, or learn a prior for this one: `quickstudy learn`."
+                f"This prior was learned on encoder {self.encoder!r}, {other}. Use that encoder, or learn a prior for "
+                "this one: `quickstudy learn`."
             )
         return Experienced(base, self.adapter, self.blend)
 

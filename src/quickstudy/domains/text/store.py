@@ -81,6 +81,18 @@ def _rebuilt(
         own = {name.removeprefix(_PRIOR): value for name, value in tensors.items() if name.startswith(_PRIOR)}
         prior = prior_from(own, record["prior"], where)
     base = encoder_for(name)
+    made_with, here = str(record.get("encoder")).partition("+")[0], base.identity
+    if made_with != here:
+        saved = str(text["encoder"])
+        raise CheckpointError(
+            f"{where} was made with encoder {saved!r}"
+            + (
+                f", and this is {name!r}. Load it with the encoder that it was made with, or adapt anew."
+                if saved != name
+                else f", whose files were others then ({made_with[:12]}…, now {here[:12]}…). Restore them, or adapt "
+                "anew."
+            )
+        )
     encoder = base
     if text["adapter"] is not None:
         low_rank = {
