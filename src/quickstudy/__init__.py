@@ -34,7 +34,7 @@ _HOME = {  # module -> the public names that live there
         "ANIL", "GE2E", "MAML", "Centroid", "FineTune", "Gaussian", "Logistic", "Pool", "Prototypical", "Reptile",
         "Ridge",
     ),
-    "quickstudy.nets": ("MLP",),
+    "quickstudy.nets": ("MLP", "Conv4"),
 }  # fmt: skip
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -54,5 +54,6 @@ from quickstudy.learners import Prototypical as Prototypical
 from quickstudy.learners import Reptile as Reptile
 from quickstudy.learners import Ridge as Ridge
 from quickstudy.nets import MLP as MLP
+from quickstudy.nets import Conv4 as Conv4
 
 __version__: str

@@ -6,7 +6,7 @@ Two kinds of experience share one interface, `sampler(shots, seed)(step) -> Epis
 * `TaskDataset`: each task is its own small data set (a user, a learner, a function to regress).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,7 +38,12 @@ class Shots:
     @property
     def most_ways(self) -> int:
         """How many outputs a learner needs."""
-        return self.ways if isinstance(self.ways, int) else self.ways[1]
+        return _most(self.ways)
+
+    @property
+    def most_shots(self) -> int:
+        """Support items a class, at most."""
+        return _most(self.shots)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class MetaDataset:
         classes: the name of each class number.
         groups: where each class comes from (a data set, a domain); by default all from one place.
         names: an optional input [classes, …] for each class's name or description.
+        decode: what makes inputs of the rows of x that a task draws, where x is stored in another form: images as
+            bytes, a quarter of the memory.
     """
 
     x: Shaped[Tensor, "..."]
@@ -58,6 +65,7 @@ class MetaDataset:
     classes: tuple[str, ...]
     groups: tuple[str, ...] = ()
     names: Shaped[Tensor, "..."] | None = None
+    decode: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
@@ -100,7 +108,13 @@ class MetaDataset:
         return Split(*(self.only(sorted(part.tolist())) for part in np.split(order, [first, second])))
 
     def join(self, other: "MetaDataset") -> "MetaDataset":
-        """Both data sets as one; classes of the same name stay apart."""
+        """Both data sets as one; classes of the same name stay apart.
+
+        Raises:
+            DataError: they are stored in different forms.
+        """
+        if self.decode is not other.decode:
+            raise DataError("The two data sets have different `decode`; store their rows in one form first.")
         both_named = self.names is not None and other.names is not None
         return MetaDataset(
             torch.cat([self.x, other.x]),
@@ -108,6 +122,7 @@ class MetaDataset:
             self.classes + other.classes,
             self.groups + other.groups,
             torch.cat([self.names, other.names]) if both_named else None,  # pyright: ignore[reportArgumentType]
+            self.decode,
         )
 
     def sampler(self, shots: Shots, seed: int = 0, *, odds: Mapping[str, float] | None = None) -> Sample:
@@ -121,7 +136,7 @@ class MetaDataset:
             DataError: too few classes, or a class too small for the shots and queries asked for.
         """
         rows = [r.numpy() for r in self.rows()]
-        need = _most(shots.shots) + shots.queries
+        need = shots.most_shots + shots.queries
         usable = [c for c, r in enumerate(rows) if len(r) >= need]
         groups = sorted({self.groups[c] for c in usable})
         members = [[c for c in usable if self.groups[c] == group] for group in groups]
@@ -130,7 +145,7 @@ class MetaDataset:
         fewest = sum(sorted(map(len, members))[:drawn])
         if fewest < (2 if shots.groups else shots.most_ways):
             raise DataError(
-                f"Tasks of {shots.most_ways} classes with {need} items each ({_most(shots.shots)} to learn from, "
+                f"Tasks of {shots.most_ways} classes with {need} items each ({shots.most_shots} to learn from, "
                 f"{shots.queries} to judge by) can't be drawn: {len(usable)} of {len(rows)} classes have that many. "
                 "Ask for fewer ways, shots or queries."
             )
@@ -167,7 +182,8 @@ class MetaDataset:
 
         def part(chosen: np.ndarray) -> Labelled:
             # Shot by shot, as the field writes tasks: the first `ways` rows hold one item of each class.
-            return Labelled.of(self.x[torch.from_numpy(chosen.T.reshape(-1))], label.repeat(chosen.shape[1]))
+            x = self.x[torch.from_numpy(chosen.T.reshape(-1))]
+            return Labelled.of(x if self.decode is None else self.decode(x), label.repeat(chosen.shape[1]))
 
         support, query = part(items[:, :k]), part(items[:, k:])
         if shots.name_share and self.names is not None:
@@ -202,10 +218,10 @@ class TaskDataset:
 
     def sampler(self, shots: Shots, seed: int = 0) -> Sample:
         """Draw `shots.tasks` tasks; of each, `shots.shots` rows to learn from and up to `shots.queries` to judge by."""
-        big = [task for task in self.tasks if len(task.mask) > _most(shots.shots)]
+        big = [task for task in self.tasks if len(task.mask) > shots.most_shots]
         if not big:
             raise DataError(
-                f"No task has more than {_most(shots.shots)} rows, so none is left to judge by. Ask for fewer."
+                f"No task has more than {shots.most_shots} rows, so none is left to judge by. Ask for fewer."
             )
 
         def sample(step: int) -> Episode:

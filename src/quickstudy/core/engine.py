@@ -31,6 +31,7 @@ Sample = Callable[[int], Episode]
 
 _NO_VMAP_RULE = (nn.RNNBase, nn.RNNCellBase)
 _BATCH_STATISTICS = (nn.modules.batchnorm._BatchNorm,)
+_CONVOLUTIONS = (nn.modules.conv._ConvNd,)
 
 
 def choose_form(learner: MetaLearner, episodes: Episode) -> Form:
@@ -46,6 +47,10 @@ def choose_form(learner: MetaLearner, episodes: Episode) -> Form:
             return "loop"
         if ragged and has(net, *_BATCH_STATISTICS):
             return "loop"  # padded rows would enter the batch statistics
+        if has(net, *_CONVOLUTIONS) and episodes.support.x.device.type == "cpu":
+            return (
+                "loop"  # vmap makes grouped convolutions of them, which CPUs run up to three times as slowly
+            )
     return "stacked"
 
 

@@ -1,5 +1,6 @@
 """Networks that learners adapt, as specs that can be saved. Any `nn.Module` works in their place."""
 
+from quickstudy.nets.conv import Conv4
 from quickstudy.nets.mlp import MLP
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "Conv4"]
