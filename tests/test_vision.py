@@ -1,0 +1,197 @@
+"""Omniglot from each of its forms, on folders made here; its rotations and its split."""
+
+import csv
+import gzip
+import io
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from quickstudy.core.dataset import Shots
+from quickstudy.core.errors import DataError
+from quickstudy.domains.vision import omniglot, read_image_folder, read_omniglot, rotated, vinyals_split
+from quickstudy.domains.vision.tasks import TEST, VALID
+
+PARTS = {
+    "background": {"Greek": 2, "Hebrew": 2, "Korean": 1},
+    "evaluation": {"Gurmukhi": 43, "Tibetan": 2, "Angelic": 1},
+}
+
+
+def drawings(part, each=2):
+    """(alphabet, character, 105 × 105 bits): no two alike, ink in few places."""
+    draw = np.random.default_rng(sorted(PARTS).index(part))
+    for alphabet, characters in PARTS[part].items():
+        for number in range(1, characters + 1):
+            for _ in range(each):
+                yield alphabet, f"character{number:02}", draw.random((105, 105)) < 0.1
+
+
+def png(bits):
+    written = io.BytesIO()
+    Image.fromarray(~bits).convert("1").save(
+        written, "png"
+    )  # as published: black ink on white, one bit a pixel
+    return written.getvalue()
+
+
+def packed(folder, parts=PARTS, zipped=True):
+    for part in parts:
+        rows = list(drawings(part))
+        np.savez_compressed(
+            folder / f"{part}_105_packed.npz", packed=np.stack([np.packbits(b) for *_, b in rows])
+        )
+        text = io.StringIO()
+        table = csv.writer(text)
+        table.writerow(["row", "alphabet", "character", "file"])
+        table.writerows([i, a, c, f"{i}.png"] for i, (a, c, _) in enumerate(rows))
+        plain = folder / f"{part}_index.csv"
+        if zipped:
+            plain.with_name(f"{plain.name}.gz").write_bytes(gzip.compress(text.getvalue().encode()))
+        else:
+            plain.write_text(text.getvalue())
+    return folder
+
+
+def unpacked(folder, parts=PARTS):
+    for part in parts:
+        for i, (alphabet, character, bits) in enumerate(drawings(part)):
+            home = folder / f"images_{part}" / alphabet / character
+            home.mkdir(parents=True, exist_ok=True)
+            (home / f"{i:04}.png").write_bytes(png(bits))
+    return folder
+
+
+def archived(folder, parts=PARTS):
+    for part in parts:
+        with zipfile.ZipFile(folder / f"images_{part}.zip", "w") as content:
+            for i, (alphabet, character, bits) in enumerate(drawings(part)):
+                content.writestr(f"images_{part}/{alphabet}/{character}/{i:04}.png", png(bits))
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path):
+    return read_omniglot(packed(tmp_path))
+
+
+def test_every_form_gives_the_same_images(data, tmp_path_factory):
+    assert data.x.dtype == torch.uint8 and data.x.shape == (102, 1, 28, 28)
+    assert data.classes[:2] == ("Angelic/character01", "Greek/character01")
+    assert data.groups[0] == "Angelic" and len(data.classes) == 51
+    for make in (unpacked, archived, lambda folder: packed(folder, zipped=False)):
+        other = read_omniglot(make(tmp_path_factory.mktemp("form")))
+        assert torch.equal(data.x, other.x) and torch.equal(data.y, other.y)
+        assert data.classes == other.classes and data.groups == other.groups
+
+
+def test_each_class_has_its_own_images(data):
+    expected = {}
+    for part in PARTS:
+        for alphabet, character, bits in drawings(part):
+            expected.setdefault(f"{alphabet}/{character}", []).append(bits)
+    for number, rows in enumerate(data.rows()):
+        for row, bits in zip(rows, expected[data.classes[number]], strict=True):
+            small = data.x[row, 0].double() / 255
+            # Areas are averaged: the whole keeps its amount of ink, and so does every quarter of the image.
+            half = np.where(np.arange(105) < 52, 1.0, np.where(np.arange(105) == 52, 0.5, 0.0))
+            for rows_of, few in ((half, slice(0, 14)), (1 - half, slice(14, 28))):
+                ink = (bits * rows_of[:, None] * half).sum() / 52.5**2
+                assert abs(float(small[few, :14].mean()) - ink) < 0.002
+
+
+def test_pixels_are_averages_of_areas(tmp_path):
+    whole = read_omniglot(packed(tmp_path), size=105)
+    third = read_omniglot(tmp_path, size=35)
+    blocks = whole.x.double().reshape(-1, 1, 35, 3, 35, 3).mean((3, 5))
+    assert (third.x - blocks).abs().max() <= 0.5 + 1e-3
+    assert set(whole.x.unique().tolist()) == {0, 255}
+
+
+def test_images_stay_bytes_until_a_task_draws_them(data):
+    batch = data.sampler(Shots(ways=5, shots=1, queries=1, tasks=3))(0)
+    assert batch.support.x.shape == (3, 5, 1, 28, 28) and batch.support.x.dtype == torch.float32
+    assert batch.support.x.min() >= 0 and 0.3 < batch.support.x.max() <= 1
+    row = (batch.support.x[0, 0] * 255).round().to(torch.uint8)
+    assert (data.x == row).flatten(1).all(-1).any()
+    assert data.only([3]).join(data.only([4])).decode is data.decode
+    raw = data.only([3])
+    with pytest.raises(DataError, match="different `decode`"):
+        raw.join(type(raw)(raw.x, raw.y, raw.classes))
+
+
+def test_rotations_are_classes_of_their_own(data):
+    turned = rotated(data)
+    assert len(turned.classes) == 4 * len(data.classes) == len(set(turned.classes))
+    rows = {name: turned.x[r] for name, r in zip(turned.classes, turned.rows(), strict=True)}
+    for name, own in zip(data.classes, data.rows(), strict=True):
+        straight = data.x[own]
+        assert torch.equal(rows[f"{name}/rot000"], straight)
+        # A quarter turn to the left: the last column becomes the first row.
+        assert torch.equal(rows[f"{name}/rot090"][:, :, 0], straight[..., -1])
+        assert torch.equal(rows[f"{name}/rot180"], straight.flip(-1, -2))
+        assert torch.equal(rows[f"{name}/rot270"][:, :, :, -1], straight[:, :, 0])
+    assert turned.groups[turned.classes.index("Greek/character02/rot270")] == "Greek"
+
+
+def test_the_split_keeps_a_characters_rotations_together(tmp_path):
+    split = omniglot(packed(tmp_path))
+    characters = [{name.rpartition("/")[0] for name in part.classes} for part in vars(split).values()]
+    assert len(split.train.classes) == 4 * len(characters[0])
+    assert {name.split("/")[0] for name in split.valid.classes} == {"Hebrew"}
+    assert {name for name in characters[2] if "Gurm" in name} == {
+        "Gurmukhi/character42",
+        "Gurmukhi/character43",
+    }
+    assert {name.split("/")[0] for name in split.test.classes} == {"Gurmukhi", "Tibetan"}
+    assert "Gurmukhi/character41" in characters[0] and "Angelic/character01" in characters[0]
+    assert not (characters[0] & characters[1] | characters[0] & characters[2] | characters[1] & characters[2])
+    assert sum(map(len, characters)) == 51
+    assert not set(VALID) & set(TEST) and (len(VALID), len(TEST)) == (5, 12)
+
+
+def test_one_part_alone_will_do(tmp_path):
+    split = omniglot(packed(tmp_path, parts=["background"]))
+    assert (len(split.train.classes), len(split.valid.classes), len(split.test.classes)) == (12, 8, 0)
+    with pytest.raises(DataError, match="0 of 0 classes"):
+        split.test.sampler(Shots(ways=5, shots=1, queries=1))
+
+
+def test_what_is_wrong_is_named(tmp_path, data):
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(DataError, match=r"nowhere.*neither images_background\.zip.*brendenlake/omniglot"):
+        read_omniglot(nowhere)
+    (tmp_path / "background_index.csv.gz").unlink()
+    with pytest.raises(DataError, match=r"background_index\.csv is missing"):
+        read_omniglot(tmp_path)
+    (tmp_path / "background_index.csv").write_text("row,alphabet,character\n0,Greek,character01\n")
+    with pytest.raises(DataError, match=r"has 10 images, but its index has 1 rows"):
+        read_omniglot(tmp_path)
+    with pytest.raises(DataError, match=r"'spoon' is no character of Omniglot"):
+        vinyals_split(type(data)(data.x[:1], data.y[:1] * 0, ("spoon",)))
+    odd = tmp_path / "odd" / "images_background" / "Greek" / "character01"
+    odd.mkdir(parents=True)
+    Image.new("1", (28, 28)).save(odd / "a.png")
+    with pytest.raises(DataError, match=r"Greek/character01.*\(28, 28\); expected 105×105"):
+        read_omniglot(tmp_path / "odd")
+    (odd / "a.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"a\.png: is not an image"):
+        read_omniglot(tmp_path / "odd")
+
+
+def test_a_folder_of_images(tmp_path):
+    for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            Image.new("RGB", (20, 10 + i), colour).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "notes.txt").write_text("nothing")
+    data = read_image_folder(tmp_path, size=8)
+    assert data.classes == ("blue", "red") and data.y.tolist() == [0, 0, 1, 1]
+    assert data.x.shape == (4, 3, 8, 8) and data.x.dtype == torch.uint8
+    assert data.x[3, :, 0, 0].tolist() == [255, 0, 0]
+    assert read_image_folder(tmp_path, size=8, grey=True).x.shape == (4, 1, 8, 8)
+    with pytest.raises(DataError, match="one subfolder for each class"):
+        read_image_folder(tmp_path / "red")
