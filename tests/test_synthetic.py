@@ -1,6 +1,7 @@
 """Synthetic families: drawn as their papers say, the same at every call, and with Bayes answers that nothing beats."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,11 +10,11 @@ from hypothesis import strategies as st
 from torch.distributions import MultivariateNormal
 
 from quickstudy.core.dataset import Shots
-from quickstudy.core.engine import evaluate, meta_train
+from quickstudy.core.engine import evaluate, meta_train, outputs
 from quickstudy.core.episode import Labelled
-from quickstudy.core.objective import Regress
+from quickstudy.core.objective import Classify, Regress
 from quickstudy.domains.synthetic import GaussianClasses, Harmonics, LinearSystems, Sinusoids
-from quickstudy.learners import MAML
+from quickstudy.learners import MAML, Gaussian
 from quickstudy.nets import MLP
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -277,6 +278,31 @@ def test_a_class_without_examples_has_no_probability():
     assert probability.shape == (2, 8, 5)
     assert torch.equal(probability[..., 2:], torch.zeros(2, 8, 3))
     assert torch.allclose(probability[..., :2].log(), family.bayes(support, query.x, 2), atol=1e-9)
+
+
+@pytest.mark.parametrize("shots", [1, 4])
+def test_the_gaussian_learner_finds_the_prior_out_and_answers_as_bayes_does(shots):
+    family, classify = GaussianClasses(dim=5), Classify(ways=4)
+    sample = family.sampler(Shots(ways=20, shots=20, queries=1, tasks=1), seed=9)
+    past = [Labelled(*(t[0] for t in sample(step).support)) for step in range(150)]
+    learner = Gaussian(objective=classify, dim=5, unit=False, within_strength=1.0, between_strength=1.0)
+    meta = {name: value.double() for name, value in learner.estimate(past).items()}
+    assert torch.allclose(
+        meta["basis"] @ meta["basis"].t(), torch.from_numpy(family.prior[2]).inverse(), rtol=0.1, atol=0.1
+    )
+    # Nothing is learned by gradient here: how far to scale logits, and to trust the prior, are known.
+    meta |= {"calibration": torch.zeros(2), "own": torch.tensor(12.0)}
+    batch = family.sampler(Shots(ways=4, shots=shots, queries=10, tasks=400), seed=1)(0)
+    best = family.bayes(batch.support, batch.query.x, 4)
+    ours = outputs(learner, meta, batch)
+    assert abs(float((classify.score(ours, batch.query) - classify.score(best, batch.query)).mean())) < 0.3
+    assert abs(float((classify.loss(ours, batch.query) - classify.loss(best, batch.query)).mean())) < 0.003
+    # On the sphere, where length is lost, it can't.
+    round_ = replace(learner, unit=True)
+    lost = outputs(
+        round_, {k: v.double() for k, v in round_.estimate(past).items()} | {"own": meta["own"]}, batch
+    )
+    assert float((classify.score(best, batch.query) - classify.score(lost, batch.query)).mean()) > 1
 
 
 # -- In use

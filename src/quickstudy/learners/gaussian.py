@@ -53,6 +53,9 @@ class Gaussian(MetaLearner):
     """The power of s that ν grows with; chosen on validation classes of three subjects, where 2 to 4 did alike."""
     steady: float = 10.0
     """How many residuals it takes until s is as much theirs as 1."""
+    unit: bool = True
+    """Whether inputs are brought to length 1 first, as the direction of sentence features says it all; False where
+    length counts."""
 
     paper: ClassVar[str] = (
         "Ioffe 2006. Probabilistic Linear Discriminant Analysis. ECCV. doi:10.1007/11744085_41"
@@ -91,9 +94,9 @@ class Gaussian(MetaLearner):
         meta = {k: v.double() for k, v in self.init().items()}
         meta["center"] = torch.stack([class_means(task.x, task.y)[0].mean(0) for task in tasks]).mean(0)
         classes = sum(len(task.y.unique()) for task in tasks)
-        unit = [task._replace(x=normalize(task.x - meta["center"], dim=-1)) for task in tasks]
+        centred = [task._replace(x=self._centred(meta, task.x)) for task in tasks]
         meta["basis"], meta["between"] = joint_basis(
-            unit, classes, self.within_strength, self.between_strength
+            centred, classes, self.within_strength, self.between_strength
         )
         means = [class_means(self._features(meta, task.x), task.y)[0] for task in tasks]
         meta["mean"] = torch.stack([m.mean(0) for m in means]).mean(0)
@@ -142,4 +145,8 @@ class Gaussian(MetaLearner):
         return self.objective.restrict(logits * scale, fast["present"])
 
     def _features(self, meta: Meta, x: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
-        return normalize(x - meta["center"], dim=-1) @ meta["basis"]
+        return self._centred(meta, x) @ meta["basis"]
+
+    def _centred(self, meta: Meta, x: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        centred = x - meta["center"]
+        return normalize(centred, dim=-1) if self.unit else centred
