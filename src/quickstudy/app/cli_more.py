@@ -13,7 +13,11 @@ from quickstudy.app.cli_use import LEGEND, show_explained
 from quickstudy.core.errors import DataError, ModelError, did_you_mean
 from quickstudy.domains import EncoderInfo, domains, find
 
-SUITES = {"engine": "quickstudy.bench.engine:main", "product": "quickstudy.bench.product:main"}
+SUITES = {
+    "classic": "quickstudy.bench.classic:main",
+    "engine": "quickstudy.bench.engine:main",
+    "product": "quickstudy.bench.product:main",
+}
 
 
 def demo(

@@ -13,10 +13,13 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from quickstudy.core.errors import DataError
 from quickstudy.domains.text.read import Examples
+
+if TYPE_CHECKING:
+    from quickstudy.core.dataset import Split
 
 VARIABLE = "QUICKSTUDY_DATA"
 
@@ -80,6 +83,9 @@ _LABEL_LISTS = {
 for _part, _sha256 in _LABEL_LISTS.items():
     _path = "few_shot/{}/labels.{}.txt".format(*_part.split("/"))
     FILES[f"text/protaugment_splits/BANKING77/{_path}"] = Origin(f"{_SPLITS}/{_path}", _sha256)
+
+OMNIGLOT = "dfeb2d627a338d4760a7c556d347e61a8143f899082e019a448ec010cd0b2f5e"
+"""SHA-256 of Omniglot's validation images, 28×28 and rotated, in the order of classes."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +178,23 @@ def huffpost(data: Path) -> tuple[Examples, ClassSplit]:
     parts = [tuple(str(number) for number in numbers[part]) for part in ("train", "val", "test")]
     examples = Examples([r["raw"].strip() for r in rows], [str(r["label"]) for r in rows], source="HuffPost")
     return examples, ClassSplit("HuffPost, Bao et al. 2020", *parts)
+
+
+def omniglot(data: Path) -> "Split":
+    """Omniglot with rotations at 28×28 pixels, in the split of Vinyals et al. 2016; the test part may be empty.
+
+    Raises DataError when the validation part's images aren't the published ones.
+    """
+    from quickstudy.domains import vision
+
+    where = data / "images" / "omniglot"
+    split = vision.omniglot(where)
+    if hashlib.sha256(split.valid.x.numpy().tobytes()).hexdigest() != OMNIGLOT:
+        raise DataError(
+            "the validation alphabets' images aren't the published ones, so figures would compare with nothing.",
+            file=where,
+        )
+    return split
 
 
 def only(examples: Examples, classes: Collection[str], source: str = "") -> Examples:

@@ -1,0 +1,187 @@
+"""learners.6: Omniglot with Conv4, after Snell et al. 2017, arXiv:1703.05175, and Finn et al. 2017, arXiv:1703.03400.
+
+Reported on the split's test classes where the folder has them, else on its validation classes, by which nothing here
+is chosen.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from quickstudy.bench.text_play import Clock, plain
+from quickstudy.core.checkpoint import load_state, save_state
+from quickstudy.core.dataset import MetaDataset, Shots, Split
+from quickstudy.core.engine import evaluate, meta_train
+from quickstudy.core.learner import Meta, MetaLearner
+from quickstudy.core.net import apply
+from quickstudy.core.objective import Classify
+from quickstudy.core.report import Estimate
+from quickstudy.learners import MAML, Prototypical
+from quickstudy.nets import Conv4
+
+Rows = list[dict[str, Any]]
+STORED = 2000
+"""Training images that batch norm's stored statistics come from."""
+KEEP_EVERY = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How a training is run."""
+
+    steps: int | None
+    """None takes the method's own number."""
+    quick: bool
+    seed: int
+    keep: Path | None
+    """Where the state of training is kept, to go on from."""
+    show: Callable[[Any], None]
+
+
+class Protocol(NamedTuple):
+    """MAML's settings on Omniglot, the paper's appendix A.1; its code judges by one query a class."""
+
+    ways: int
+    steps: int
+    """In training; it is judged after `then`."""
+    then: int
+    rate: float
+    tasks: int
+    row: str
+    paper: float
+
+
+MAMLS = {
+    5: Protocol(5, 1, 3, 0.4, 32, "learners.6.3", 98.7),
+    20: Protocol(20, 5, 5, 0.1, 16, "learners.6.4", 95.8),
+}
+
+
+def prototypical(split: Split, run: Run) -> Rows:
+    """Train on 60-way 1-shot tasks, store batch norm's statistics, and judge at 5 and 20 ways."""
+    clock, ways = Clock(), min(60, len(split.train.classes))
+    steps = 3 if run.quick else run.steps or 2000
+    net = Conv4()
+    learner = Prototypical(objective=Classify(ways=ways), net=net)
+    sample = split.train.sampler(Shots(ways=ways, shots=1, queries=5, tasks=1), run.seed)
+    meta = _train("prototypical", learner, sample, run, steps=steps, rate=1e-3)
+    stored, meta = net.stored(meta, _images(split.train, STORED, run.seed))
+
+    part, name = _reported(split)
+    seen = _embedded(part, stored, meta)
+    rows = []
+    for row, few, paper in (("learners.6.1", 5, 98.8), ("learners.6.2", 20, 96.0)):
+        judge = Prototypical(objective=Classify(ways=few), net=nn.Identity())
+        shots = Shots(ways=few, shots=1, queries=15, tasks=20)
+        batches = map(seen.sampler(shots, run.seed + 1), range(1 if run.quick else 100))
+        rows.append(
+            plain(
+                row,
+                Estimate.of(evaluate(judge, {}, batches).score),
+                unit="points",
+                command="",
+                seconds=clock.seconds,
+                seeds=[run.seed],
+                baselines={"nearest image": _nearest(part, shots, run)},
+                note=f"Prototypical, {few}-way 1-shot; the paper: {paper}; Conv4-64, {steps} training tasks of {ways} "
+                "ways, 5 queries a class, Adam .001 falling to a tenth (the paper halves it every 2,000 tasks, stops "
+                f"when validation does); batch norm with stored statistics, of {STORED} training images; "
+                f"{_said(split, name)}; 15 queries a class",
+            )
+        )
+    return rows
+
+
+def maml(split: Split, run: Run, ways: int = 5) -> Rows:
+    """Train with the paper's settings but for the number of steps, and judge by as many queries as it does."""
+    clock, protocol = Clock(), MAMLS[ways]
+    steps = 2 if run.quick else run.steps or 3000
+    net = Conv4(outputs=ways, halve="stride")
+    learner = MAML(objective=Classify(ways=ways), net=net, steps=protocol.steps, rate=protocol.rate)
+    shots = Shots(ways=ways, shots=1, queries=1, tasks=2 if run.quick else protocol.tasks)
+    sample = split.train.sampler(shots, run.seed)
+    meta = _train(f"maml{ways}", learner, sample, run, steps=steps, rate=1e-3)
+    part, name = _reported(split)
+    judge = replace(learner, steps=protocol.then)
+    test = part.sampler(replace(shots, tasks=20), run.seed + 1)
+    scores = evaluate(judge, meta, map(test, range(1 if run.quick else 100))).score
+    return [
+        plain(
+            protocol.row,
+            Estimate.of(scores),
+            unit="points",
+            command="",
+            seconds=clock.seconds,
+            seeds=[run.seed],
+            baselines={"nearest image": _nearest(part, shots, run)},
+            note=f"MAML, {ways}-way 1-shot; the paper has {protocol.paper}; Conv4-64 with strides, {steps} steps (the "
+            f"paper: 60,000) of {shots.tasks} tasks, inner rate {protocol.rate} for {protocol.steps}, judged after "
+            f"{protocol.then}, Adam .001 falling to .0001; batch norm has the statistics of the queries, one a class, "
+            f"as in the paper's code; {_said(split, name)}",
+        )
+    ]
+
+
+def _train(name: str, learner: MetaLearner, sample: Callable, run: Run, *, steps: int, rate: float) -> Meta:
+    said = {"learner": str(learner.to_json()), "run": f"{steps} steps at {rate:g}, seed {run.seed}"}
+    expect = {key: sha256(text.encode()).hexdigest() for key, text in said.items()}
+    folder = None if run.keep is None else run.keep / name
+    resume = load_state(folder, expect) if folder is not None and folder.exists() else None
+    clock, meta = Clock(), learner.init(run.seed)
+    if resume is not None:
+        meta = {k.removeprefix("meta."): v for k, v in resume.tensors.items() if k.startswith("meta.")}
+        run.show(f"{name}: going on from step {resume.step}")
+    for step in meta_train(learner, sample, steps=steps, rate=rate, decay=True, seed=run.seed, resume=resume):
+        meta = step.meta
+        if step.number % KEEP_EVERY == 0 or step.number == steps:
+            run.show(f"{name}: step {step.number} of {steps}, loss {step.loss:.4f}, {clock.seconds:.0f} s")
+            if folder is not None:
+                save_state(folder, step.state(**expect))
+    return meta
+
+
+def _images(data: MetaDataset, number: int, seed: int) -> torch.Tensor:
+    rows = torch.randperm(len(data.x), generator=torch.Generator().manual_seed(seed))[:number]
+    return _decoded(data, rows)
+
+
+def _decoded(data: MetaDataset, rows: torch.Tensor) -> torch.Tensor:
+    return data.x[rows] if data.decode is None else data.decode(data.x[rows])
+
+
+def _embedded(data: MetaDataset, net: Conv4, meta: Meta) -> MetaDataset:
+    """Every image passed through the network once: with stored statistics, a task changes nothing about that."""
+    with torch.no_grad():
+        parts = torch.arange(len(data.x)).split(500)
+        return replace(
+            data, x=torch.cat([apply(net, meta, _decoded(data, rows)) for rows in parts]), decode=None
+        )
+
+
+def _nearest(part: MetaDataset, shots: Shots, run: Run) -> float:
+    """The accuracy of the nearest support image, by pixels."""
+    judge = Prototypical(objective=Classify(ways=shots.most_ways), net=nn.Flatten())
+    batches = map(part.sampler(replace(shots, tasks=20), run.seed + 1), range(1 if run.quick else 100))
+    return round(float(evaluate(judge, {}, batches).score.mean()), 2)
+
+
+def _reported(split: Split) -> tuple[MetaDataset, str]:
+    return (split.test, "test") if split.test.classes else (split.valid, "validation")
+
+
+def _said(split: Split, name: str) -> str:
+    whole = (
+        ""
+        if name == "test"
+        else ", as the folder has the background part alone and so none of the test classes"
+    )
+    part = split.test if name == "test" else split.valid
+    return (
+        f"Vinyals split: {len(split.train.classes):,} classes to train on, rotations included, reported on the "
+        f"{len(part.classes):,} {name} classes{whole}"
+    )
