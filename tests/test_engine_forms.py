@@ -326,7 +326,7 @@ def batch(rows, shape, ways, *, tasks=3, seed=0):
     return whole(x, torch.arange(rows).remainder(ways).expand(tasks, rows).clone())
 
 
-def check_module(learner, episodes, forward=None):
+def check_module(learner, episodes, forward=None, also=()):
     net = learner.net
     meta = learner.init(0)
     loss, gradient = reference(
@@ -339,7 +339,7 @@ def check_module(learner, episodes, forward=None):
         trim=True,
     )
     auto = choose_form(learner, episodes)
-    for form in {"loop", auto}:
+    for form in {"loop", auto, *also}:
         our_loss, ours = meta_gradient(learner, meta, episodes, form=form)
         assert our_loss == pytest.approx(loss, rel=EXACT)
         assert distance(ours, gradient) < EXACT, form
@@ -375,9 +375,10 @@ def test_convolutions(norm, second_order):
         objective=Classify(ways=3), net=convolution(NORMS_2D[norm]), steps=2, second_order=second_order
     )
     episodes = Episode(batch(6, (2, 6, 6), 3), batch(6, (2, 6, 6), 3, seed=1))
-    assert check_module(learner, episodes) == "stacked"
+    assert check_module(learner, episodes, also=["stacked"]) == "loop"  # on a CPU
     padded = Episode(with_garbage(episodes.support, 2), with_garbage(episodes.query, 1))
-    assert check_module(learner, padded) == ("loop" if norm == "batch" else "stacked")
+    # Padded rows would enter batch norm's statistics.
+    assert check_module(learner, padded, also=[] if norm == "batch" else ["stacked"]) == "loop"
 
 
 class Attention(nn.Module):
