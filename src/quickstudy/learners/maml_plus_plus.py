@@ -48,25 +48,20 @@ class MAMLPlusPlus(NetLearner):
     symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
 
     def init(self, seed: int = 0) -> Meta:
-        weights, norms = (
-            initial(self.net, seed),
-            parameters_of(self.net, *_NORMS) if self.step_norms else set(),
-        )
-        rate = torch.full((self.steps,), self.rate)
+        weights = initial(self.net, seed)
+        still = parameters_of(self.net, *_NORMS) if self.step_norms else set()
+        norms = {name: weight for name, weight in weights.items() if name in still}
+        moving = {name: weight for name, weight in weights.items() if name not in still}
         return (
-            {f"net.{name}": weight for name, weight in weights.items() if name not in norms}
-            | {f"rate.{name}": rate.to(weight) for name, weight in weights.items() if name not in norms}
-            | {
-                f"norm.{n}": w.expand(self.steps + 1, *w.shape).clone()
-                for n, w in weights.items()
-                if n in norms
-            }
+            {f"net.{name}": weight for name, weight in moving.items()}
+            | {f"rate.{name}": torch.full((self.steps,), self.rate).to(w) for name, w in moving.items()}
+            | {f"norm.{name}": torch.stack([w] * (self.steps + 1)) for name, w in norms.items()}
         )
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         weights, rates, norms = (part(meta, kind) for kind in ("net.", "rate.", "norm."))
-        steps_stand = support.mask.ndim - 1  # after the dimension of tasks, if there is one
-        norms = [{n: w.select(steps_stand, k) for n, w in norms.items()} for k in range(self.steps + 1)]
+        step = support.mask.ndim - 1  # the dimension that steps have: after that of tasks, if there is one
+        norms = [{n: w.select(step, k) for n, w in norms.items()} for k in range(self.steps + 1)]
         path = [self.adapted(weights | norms[0], support)]
         for k in range(self.steps):
             slope = inner_gradient(
@@ -76,7 +71,7 @@ class MAMLPlusPlus(NetLearner):
             path.append(self.adapted(weights | norms[k + 1], support))
         *early, fast = path
         if self.importance < 1:  # meta-training looks back at steps 1 to N - 1
-            fast |= {f"{k}.{n}": t for k, one in enumerate(early) if k for n, t in one.items()}
+            fast |= {f"{k}.{n}": value for k, one in enumerate(early) if k for n, value in one.items()}
         return fast
 
     def outer_loss(self, meta: Meta, fast: Fast, episode: Episode) -> Float[Tensor, ""]:
@@ -95,5 +90,5 @@ class MAMLPlusPlus(NetLearner):
             second_order: the first epoch with derivatives of second order, if this learner has them at all.
         """
         even = 1 / max(1, self.steps)
-        importance = even + (1 - even) * min(1.0, epoch / max(1, last_only))
+        importance = 1.0 if epoch >= last_only else even + (1 - even) * epoch / last_only
         return replace(self, importance=importance, second_order=self.second_order and epoch >= second_order)
