@@ -75,6 +75,9 @@ class OnNumbers(FewShotTextClassifier):
     def predict_proba(self, X: Any) -> np.ndarray:
         return super().predict_proba(as_texts(X))
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        return super().score(as_texts(X), y, sample_weight)
+
     def partial_fit(self, X: Any, y: Any, classes: Any = None, descriptions: Any = None) -> "OnNumbers":
         return super().partial_fit(as_texts(X), y, classes, descriptions)
 

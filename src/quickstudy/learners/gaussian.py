@@ -148,5 +148,4 @@ class Gaussian(MetaLearner):
         return self._centred(meta, x) @ meta["basis"]
 
     def _centred(self, meta: Meta, x: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
-        centred = x - meta["center"]
-        return normalize(centred, dim=-1) if self.unit else centred
+        return normalize(x - meta["center"], dim=-1) if self.unit else x - meta["center"]
