@@ -62,6 +62,11 @@ def initial(net: Net, seed: int) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
 
 
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The entries whose names begin with `prefix`, without it: one network's among those of several."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def apply(net: Net, params: dict[str, Tensor], x: Tensor) -> Tensor:
     """The network's output for inputs [n, …] of one task, with `params` in place of its own."""
     try:
