@@ -31,8 +31,8 @@ _HOME = {  # module -> the public names that live there
     "quickstudy.domains.text.read": ("Examples", "read_datasets", "read_examples", "read_texts"),
     "quickstudy.domains.text.use": ("FewShotTextClassifier",),
     "quickstudy.learners": (
-        "ANIL", "GE2E", "MAML", "Centroid", "FineTune", "Gaussian", "Logistic", "Pool", "Prototypical", "Reptile",
-        "Ridge",
+        "ANIL", "GE2E", "MAML", "Centroid", "FineTune", "Gaussian", "Logistic", "Matching", "MatchingFCE", "Pool",
+        "Prototypical", "RelationNet", "Reptile", "Ridge", "Siamese", "SimpleShot", "SoftKMeans",
     ),
     "quickstudy.nets": ("MLP",),
 }  # fmt: skip

@@ -49,10 +49,16 @@ from quickstudy.learners import Centroid as Centroid
 from quickstudy.learners import FineTune as FineTune
 from quickstudy.learners import Gaussian as Gaussian
 from quickstudy.learners import Logistic as Logistic
+from quickstudy.learners import Matching as Matching
+from quickstudy.learners import MatchingFCE as MatchingFCE
 from quickstudy.learners import Pool as Pool
 from quickstudy.learners import Prototypical as Prototypical
+from quickstudy.learners import RelationNet as RelationNet
 from quickstudy.learners import Reptile as Reptile
 from quickstudy.learners import Ridge as Ridge
+from quickstudy.learners import Siamese as Siamese
+from quickstudy.learners import SimpleShot as SimpleShot
+from quickstudy.learners import SoftKMeans as SoftKMeans
 from quickstudy.nets import MLP as MLP
 
 __version__: str

@@ -7,10 +7,16 @@ from quickstudy.learners.gaussian import Gaussian
 from quickstudy.learners.ge2e import GE2E
 from quickstudy.learners.logistic import Logistic
 from quickstudy.learners.maml import MAML
+from quickstudy.learners.matching import Matching
+from quickstudy.learners.matching_fce import MatchingFCE
 from quickstudy.learners.pool import Pool
 from quickstudy.learners.prototypical import Prototypical
+from quickstudy.learners.relation_net import RelationNet
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.ridge import Ridge
+from quickstudy.learners.siamese import Siamese
+from quickstudy.learners.simple_shot import SimpleShot
+from quickstudy.learners.transductive import SoftKMeans
 
 __all__ = [
     "ANIL",
@@ -20,8 +26,14 @@ __all__ = [
     "FineTune",
     "Gaussian",
     "Logistic",
+    "Matching",
+    "MatchingFCE",
     "Pool",
     "Prototypical",
+    "RelationNet",
     "Reptile",
     "Ridge",
+    "Siamese",
+    "SimpleShot",
+    "SoftKMeans",
 ]
