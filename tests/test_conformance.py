@@ -40,14 +40,20 @@ from quickstudy.learners import (
     LearnedOptimiser,
     Logistic,
     MAMLPlusPlus,
+    Matching,
+    MatchingFCE,
     MetaCurvature,
     MetaLSTM,
     MetaSGD,
     Pool,
     ProtoMAML,
     Prototypical,
+    RelationNet,
     Reptile,
     Ridge,
+    Siamese,
+    SimpleShot,
+    SoftKMeans,
 )
 from quickstudy.nets import MLP
 
@@ -71,6 +77,8 @@ class Setting:
     """Of meta-training."""
     tolerance: float = 1e-9
     """Of outputs that ought to be equal but are computed in another order."""
+    offset: float = 0.0
+    """What all features of all past and new tasks have in common, where that is what there is to learn."""
 
     def build(self, objective=None, **changes) -> MetaLearner:
         objective = objective or Classify(ways=WAYS)
@@ -82,6 +90,9 @@ class Setting:
             fields["net"] = MLP(inputs=inside, outputs=outputs, **self.layers)
         if "dim" in fields:
             fields["dim"] = inputs
+        if self.kind is RelationNet:  # joins a query's embedding to one of the support, or to two
+            joined = (3 if isinstance(objective, Regress) else 2) * EMBEDDING
+            fields["relation"] = MLP(inputs=joined, outputs=1, hidden=(32, 32))
         if self.kind is Pool:
             net = MLP(inputs=inputs, outputs=EMBEDDING, **self.layers)
             kinds = (Prototypical(objective=objective, net=net), Ridge(objective=objective, net=net))
@@ -125,11 +136,17 @@ LEARNERS = {
         MetaSGD, "outputs", {"steps": 3, "least": 0.2, "most": 0.4}, regress={"least": 0.05, "most": 0.05}
     ),
     "MetaLSTM": Setting(MetaLSTM, "outputs", {"hidden": 8, "rate": 0.3}, regress={"rate": 0.05}),
+    "Matching": Setting(Matching, "embedding", regress={}),
+    "MatchingFCE": Setting(MatchingFCE, "embedding", {"width": EMBEDDING, "reads": 2}, regress={}),
     "Pool": Setting(Pool, fields={"weights": (1.0, 0.5, 2.0)}),
     "ProtoMAML": Setting(ProtoMAML, "embedding", {"steps": 3}),
     "Prototypical": Setting(Prototypical, "embedding"),
+    "RelationNet": Setting(RelationNet, "embedding", regress={}, steps=120, rate=0.01),
     "Reptile": Setting(Reptile, "outputs", {"steps": 5, "rate": 0.3}, regress={"rate": 0.05}, steps=60),
     "Ridge": Setting(Ridge, "embedding", regress={}),
+    "Siamese": Setting(Siamese, "embedding", {"width": EMBEDDING}, steps=80),
+    "SimpleShot": Setting(SimpleShot, fields={"dim": DIM, "scale": 3.0}, offset=2.0),
+    "SoftKMeans": Setting(SoftKMeans, "embedding", steps=80),
 }
 
 every = pytest.mark.parametrize("name", LEARNERS)
@@ -146,7 +163,8 @@ def experienced(name):
     learner = setting.build()
     meta = learner.init(0)
     if hasattr(learner, "estimate"):
-        tasks = [blobs(tasks=1, ways=12, shots=12, dim=DIM, seed=900 + i).support for i in range(4)]
+        shape = {"tasks": 1, "ways": 12, "shots": 12, "dim": DIM, "offset": setting.offset}
+        tasks = [blobs(**shape, seed=900 + i).support for i in range(4)]
         meta = {k: v.to(torch.float64) for k, v in learner.estimate([first(task) for task in tasks]).items()}
     if learner.trainable(meta):
         sample = blob_sampler(tasks=8, ways=WAYS, shots=3, dim=DIM)
@@ -191,6 +209,7 @@ def test_it_is_short_and_says_where_it_comes_from(name):
     module = sys.modules[LEARNERS[name].kind.__module__]
     source, doc = inspect.getsource(module), module.__doc__
     reference = r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d+/\S+|OpenReview:\S+|JMLR"
+    reference = r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d+/\S+|JMLR|https://\S+\.pdf"
     assert re.search(reference, LEARNERS[name].kind.paper)
     assert re.search(reference + "|ECCV", doc)
     assert re.search(r"\n    \S.*([=∝←~]|min|max)", doc), "a formula, indented"
@@ -326,8 +345,10 @@ def test_padding_changes_nothing(name):
     learner, episodes = setting.build(), blobs(dim=DIM)
     meta = learner.init(0)
     rows = len(episodes.query.mask[0])
-    # Padding may stand anywhere, not only at the end.
-    order = torch.randperm(len(episodes.support.mask[0]) + 3, generator=torch.Generator().manual_seed(0))
+    # Padding may stand anywhere, not only at the end; real rows keep their order, which matters to some.
+    real = len(episodes.support.mask[0])
+    place = torch.randperm(real + 3, generator=torch.Generator().manual_seed(0))
+    order = torch.cat([place[:real].sort().values, place[real:]]).argsort()
     support = Labelled(*(t[:, order] for t in with_garbage(episodes.support, 3)))
     padded = Episode(support, with_garbage(episodes.query, 2))
     assert torch.allclose(
@@ -404,13 +425,23 @@ def test_ragged_tasks_in_one_batch_are_what_they_are_alone(name):
 def test_the_order_of_the_support_changes_nothing(name):
     setting = LEARNERS[name]
     learner, task = setting.build(), one(blobs(dim=DIM), 0)
-    assert "order" in learner.symmetric
     meta = learner.init(0)
     order = torch.randperm(len(task.support.mask), generator=torch.Generator().manual_seed(1))
     shuffled = Episode(Labelled(*(t[order] for t in task.support)), task.query)
-    assert torch.allclose(
+    unchanged = torch.allclose(
         adapted(learner, meta, shuffled), adapted(learner, meta, task), atol=setting.tolerance
     )
+    assert unchanged == ("order" in learner.symmetric)  # who says that the order matters must mean it
+
+
+@every
+def test_what_else_is_asked_changes_nothing(name):
+    setting = LEARNERS[name]
+    learner, task = setting.build(), one(blobs(dim=DIM), 0)
+    meta = learner.init(0)
+    fast = adapt(learner, meta, task.support)
+    together, alone = (predict(learner, meta, fast, x)[:1] for x in (task.query.x, task.query.x[:1]))
+    assert torch.allclose(alone, together, atol=setting.tolerance) == (not learner.transductive)
 
 
 @every
@@ -452,7 +483,8 @@ def test_a_class_that_the_support_lacks_gets_no_probability(name, present):
 @every
 def test_experience_lowers_the_loss_and_answers_are_far_above_chance(name):
     learner = LEARNERS[name].build()
-    unseen = [blobs(tasks=40, ways=WAYS, shots=3, dim=DIM, seed=77)]
+    offset = LEARNERS[name].offset
+    unseen = [blobs(tasks=40, ways=WAYS, shots=3, dim=DIM, seed=77, offset=offset)]
     naive = evaluate(learner, learner.init(0), unseen)
     meta = experienced(name)
     after = evaluate(learner, meta, unseen)

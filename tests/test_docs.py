@@ -105,7 +105,7 @@ def test_every_learner_stands_in_the_table_with_its_paper_and_its_use():
     assert set(table) == set(quickstudy.learners.__all__)
     for name, (_, when, _, _, paper) in table.items():
         kind = getattr(quickstudy.learners, name)
-        number = re.search(r"(?:arXiv:|doi:|OpenReview:)(\S+)", kind.paper)[1]
+        number = re.search(r"(?:arXiv:|doi:|OpenReview:|https://)(\S+)", kind.paper)[1]
         author = kind.paper.split()[0].strip(",")
         year = re.search(r"\b(19|20)\d\d\b", kind.paper)[0]
         assert number in paper and author in paper and year in paper, name

@@ -19,11 +19,12 @@ def blobs(
     queries: int = 6,
     dim: int = 6,
     noise: float = 0.3,
+    offset: float = 0.0,
     seed: int = 0,
 ) -> Episode:
     """Gaussian classes. Their centres differ only in the first half of the features; the second half is loud noise.
 
-    What past tasks can teach is to look at the first half.
+    What past tasks can teach is to look at the first half; and, where all features share an `offset`, to take it off.
     """
     draw = torch.Generator().manual_seed(seed)
     useful = dim // 2
@@ -34,7 +35,7 @@ def blobs(
     def part(each: int) -> Labelled:
         y = torch.arange(ways).repeat(each).expand(tasks, -1)
         here = centres.gather(1, y.unsqueeze(-1).expand(-1, -1, dim))
-        return whole(here + loudness * torch.randn(here.shape, generator=draw), y.clone())
+        return whole(here + offset + loudness * torch.randn(here.shape, generator=draw), y.clone())
 
     return Episode(part(shots), part(queries))
 

@@ -32,8 +32,9 @@ _HOME = {  # module -> the public names that live there
     "quickstudy.domains.text.use": ("FewShotTextClassifier",),
     "quickstudy.learners": (
         "ANIL", "BOIL", "CAVIA", "GE2E", "IMAML", "LEO", "MAML", "Centroid", "FineTune", "Gaussian",
-        "LearnedMomentum", "LearnedOptimiser", "Logistic", "MAMLPlusPlus", "MetaCurvature", "MetaLSTM",
-        "MetaSGD", "Pool", "ProtoMAML", "Prototypical", "Reptile", "Ridge",
+        "LearnedMomentum", "LearnedOptimiser", "Logistic", "MAMLPlusPlus", "Matching", "MatchingFCE",
+        "MetaCurvature", "MetaLSTM", "MetaSGD", "Pool", "ProtoMAML", "Prototypical", "RelationNet", "Reptile",
+        "Ridge", "Siamese", "SimpleShot", "SoftKMeans",
     ),
     "quickstudy.nets": ("MLP", "Conv4"),
 }  # fmt: skip

@@ -56,14 +56,20 @@ from quickstudy.learners import LearnedMomentum as LearnedMomentum
 from quickstudy.learners import LearnedOptimiser as LearnedOptimiser
 from quickstudy.learners import Logistic as Logistic
 from quickstudy.learners import MAMLPlusPlus as MAMLPlusPlus
+from quickstudy.learners import Matching as Matching
+from quickstudy.learners import MatchingFCE as MatchingFCE
 from quickstudy.learners import MetaCurvature as MetaCurvature
 from quickstudy.learners import MetaLSTM as MetaLSTM
 from quickstudy.learners import MetaSGD as MetaSGD
 from quickstudy.learners import Pool as Pool
 from quickstudy.learners import ProtoMAML as ProtoMAML
 from quickstudy.learners import Prototypical as Prototypical
+from quickstudy.learners import RelationNet as RelationNet
 from quickstudy.learners import Reptile as Reptile
 from quickstudy.learners import Ridge as Ridge
+from quickstudy.learners import Siamese as Siamese
+from quickstudy.learners import SimpleShot as SimpleShot
+from quickstudy.learners import SoftKMeans as SoftKMeans
 from quickstudy.nets import MLP as MLP
 from quickstudy.nets import Conv4 as Conv4
 

@@ -23,7 +23,7 @@ from quickstudy.core.checkpoint import TrainingState
 from quickstudy.core.episode import Episode, Labelled, unstack
 from quickstudy.core.errors import ModelError
 from quickstudy.core.learner import Fast, Meta, MetaLearner
-from quickstudy.core.net import Net, generator_lock, has, over_tasks, training
+from quickstudy.core.net import generator_lock, has, over_tasks, training
 
 Form = Literal["auto", "dual", "stacked", "loop"]
 Sample = Callable[[int], Episode]
@@ -38,19 +38,15 @@ def choose_form(learner: MetaLearner, episodes: Episode) -> Form:
     """The fastest form that is exact for this learner on these tasks."""
     if dual.applies_to_loss(learner, episodes) and dual.pays(episodes):
         return "dual"
-    ragged = not all(bool(part.mask.all()) for part in episodes)
+    ragged = _ragged(episodes)
     if not learner.maps or (ragged and learner.transductive):
         return "loop"
-    net: Net | None = getattr(learner, "net", None)
-    if net is not None:
-        if has(net, *_NO_VMAP_RULE):
-            return "loop"
-        if ragged and has(net, *_BATCH_STATISTICS):
-            return "loop"  # padded rows would enter the batch statistics
-        if has(net, *_CONVOLUTIONS) and episodes.support.x.device.type == "cpu":
-            return (
-                "loop"  # vmap makes grouped convolutions of them, which CPUs run up to three times as slowly
-            )
+    if _any_has(learner, *_NO_VMAP_RULE):
+        return "loop"
+    if ragged and _any_has(learner, *_BATCH_STATISTICS):
+        return "loop"  # padded rows would enter the batch statistics
+    if _any_has(learner, *_CONVOLUTIONS) and episodes.support.x.device.type == "cpu":
+        return "loop"  # vmap makes grouped convolutions of them, which CPUs run up to three times as slowly
     return "stacked"
 
 
@@ -75,6 +71,7 @@ def task_losses(
         if not dual.applies_to_loss(learner, episodes):
             raise _no_dual(learner)
         return dual.task_losses(learner, meta, episodes)
+    _check_stacked(learner, episodes, form)
     with _seeded(seed):
         if form == "loop":
             return torch.stack([_one_loss(learner, meta, episode, seed) for episode in unstack(episodes)])
@@ -182,6 +179,7 @@ def outputs(
         with torch.no_grad():
             return dual.outputs(learner, meta, episodes)
     form = choose_form(learner, episodes) if form == "auto" else form
+    _check_stacked(learner, episodes, form)
     if form != "loop":
         with torch.no_grad():
             fast = _adapt_all(learner, meta, episodes.support)
@@ -317,10 +315,25 @@ def _schedule(number: int, steps: int, warmup: int, decay: bool) -> float:
     return rise * (1.0 - 0.9 * number / max(1, steps) if decay else 1.0)
 
 
+def _ragged(episodes: Episode) -> bool:
+    return not all(bool(part.mask.all()) for part in episodes)
+
+
+def _check_stacked(learner: MetaLearner, episodes: Episode, form: Form) -> None:
+    if form == "stacked" and learner.transductive and _ragged(episodes):
+        raise ModelError(
+            f"{type(learner).__name__} answers by what else is asked, and in the stacked form padding would be part of "
+            "that; use form='loop' or 'auto'."
+        )
+
+
+def _any_has(learner: MetaLearner, *kinds: type[nn.Module]) -> bool:
+    return any(has(net, *kinds) for net in learner.nets())
+
+
 def _one_loss(learner: MetaLearner, meta: Meta, episode: Episode, seed: int) -> Tensor:
     torch.manual_seed(seed)  # the same dropout masks as in the stacked form
-    net: Net | None = getattr(learner, "net", None)
-    if learner.transductive or (net is not None and has(net, *_BATCH_STATISTICS)):
+    if learner.transductive or _any_has(learner, *_BATCH_STATISTICS):
         episode = Episode(episode.support.trimmed(), episode.query.trimmed())
     return learner.loss(meta, episode)
 

@@ -11,16 +11,16 @@ are flat dictionaries of tensors. The engine runs a learner over many tasks (see
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import ModelError
-from quickstudy.core.net import Net, apply, initial, over_tasks, plain_attention
+from quickstudy.core.net import Net, NetSpec, apply, initial, over_tasks, plain_attention
 from quickstudy.core.objective import Objective
 from quickstudy.core.spec import Spec
 
@@ -78,6 +78,11 @@ class MetaLearner(Spec, ABC):
     def trainable(self, meta: Meta) -> list[str]:
         """Which entries of `meta` follow the meta-gradient; by default all that are floating point."""
         return [name for name, value in meta.items() if value.is_floating_point()]
+
+    def nets(self) -> list[Net]:
+        """The networks that it runs, by default each field that is one: their layers decide which forms are exact."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        return [value for value in values if isinstance(value, NetSpec | nn.Module)]
 
     def left_out(self, meta: Meta, support: Labelled, x: Tensor, output: int) -> Float[Tensor, "n k"] | None:
         """Outputs for one input x […] without each of the support's rows, where adapting anew can be avoided.

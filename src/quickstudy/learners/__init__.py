@@ -14,14 +14,20 @@ from quickstudy.learners.leo import LEO
 from quickstudy.learners.logistic import Logistic
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.maml_plus_plus import MAMLPlusPlus
+from quickstudy.learners.matching import Matching
+from quickstudy.learners.matching_fce import MatchingFCE
 from quickstudy.learners.meta_curvature import MetaCurvature
 from quickstudy.learners.meta_lstm import MetaLSTM
 from quickstudy.learners.meta_sgd import MetaSGD
 from quickstudy.learners.pool import Pool
 from quickstudy.learners.proto_maml import ProtoMAML
 from quickstudy.learners.prototypical import Prototypical
+from quickstudy.learners.relation_net import RelationNet
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.ridge import Ridge
+from quickstudy.learners.siamese import Siamese
+from quickstudy.learners.simple_shot import SimpleShot
+from quickstudy.learners.transductive import SoftKMeans
 
 __all__ = [
     "ANIL",
@@ -38,12 +44,18 @@ __all__ = [
     "LearnedOptimiser",
     "Logistic",
     "MAMLPlusPlus",
+    "Matching",
+    "MatchingFCE",
     "MetaCurvature",
     "MetaLSTM",
     "MetaSGD",
     "Pool",
     "ProtoMAML",
     "Prototypical",
+    "RelationNet",
     "Reptile",
     "Ridge",
+    "Siamese",
+    "SimpleShot",
+    "SoftKMeans",
 ]

@@ -1,4 +1,4 @@
-"""What learned optimisers are made of: functions over rows of coordinates [*tasks, p, features].
+"""What learned optimisers, and matching networks, are made of: functions over rows [*tasks, p, features].
 
 Written by products of matrices, so that one task and stacked tasks run alike: torch's own LSTM has no rule under vmap.
 Parameters have the names and shapes of `torch.nn.LSTMCell` and `torch.nn.Linear`, with a leading dimension of tasks

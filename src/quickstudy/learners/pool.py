@@ -17,6 +17,7 @@ from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import DataError
 from quickstudy.core.explain import without
 from quickstudy.core.learner import Fast, Meta, MetaLearner
+from quickstudy.core.net import Net
 from quickstudy.core.objective import Classify
 
 
@@ -42,6 +43,10 @@ class Pool(MetaLearner):
             )
         if any(member.objective != self.objective for member in self.members):
             raise DataError("Pool: a member has another objective than the pool.")
+        if told := [type(member).__name__ for member in self.members if member.transductive]:
+            raise DataError(
+                f"Pool: {told[0]} answers by what else is asked; expected members that answer each input on its own."
+            )
         if not all(0 < weight <= 1e6 for weight in self.weights):
             raise DataError(f"Pool: weights are {self.weights}; expected numbers above 0, up to a million.")
 
@@ -51,6 +56,9 @@ class Pool(MetaLearner):
     def trainable(self, meta: Meta) -> list[str]:
         own = [member.trainable(part) for member, part in zip(self.members, self._parts(meta), strict=True)]
         return [f"{i}.{name}" for i, names in enumerate(own) for name in names]
+
+    def nets(self) -> list[Net]:
+        return [net for member in self.members for net in member.nets()]
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         pairs = zip(self.members, self._parts(meta), strict=True)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, MetaLearner
+from quickstudy.core.learner import Fast, Meta, MetaLearner, part
 from quickstudy.core.net import Net, apply, initial
 from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Positive
@@ -73,8 +73,5 @@ class Ridge(MetaLearner):
 
     def _embed(self, meta: Meta, x: Tensor) -> Float[Tensor, "n d"]:
         if self.net is not None:
-            net = {
-                name.removeprefix("net."): value for name, value in meta.items() if name.startswith("net.")
-            }
-            x = apply(self.net, net, x)
+            x = apply(self.net, part(meta, "net."), x)
         return torch.cat([x, torch.ones_like(x[:, :1])], -1)  # a constant feature carries the intercept
