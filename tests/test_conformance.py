@@ -208,8 +208,7 @@ def test_every_learner_is_in_the_table_and_public():
 def test_it_is_short_and_says_where_it_comes_from(name):
     module = sys.modules[LEARNERS[name].kind.__module__]
     source, doc = inspect.getsource(module), module.__doc__
-    reference = r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d+/\S+|OpenReview:\S+|JMLR"
-    reference = r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d+/\S+|JMLR|https://\S+\.pdf"
+    reference = r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d+/\S+|OpenReview:\S+|JMLR|https://\S+\.pdf"
     assert re.search(reference, LEARNERS[name].kind.paper)
     assert re.search(reference + "|ECCV", doc)
     assert re.search(r"\n    \S.*([=∝←~]|min|max)", doc), "a formula, indented"
