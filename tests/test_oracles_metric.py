@@ -7,6 +7,7 @@ and not masked, recurrent cells are torch's own.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -500,7 +501,7 @@ def test_padding_is_never_asked_about():
     meta, batch = TRANSDUCTIVE.init(0), padded(tasks(False))
     assert choose_form(TRANSDUCTIVE, batch) == "loop"
     assert choose_form(TRANSDUCTIVE, stack(tasks(False)[:1] * 2)) == "stacked"
-    for run in (task_losses, outputs, meta_gradient):
+    for run in (task_losses, outputs, meta_gradient, partial(meta_gradient, compile=True)):
         with pytest.raises(ModelError, match="SoftKMeans answers by what else is asked"):
             run(TRANSDUCTIVE, meta, batch, form="stacked")
     with pytest.raises(DataError, match="SoftKMeans answers by what else is asked"):

@@ -134,6 +134,7 @@ def meta_gradient(
 def _compiled_gradient(
     learner: MetaLearner, meta: Meta, names: list[str], episodes: Episode, form: Form, tasks: int
 ) -> tuple[float, Meta] | None:
+    _check_stacked(learner, episodes, form)
     episodes = episodes.blanked()
     # A trace can't look at what tensors hold, so this is looked up before.
     silent = not bool(learner.objective.present(episodes.support).all())
