@@ -4,7 +4,6 @@ The same family, tasks and steps for all. What learns by gradient learns from ta
 the closed-form prior learner estimates its covariances from past data sets and then learns its logits' scale so.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from jaxtyping import Float
 from rich.table import Table
 from torch import Tensor
 
+from quickstudy.bench.classic_train import Run
 from quickstudy.bench.text_play import Clock, plain
 from quickstudy.core.dataset import Shots
 from quickstudy.core.engine import evaluate, meta_train
@@ -36,6 +36,8 @@ from quickstudy.learners import (
 from quickstudy.nets import MLP
 
 WAYS, TASKS = 5, 50
+STEPS = 1000
+"""Of meta-training, of what learns by gradient alone."""
 FAMILY = GaussianClasses()
 OURS = "Gaussian"
 CLASSIFY = Classify(ways=WAYS)
@@ -80,16 +82,21 @@ class Risk(NamedTuple):
     nats: Float[Tensor, "tasks"]
 
 
-def excess(*, quick: bool, seed: int, show: Callable[[Any], None]) -> list[dict[str, Any]]:
+def excess(run: Run) -> list[dict[str, Any]]:
     """Excess risk over Bayes of every learner, at one and at five examples a class."""
-    rows = []
+    rows, quick, seed, show = [], run.quick, run.seed, run.show
     for place, shots in enumerate((1, 5), 1):
         clock = Clock()
         shape = Shots(ways=WAYS, shots=shots, queries=15, tasks=TASKS)
         sample = FAMILY.sampler(shape, seed + 1)
-        test = [sample(step) for step in range(1 if quick else 40)]
+        test = [sample(step) for step in range(1 if quick else 20)]
         best = _bayes(test)
-        risks = {name: _risk(recipe, shape, test, quick, seed) for name, recipe in recipes().items()}
+        risks: dict[str, Risk] = {}
+        for name, recipe in recipes().items():
+            risks[name] = _risk(recipe, shape, test, quick, seed)
+            show(
+                f"{shots}-shot {name}: +{paired(risks[name].wrong, best.wrong).text(2)} points, {clock.seconds:.0f} s"
+            )
         show(_table(risks, best, shots))
         rows.append(_row(f"learners.8.{place}", risks, best, shots, seed, clock.seconds))
     return rows
@@ -112,7 +119,7 @@ def _risk(recipe: Recipe, shape: Shots, test: list[Episode], quick: bool, seed: 
         tasks = [Labelled(*(t[0] for t in past(step).support)) for step in range(20 if quick else 500)]
         meta = learner.estimate(tasks)
     if learner.trainable(meta):
-        steps = 5 if quick else 300 if isinstance(learner, Gaussian) else 3000
+        steps = 5 if quick else 200 if isinstance(learner, Gaussian) else STEPS
         sample = FAMILY.sampler(replace(shape, tasks=16), seed)
         for step in meta_train(learner, sample, steps=steps, rate=rate, decay=True, seed=seed, meta=meta):
             meta = step.meta
@@ -149,6 +156,6 @@ def _row(
         },
         note=f"{WAYS}-way {shots}-shot, {FAMILY.dim} features; excess of wrong answers over Bayes, who errs in "
         f"{Estimate.of(best.wrong).text(2)}% and loses {float(best.nats.mean()):.4f} nats; the prior's excess loss is "
-        f"{nats.text(4, sign=True)} nats; 500 past data sets of 20 classes for the prior, 3,000 steps of 16 tasks for "
-        "the others",
+        f"{nats.text(4, sign=True)} nats; 500 past data sets of 20 classes for the prior, {STEPS:,} steps of 16 tasks "
+        "for the others",
     )  # fmt: skip
