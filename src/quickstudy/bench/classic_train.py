@@ -37,18 +37,20 @@ def train(
     rate: float = 1e-3,
     decay: bool = False,
     every: int | None = None,
+    meta: Meta | None = None,
 ) -> Meta:
-    """Meta-train; `every` so many steps (default KEEP_EVERY) say so, and keep the state in the run's folder."""
+    """Meta-train, from `meta` or anew; every so many steps (default KEEP_EVERY) say so and keep the state."""
     said = {"learner": str(learner.to_json()), "run": f"{steps} steps at {rate:g}, seed {run.seed}"}
     expect = {key: sha256(text.encode()).hexdigest() for key, text in said.items()}
     folder = None if run.keep is None else run.keep / name
     resume = load_state(folder, expect) if folder is not None and folder.exists() else None
-    clock, meta = Clock(), learner.init(run.seed)
+    clock, meta = Clock(), learner.init(run.seed) if meta is None else meta
+    start = meta
     if resume is not None:
         meta = {k.removeprefix("meta."): v for k, v in resume.tensors.items() if k.startswith("meta.")}
         run.show(f"{name}: going on from step {resume.step}")
     for step in meta_train(
-        learner, sample, steps=steps, rate=rate, decay=decay, seed=run.seed, resume=resume
+        learner, sample, steps=steps, rate=rate, decay=decay, seed=run.seed, meta=start, resume=resume
     ):
         meta = step.meta
         if step.number % (every or KEEP_EVERY) == 0 or step.number == steps:
