@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from quickstudy.bench import classic, classic_gaussian, classic_images, classic_sinusoid
+from quickstudy.bench import classic, classic_gaussian, classic_images, classic_sinusoid, classic_train
 from quickstudy.bench import data as published
 from quickstudy.bench.bars import load_bars
 from quickstudy.bench.runs import load_runs, write_run
@@ -33,7 +33,7 @@ def split():
 
 def run(**changes):
     plain = {"steps": None, "quick": True, "seed": 0, "keep": None, "show": lambda line: None}
-    return classic_images.Run(**plain | changes)
+    return classic_train.Run(**plain | changes)
 
 
 def valid(rows, tmp_path):
@@ -65,32 +65,30 @@ def test_maml_on_tiny_drawings(split, tmp_path):
 
 
 def test_training_goes_on_where_it_was(split, tmp_path, monkeypatch):
-    monkeypatch.setattr(classic_images, "KEEP_EVERY", 1)
+    monkeypatch.setattr(classic_train, "KEEP_EVERY", 1)
     whole = classic_images.maml(split, run(keep=tmp_path / "a"))
     said = []
     # All steps were made, so that nothing is left but to judge.
     again = classic_images.maml(split, run(keep=tmp_path / "a", show=said.append))
     assert whole[0]["value"] == again[0]["value"] and said == ["maml5: going on from step 2"]
     # And from the middle: the second run stops after its first step.
-    kept = classic_images.save_state
+    kept = classic_train.save_state
 
     def once(folder, state):
         kept(folder, state)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(classic_images, "save_state", once)
+    monkeypatch.setattr(classic_train, "save_state", once)
     with pytest.raises(KeyboardInterrupt):
         classic_images.maml(split, run(keep=tmp_path / "b"))
-    monkeypatch.setattr(classic_images, "save_state", kept)
+    monkeypatch.setattr(classic_train, "save_state", kept)
     stopped = classic_images.maml(split, run(keep=tmp_path / "b", show=said.append))
     assert said[1] == "maml5: going on from step 1" and stopped[0]["value"] == whole[0]["value"]
 
 
 def test_sinusoids(tmp_path, monkeypatch):
     monkeypatch.setattr(classic_sinusoid, "RATES", (0.01, 0.1))
-    rows = valid(
-        classic_sinusoid.sinusoids(steps=None, quick=True, seed=0, show=lambda table: None), tmp_path
-    )
+    rows = valid(classic_sinusoid.sinusoids(run()), tmp_path)
     assert [row.id for row in rows] == ["learners.7.1", "learners.7.2", "learners.7.3"]
     for row in rows:
         rival = row.baselines["pre-training, fine-tuned"]
@@ -98,10 +96,15 @@ def test_sinusoids(tmp_path, monkeypatch):
         assert set(row.baselines) == {"pre-training, fine-tuned", "oracle", "MAML before any step"}
 
 
+@pytest.mark.slow
 def test_the_excess_of_each_learner_over_bayes(tmp_path):
     shown = []
-    rows = valid(classic_gaussian.excess(quick=True, seed=0, show=shown.append), tmp_path)
-    assert [row.id for row in rows] == ["learners.8.1", "learners.8.2"] and len(shown) == 2
+    rows = valid(classic_gaussian.excess(run(show=shown.append)), tmp_path)
+    assert [row.id for row in rows] == ["learners.8.1", "learners.8.2"]
+    said = [line for line in shown if isinstance(line, str)]
+    for name in classic_gaussian.recipes():
+        for shots in (1, 5):
+            assert any(line.startswith(f"{shots}-shot {name}: +") for line in said)
     for row in rows:
         assert row.value < min(row.baselines.values())
         assert set(row.baselines) == set(classic_gaussian.recipes()) - {"Gaussian"}
@@ -134,7 +137,7 @@ def test_a_quick_run_writes_nothing_by_itself(capsys, monkeypatch, tmp_path):
         "command": "",
         "seconds": 1.0,
     }
-    monkeypatch.setattr(classic_gaussian, "excess", lambda **settings: [dict(row)])
+    monkeypatch.setattr(classic_gaussian, "excess", lambda run: [dict(row)])
     monkeypatch.setattr(classic, "write_run", lambda *_: pytest.fail("written"))
     assert classic.main(["--only", "learners.8", "--quick"]) == 0
     assert "Nothing was written" in capsys.readouterr().out

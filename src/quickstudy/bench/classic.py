@@ -71,21 +71,19 @@ def chosen(only: str | None) -> list[str]:
 
 def _suites(given: argparse.Namespace, console: Console) -> dict[str, Callable[[], Rows]]:
     from quickstudy.bench import classic_gaussian, classic_images, classic_sinusoid
+    from quickstudy.bench.classic_train import Run
 
     def split() -> Any:
         return published.omniglot(published.folder(given.data))
 
-    run = classic_images.Run(
-        steps=given.steps, quick=given.quick, seed=given.seed, keep=given.keep, show=console.print
-    )
+    run = Run(steps=given.steps, quick=given.quick, seed=given.seed, keep=given.keep, show=console.print)
 
-    plain = {"quick": given.quick, "seed": given.seed, "show": console.print}
     return {
         "prototypical": lambda: classic_images.prototypical(split(), run),
         "maml5": lambda: classic_images.maml(split(), run, 5),
         "maml20": lambda: classic_images.maml(split(), run, 20),
-        "learners.7": lambda: classic_sinusoid.sinusoids(steps=given.steps, **plain),
-        "learners.8": lambda: classic_gaussian.excess(**plain),
+        "learners.7": lambda: classic_sinusoid.sinusoids(run),
+        "learners.8": lambda: classic_gaussian.excess(run),
     }
 
 
@@ -110,9 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--only", metavar="ROWS", help="rows, separated by commas; default: learners.7,learners.8")
     add("--data", metavar="FOLDER", help=f"published data sets; default: the variable {published.VARIABLE}")
     add("--steps", type=int, metavar="N", help="steps of meta-training; default: each row's own")
-    add(
-        "--keep", type=Path, metavar="FOLDER", help="keep the state of Omniglot's training, and go on from it"
-    )
+    add("--keep", type=Path, metavar="FOLDER", help="keep the state of long trainings, and go on from it")
     add("--quick", action="store_true", help="a few steps and tasks, to see that it works")
     add("--seed", type=int, default=0, help="of every draw (%(default)s)")
     add("--threads", type=int, default=1, help="of torch (%(default)s)")

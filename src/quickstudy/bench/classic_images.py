@@ -4,20 +4,17 @@ Reported on the split's test classes where the folder has them, else on its vali
 is chosen.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from hashlib import sha256
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from quickstudy.bench.classic_train import Run, train
 from quickstudy.bench.text_play import Clock, plain
-from quickstudy.core.checkpoint import load_state, save_state
 from quickstudy.core.dataset import MetaDataset, Shots, Split
-from quickstudy.core.engine import evaluate, meta_train
-from quickstudy.core.learner import Meta, MetaLearner
+from quickstudy.core.engine import evaluate
+from quickstudy.core.learner import Meta
 from quickstudy.core.net import apply
 from quickstudy.core.objective import Classify
 from quickstudy.core.report import Estimate
@@ -25,22 +22,9 @@ from quickstudy.learners import MAML, Prototypical
 from quickstudy.nets import Conv4
 
 Rows = list[dict[str, Any]]
+STEPS = 2000
 STORED = 2000
 """Training images that batch norm's stored statistics come from."""
-KEEP_EVERY = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """How a training is run."""
-
-    steps: int | None
-    """None takes the method's own number."""
-    quick: bool
-    seed: int
-    keep: Path | None
-    """Where the state of training is kept, to go on from."""
-    show: Callable[[Any], None]
 
 
 class Protocol(NamedTuple):
@@ -65,11 +49,11 @@ MAMLS = {
 def prototypical(split: Split, run: Run) -> Rows:
     """Train on 60-way 1-shot tasks, store batch norm's statistics, and judge at 5 and 20 ways."""
     clock, ways = Clock(), min(60, len(split.train.classes))
-    steps = 3 if run.quick else run.steps or 2000
+    steps = 3 if run.quick else run.steps or STEPS
     net = Conv4()
     learner = Prototypical(objective=Classify(ways=ways), net=net)
     sample = split.train.sampler(Shots(ways=ways, shots=1, queries=5, tasks=1), run.seed)
-    meta = _train("prototypical", learner, sample, run, steps=steps, rate=1e-3)
+    meta = train("prototypical", learner, sample, run, steps=steps, decay=True)
     stored, meta = net.stored(meta, _images(split.train, STORED, run.seed))
 
     part, name = _reported(split)
@@ -105,7 +89,7 @@ def maml(split: Split, run: Run, ways: int = 5) -> Rows:
     learner = MAML(objective=Classify(ways=ways), net=net, steps=protocol.steps, rate=protocol.rate)
     shots = Shots(ways=ways, shots=1, queries=1, tasks=2 if run.quick else protocol.tasks)
     sample = split.train.sampler(shots, run.seed)
-    meta = _train(f"maml{ways}", learner, sample, run, steps=steps, rate=1e-3)
+    meta = train(f"maml{ways}", learner, sample, run, steps=steps, decay=True)
     part, name = _reported(split)
     judge = replace(learner, steps=protocol.then)
     test = part.sampler(replace(shots, tasks=20), run.seed + 1)
@@ -125,24 +109,6 @@ def maml(split: Split, run: Run, ways: int = 5) -> Rows:
             f"as in the paper's code; {_said(split, name)}",
         )
     ]
-
-
-def _train(name: str, learner: MetaLearner, sample: Callable, run: Run, *, steps: int, rate: float) -> Meta:
-    said = {"learner": str(learner.to_json()), "run": f"{steps} steps at {rate:g}, seed {run.seed}"}
-    expect = {key: sha256(text.encode()).hexdigest() for key, text in said.items()}
-    folder = None if run.keep is None else run.keep / name
-    resume = load_state(folder, expect) if folder is not None and folder.exists() else None
-    clock, meta = Clock(), learner.init(run.seed)
-    if resume is not None:
-        meta = {k.removeprefix("meta."): v for k, v in resume.tensors.items() if k.startswith("meta.")}
-        run.show(f"{name}: going on from step {resume.step}")
-    for step in meta_train(learner, sample, steps=steps, rate=rate, decay=True, seed=run.seed, resume=resume):
-        meta = step.meta
-        if step.number % KEEP_EVERY == 0 or step.number == steps:
-            run.show(f"{name}: step {step.number} of {steps}, loss {step.loss:.4f}, {clock.seconds:.0f} s")
-            if folder is not None:
-                save_state(folder, step.state(**expect))
-    return meta
 
 
 def _images(data: MetaDataset, number: int, seed: int) -> torch.Tensor:

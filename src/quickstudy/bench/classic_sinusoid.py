@@ -4,7 +4,6 @@ Their figures 3 and 6 are curves without numbers, so no number of theirs stands 
 the same tasks, fine-tuned at its best rate; and the oracle, which is told amplitude and phase.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +11,10 @@ from jaxtyping import Float
 from rich.table import Table
 from torch import Tensor
 
+from quickstudy.bench.classic_train import Run, train
 from quickstudy.bench.text_play import Clock, plain
 from quickstudy.core.dataset import Shots
-from quickstudy.core.engine import Sample, evaluate, meta_train
+from quickstudy.core.engine import evaluate
 from quickstudy.core.episode import Episode
 from quickstudy.core.learner import Meta
 from quickstudy.core.objective import Regress
@@ -36,24 +36,26 @@ def network(inputs: int) -> MLP:
     return MLP(inputs=inputs, outputs=1, hidden=(40, 40))
 
 
-def sinusoids(
-    *, steps: int | None, quick: bool, seed: int, show: Callable[[Any], None]
-) -> list[dict[str, Any]]:
+def sinusoids(run: Run) -> list[dict[str, Any]]:
     """Train MAML, pre-training and the oracle on the same tasks, and judge all three on the same new ones."""
     clock = Clock()
-    steps = 50 if quick else steps or STEPS
+    steps, quick, seed = 50 if run.quick else run.steps or STEPS, run.quick, run.seed
     learner = MAML(objective=Regress(), net=network(1), steps=1, rate=0.01)
     blunt, told = (replace(learner, net=network(inputs), steps=0) for inputs in (1, 3))
     family, oracle = Sinusoids(), Sinusoids(told=True)
-    ours = _train(learner, family.sampler(PAPERS, seed), steps, seed)
-    pretrained = _train(blunt, family.sampler(PAPERS, seed), steps, seed)
-    knows = _train(told, oracle.sampler(PAPERS, seed), steps, seed)
+
+    def trained(name: str, kind: MAML, tasks: Sinusoids) -> Meta:
+        return train(name, kind, tasks.sampler(PAPERS, seed), run, steps=steps, every=5000)
+
+    ours = trained("sinusoid-maml", learner, family)
+    pretrained = trained("sinusoid-pretrained", blunt, family)
+    knows = trained("sinusoid-oracle", told, oracle)
 
     found: dict[int, dict[int, dict[str, Tensor]]] = {}  # examples -> steps -> method -> errors of tasks
     rates: dict[int, float] = {}
     for shots in (5, 10, 20):
         test = _tasks(family, shots, seed + 1, quick)
-        tuning = _tasks(family, shots, seed + 2, quick)
+        tuning = _tasks(family, shots, seed + 2, quick)[:5]
         found[shots] = {}
         for number in (0, *AFTER):
             best = min(
@@ -68,17 +70,10 @@ def sinusoids(
                 ),
                 "oracle": _errors(told, knows, _tasks(oracle, shots, seed + 1, quick)),
             }
-    show(_table(found))
+    run.show(_table(found))
     return [
         _row(found, number, rates[number], i, steps, seed, clock.seconds) for i, number in enumerate(AFTER, 1)
     ]
-
-
-def _train(learner: MAML, sample: Sample, steps: int, seed: int) -> Meta:
-    meta = learner.init(seed)
-    for step in meta_train(learner, sample, steps=steps, rate=1e-3, seed=seed, meta=meta):
-        meta = step.meta
-    return meta
 
 
 def _tasks(family: Sinusoids, shots: int, seed: int, quick: bool) -> list[Episode]:

@@ -1,0 +1,60 @@
+"""Long training runs of the classic benchmark: they say how far they are, and go on where they were stopped."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from quickstudy.bench.text_play import Clock
+from quickstudy.core.checkpoint import load_state, save_state
+from quickstudy.core.engine import Sample, meta_train
+from quickstudy.core.learner import Meta, MetaLearner
+
+KEEP_EVERY = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How a training is run."""
+
+    steps: int | None
+    """None takes the method's own number."""
+    quick: bool
+    seed: int
+    keep: Path | None
+    """Where the state of training is kept, to go on from."""
+    show: Callable[[Any], None]
+
+
+def train(
+    name: str,
+    learner: MetaLearner,
+    sample: Sample,
+    run: Run,
+    *,
+    steps: int,
+    rate: float = 1e-3,
+    decay: bool = False,
+    every: int | None = None,
+    meta: Meta | None = None,
+) -> Meta:
+    """Meta-train, from `meta` or anew; every so many steps (default KEEP_EVERY) say so and keep the state."""
+    said = {"learner": str(learner.to_json()), "run": f"{steps} steps at {rate:g}, seed {run.seed}"}
+    expect = {key: sha256(text.encode()).hexdigest() for key, text in said.items()}
+    folder = None if run.keep is None else run.keep / name
+    resume = load_state(folder, expect) if folder is not None and folder.exists() else None
+    clock, meta = Clock(), learner.init(run.seed) if meta is None else meta
+    start = meta
+    if resume is not None:
+        meta = {k.removeprefix("meta."): v for k, v in resume.tensors.items() if k.startswith("meta.")}
+        run.show(f"{name}: going on from step {resume.step}")
+    for step in meta_train(
+        learner, sample, steps=steps, rate=rate, decay=decay, seed=run.seed, meta=start, resume=resume
+    ):
+        meta = step.meta
+        if step.number % (every or KEEP_EVERY) == 0 or step.number == steps:
+            run.show(f"{name}: step {step.number} of {steps}, loss {step.loss:.4f}, {clock.seconds:.0f} s")
+            if folder is not None:
+                save_state(folder, step.state(**expect))
+    return meta
