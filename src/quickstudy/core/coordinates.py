@@ -7,11 +7,6 @@ from torch import Tensor
 from quickstudy.core.episode import Labelled
 
 
-def below(meta: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries whose names begin with `prefix`, by what follows it."""
-    return {name.removeprefix(prefix): value for name, value in meta.items() if name.startswith(prefix)}
-
-
 def flatten(weights: dict[str, Tensor], support: Labelled) -> Float[Tensor, "*tasks p"]:
     """All weights in one row, or in one row a task where the support's tasks are stacked."""
     tasks = support.mask.shape[:-1]

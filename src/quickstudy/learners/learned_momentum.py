@@ -11,9 +11,8 @@ from typing import ClassVar
 
 import torch
 
-from quickstudy.core.coordinates import below
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, reshaped
+from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, part, reshaped
 from quickstudy.core.net import initial
 from quickstudy.core.spec import Fraction, Positive, Steps
 
@@ -50,7 +49,7 @@ class LearnedMomentum(NetLearner):
         )
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        fast = below(meta, "net.")
+        fast = part(meta, "net.")
         rate = {name: reshaped(meta[f"log_rate.{name}"].exp(), weight) for name, weight in fast.items()}
         kept = {name: reshaped(meta[f"momentum.{name}"].sigmoid(), weight) for name, weight in fast.items()}
         velocity = {name: torch.zeros_like(weight) for name, weight in fast.items()}

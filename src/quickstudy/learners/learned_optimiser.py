@@ -12,9 +12,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from quickstudy.core.coordinates import below, flatten, unflatten
+from quickstudy.core.coordinates import flatten, unflatten
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient
+from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, part
 from quickstudy.core.net import initial
 from quickstudy.core.spec import Positive, Size, Steps
 from quickstudy.learners.cells import blank, linear, lstm, scaled
@@ -39,9 +39,9 @@ class LearnedOptimiser(NetLearner):
     """Inner steps T; the paper's 100 to 200 train from nothing, few-shot tasks want few."""
     hidden: Size = 20
     """Units in each of the two layers; the paper's 20."""
-    scale: Positive = 0.1
-    """What the LSTM's output is multiplied by, so that an untrained one takes small steps; the authors' code takes .01
-    for many more steps than ours."""
+    scale: Positive = 0.01
+    """What the LSTM's output is multiplied by, so that an untrained one takes small steps; the authors' code takes
+    .01."""
     learn_start: bool = True
     """Learn θ_0 too; False keeps it as `init` drew it. The paper draws it anew for each task, which a few examples
     can't make up for."""
@@ -60,12 +60,12 @@ class LearnedOptimiser(NetLearner):
         return [name for name in meta if self.learn_start or not name.startswith("net.")]
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        start, output = below(meta, "net."), below(meta, "output.")
+        start, output = part(meta, "net."), part(meta, "output.")
         theta = flatten(start, support)
         first = second = blank(theta, self.hidden)
         for _ in range(self.steps):
             gradient = inner_gradient(self.support_loss, unflatten(theta, start), support, second_order=False)
-            first = lstm(below(meta, "first."), scaled(flatten(gradient, support)), first)
-            second = lstm(below(meta, "second."), first[0], second)
+            first = lstm(part(meta, "first."), scaled(flatten(gradient, support)), first)
+            second = lstm(part(meta, "second."), first[0], second)
             theta = theta + self.scale * linear(output["weight"], output["bias"], second[0]).squeeze(-1)
         return self.adapted(unflatten(theta, start), support)

@@ -13,9 +13,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from quickstudy.core.coordinates import below, flatten, unflatten
+from quickstudy.core.coordinates import flatten, unflatten
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, per_task
+from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, part, per_task
 from quickstudy.core.net import initial
 from quickstudy.core.spec import Fraction, Size, Steps
 from quickstudy.learners.cells import blank, linear, lstm, scaled
@@ -58,7 +58,7 @@ class MetaLSTM(NetLearner):
         return {f"net.{name}": weight for name, weight in initial(self.net, seed).items()} | cells
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        start = below(meta, "net.")
+        start = part(meta, "net.")
         theta = flatten(start, support)
         state, i, f = blank(theta, self.hidden), torch.zeros_like(theta), torch.zeros_like(theta)
         for _ in range(self.steps):
@@ -69,9 +69,9 @@ class MetaLSTM(NetLearner):
             with torch.no_grad():
                 loss = per_task(self.support_loss, support, weights, support).unsqueeze(-1)
             seen = torch.cat([scaled(gradient), scaled(loss.expand_as(gradient))], -1)
-            state = h, _ = lstm(below(meta, "lstm."), seen, state)
-            i = self._gate(below(meta, "write."), h, theta, i)
-            f = self._gate(below(meta, "keep."), h, theta, f)
+            state = h, _ = lstm(part(meta, "lstm."), seen, state)
+            i = self._gate(part(meta, "write."), h, theta, i)
+            f = self._gate(part(meta, "keep."), h, theta, f)
             theta = f * theta - i * gradient
         return self.adapted(unflatten(theta, start), support)
 
