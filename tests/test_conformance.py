@@ -124,7 +124,7 @@ LEARNERS = {
         regress={"rate": 0.05},
     ),
     "LearnedMomentum": Setting(LearnedMomentum, "outputs", {"rate": 0.5}, regress={"rate": 0.1}),
-    "LearnedOptimiser": Setting(LearnedOptimiser, "outputs", {"hidden": 8}, regress={}),
+    "LearnedOptimiser": Setting(LearnedOptimiser, "outputs", {"hidden": 8, "scale": 0.1}, regress={}),
     "LEO": Setting(LEO, fields={"dim": DIM, "latent": 8}),
     "Logistic": Setting(Logistic, tolerance=1e-3),  # scikit-learn stops when the gradient is below 1e-4
     "MAML": Setting(MAML, "outputs", {"steps": 3, "rate": 0.3}, regress={"rate": 0.05}),

@@ -16,6 +16,7 @@ from quickstudy.domains import EncoderInfo, domains, find
 SUITES = {
     "classic": "quickstudy.bench.classic:main",
     "engine": "quickstudy.bench.engine:main",
+    "learners": "quickstudy.bench.learners:main",
     "product": "quickstudy.bench.product:main",
 }
 

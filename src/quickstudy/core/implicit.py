@@ -82,6 +82,7 @@ def solve(product: Product, b: Float[Tensor, "*tasks p"], steps: int) -> Float[T
     """
     x, residual = b, b - product(b)
     direction, size = residual, residual.pow(2).sum(-1, keepdim=True)
+    least = torch.finfo(b.dtype).tiny  # where a task is solved to the last digit, 0 / 0 must not come up
     for _ in range(steps):
         image = product(direction)
         curvature = (direction * image).sum(-1, keepdim=True)
@@ -89,10 +90,5 @@ def solve(product: Product, b: Float[Tensor, "*tasks p"], steps: int) -> Float[T
         length = torch.where(going, size / torch.where(going, curvature, 1.0), 0.0)
         x, residual = x + length * direction, residual - length * image
         before, size = size, residual.pow(2).sum(-1, keepdim=True)
-        direction = torch.where(going, residual + size / before.clamp(min=tiny(size)) * direction, 0.0)
+        direction = torch.where(going, residual + size / before.clamp(min=least) * direction, 0.0)
     return x
-
-
-def tiny(like: Tensor) -> float:
-    """The smallest normal number of a tensor's type."""
-    return torch.finfo(like.dtype).tiny

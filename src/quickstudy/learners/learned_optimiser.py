@@ -39,9 +39,9 @@ class LearnedOptimiser(NetLearner):
     """Inner steps T; the paper's 100 to 200 train from nothing, few-shot tasks want few."""
     hidden: Size = 20
     """Units in each of the two layers; the paper's 20."""
-    scale: Positive = 0.1
-    """What the LSTM's output is multiplied by, so that an untrained one takes small steps; the authors' code takes .01
-    for many more steps than ours."""
+    scale: Positive = 0.01
+    """What the LSTM's output is multiplied by, so that an untrained one takes small steps; the authors' code takes
+    .01."""
     learn_start: bool = True
     """Learn θ_0 too; False keeps it as `init` drew it. The paper draws it anew for each task, which a few examples
     can't make up for."""

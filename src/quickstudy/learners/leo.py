@@ -5,7 +5,8 @@
     min L(w; query) + γ ‖z_start - stop(z)‖²
 
 Rusu et al. 2019, arXiv:1807.05960, sections 2.3 and 2.4; this is the deterministic variant of its ablations: codes are
-means, not draws, so there is no KL term. g is the relation network, over all pairs of the support's examples.
+means, not draws, so there is no KL term. g is the relation network, over all pairs of the support's examples, so memory
+grows with the square of their number.
 """
 
 from dataclasses import dataclass
