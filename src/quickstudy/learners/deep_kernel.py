@@ -4,12 +4,9 @@
     E[y*] = m + k*ᵀ (K + σ² I)⁻¹ (y - m)        var[y*] = k(x*, x*) - k*ᵀ (K + σ² I)⁻¹ k* + σ²
 
 Patacchiola, Turner, Crowley, O'Boyle & Storkey 2020, arXiv:1910.05199; the posterior is that of Rasmussen & Williams
-2006, algorithm 2.1. Classes are regressed as the paper does, each against the rest with labels 1 and -1. Its classes
-then differ by their kernels' parameters; here they share them, so that no class is bound to its number. The paper
-compares posterior means. As all classes then have the same variance v, Bayes' rule for codes with a single 1 makes
-probabilities of them, in the same order:
-
-    p(k | x) ∝ N(1; E_k, v) / N(-1; E_k, v) = exp(2 E_k / v)
+2006, algorithm 2.1. Classes are regressed as the paper does, each against the rest with labels 1 and -1, and the
+greatest posterior mean wins. Its classes differ by their kernels' parameters; here they share them, so that no class is
+bound to its number.
 """
 
 import math
@@ -43,6 +40,9 @@ class DeepKernel(EmbeddingLearner):
     """s to start from, in the unit of the answers."""
     noise: Positive = 0.3
     """σ to start from, likewise."""
+    scale: Positive = 3.0
+    """What classes' posterior means are multiplied by to be logits; the likelihood doesn't see it, and the paper only
+    compares means. (Twice the mean by its variance, Bayes' rule for Gaussian labels, is three times too sure.)"""
 
     paper: ClassVar[str] = (
         "Patacchiola et al. 2020. Bayesian Meta-Learning for the Few-Shot Setting via Deep Kernels. arXiv:1910.05199"
@@ -66,8 +66,8 @@ class DeepKernel(EmbeddingLearner):
         }
 
     def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n k"]:
-        mean, variance = self.posterior(meta, fast, x)
-        outputs = 2 * mean / variance.unsqueeze(-1) if isinstance(self.objective, Classify) else mean
+        mean, _ = self.posterior(meta, fast, x)
+        outputs = self.scale * mean if isinstance(self.objective, Classify) else mean
         return self.objective.restrict(outputs, fast["present"])
 
     def posterior(
