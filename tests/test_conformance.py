@@ -34,18 +34,23 @@ from quickstudy.learners import (
     LEO,
     MAML,
     Centroid,
+    DeepKernel,
     FineTune,
     Gaussian,
     LearnedMomentum,
     LearnedOptimiser,
     Logistic,
+    LogisticHead,
     MAMLPlusPlus,
     Matching,
     MatchingFCE,
     MetaCurvature,
     MetaLSTM,
+    MetaOptNet,
     MetaSGD,
+    NeuralProcess,
     Pool,
+    Pretrained,
     ProtoMAML,
     Prototypical,
     RelationNet,
@@ -97,6 +102,11 @@ class Setting:
             net = MLP(inputs=inputs, outputs=EMBEDDING, **self.layers)
             kinds = (Prototypical(objective=objective, net=net), Ridge(objective=objective, net=net))
             fields["members"] = (*kinds, Centroid(objective=objective))
+        if self.kind is NeuralProcess:
+            k, numbers = objective.outputs, isinstance(objective, Regress)
+            deep, read, told, asked = ((32,), k, 8, 2 * k) if numbers else ((), 0, 8 * k, k)
+            fields["encoder"] = MLP(inputs=inputs + read, outputs=8, hidden=deep)
+            fields["decoder"] = MLP(inputs=inputs + told, outputs=asked, hidden=(64,))
         return self.kind(objective=objective, **fields, **changes)
 
 
@@ -114,6 +124,7 @@ LEARNERS = {
         rate=0.005,
     ),
     "Centroid": Setting(Centroid),
+    "DeepKernel": Setting(DeepKernel, "embedding", regress={}),
     "FineTune": Setting(FineTune, "outputs", {"steps": 20, "rate": 0.5}, regress={"steps": 60, "rate": 0.1}),
     "Gaussian": Setting(Gaussian, fields={"dim": DIM}),
     "GE2E": Setting(GE2E, "embedding", {"temperature": 0.3}),
@@ -127,6 +138,7 @@ LEARNERS = {
     "LearnedOptimiser": Setting(LearnedOptimiser, "outputs", {"hidden": 8, "scale": 0.1}, regress={}),
     "LEO": Setting(LEO, fields={"dim": DIM, "latent": 8}),
     "Logistic": Setting(Logistic, tolerance=1e-3),  # scikit-learn stops when the gradient is below 1e-4
+    "LogisticHead": Setting(LogisticHead, "embedding", {"steps": 12}),
     "MAML": Setting(MAML, "outputs", {"steps": 3, "rate": 0.3}, regress={"rate": 0.05}),
     "MAMLPlusPlus": Setting(
         MAMLPlusPlus, "outputs", {"steps": 3, "rate": 0.3, "importance": 0.6}, regress={"rate": 0.05}
@@ -138,7 +150,10 @@ LEARNERS = {
     "MetaLSTM": Setting(MetaLSTM, "outputs", {"hidden": 8, "rate": 0.3}, regress={"rate": 0.05}),
     "Matching": Setting(Matching, "embedding", regress={}),
     "MatchingFCE": Setting(MatchingFCE, "embedding", {"width": EMBEDDING, "reads": 2}, regress={}),
+    "MetaOptNet": Setting(MetaOptNet, "embedding", {"steps": 16}),
+    "NeuralProcess": Setting(NeuralProcess, regress={}, steps=150, rate=0.01),
     "Pool": Setting(Pool, fields={"weights": (1.0, 0.5, 2.0)}),
+    "Pretrained": Setting(Pretrained, "embedding", regress={}),
     "ProtoMAML": Setting(ProtoMAML, "embedding", {"steps": 3}),
     "Prototypical": Setting(Prototypical, "embedding"),
     "RelationNet": Setting(RelationNet, "embedding", regress={}, steps=120, rate=0.01),

@@ -31,10 +31,11 @@ _HOME = {  # module -> the public names that live there
     "quickstudy.domains.text.read": ("Examples", "read_datasets", "read_examples", "read_texts"),
     "quickstudy.domains.text.use": ("FewShotTextClassifier",),
     "quickstudy.learners": (
-        "ANIL", "BOIL", "CAVIA", "GE2E", "IMAML", "LEO", "MAML", "Centroid", "FineTune", "Gaussian",
-        "LearnedMomentum", "LearnedOptimiser", "Logistic", "MAMLPlusPlus", "Matching", "MatchingFCE",
-        "MetaCurvature", "MetaLSTM", "MetaSGD", "Pool", "ProtoMAML", "Prototypical", "RelationNet", "Reptile",
-        "Ridge", "Siamese", "SimpleShot", "SoftKMeans",
+        "ANIL", "BOIL", "CAVIA", "GE2E", "IMAML", "LEO", "MAML", "Centroid", "DeepKernel", "FineTune",
+        "Gaussian", "LearnedMomentum", "LearnedOptimiser", "Logistic", "LogisticHead", "MAMLPlusPlus",
+        "Matching", "MatchingFCE", "MetaCurvature", "MetaLSTM", "MetaOptNet", "MetaSGD", "NeuralProcess",
+        "Pool", "Pretrained", "ProtoMAML", "Prototypical", "RelationNet", "Reptile", "Ridge", "Siamese",
+        "SimpleShot", "SoftKMeans",
     ),
     "quickstudy.nets": ("MLP", "Conv4"),
 }  # fmt: skip

@@ -4,6 +4,7 @@ from quickstudy.learners.anil import ANIL
 from quickstudy.learners.boil import BOIL
 from quickstudy.learners.cavia import CAVIA
 from quickstudy.learners.centroid import Centroid
+from quickstudy.learners.deep_kernel import DeepKernel
 from quickstudy.learners.fine_tune import FineTune
 from quickstudy.learners.gaussian import Gaussian
 from quickstudy.learners.ge2e import GE2E
@@ -12,14 +13,18 @@ from quickstudy.learners.learned_momentum import LearnedMomentum
 from quickstudy.learners.learned_optimiser import LearnedOptimiser
 from quickstudy.learners.leo import LEO
 from quickstudy.learners.logistic import Logistic
+from quickstudy.learners.logistic_head import LogisticHead
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.maml_plus_plus import MAMLPlusPlus
 from quickstudy.learners.matching import Matching
 from quickstudy.learners.matching_fce import MatchingFCE
 from quickstudy.learners.meta_curvature import MetaCurvature
 from quickstudy.learners.meta_lstm import MetaLSTM
+from quickstudy.learners.meta_opt_net import MetaOptNet
 from quickstudy.learners.meta_sgd import MetaSGD
+from quickstudy.learners.neural_process import NeuralProcess
 from quickstudy.learners.pool import Pool
+from quickstudy.learners.pretrained import Pretrained
 from quickstudy.learners.proto_maml import ProtoMAML
 from quickstudy.learners.prototypical import Prototypical
 from quickstudy.learners.relation_net import RelationNet
@@ -38,18 +43,23 @@ __all__ = [
     "LEO",
     "MAML",
     "Centroid",
+    "DeepKernel",
     "FineTune",
     "Gaussian",
     "LearnedMomentum",
     "LearnedOptimiser",
     "Logistic",
+    "LogisticHead",
     "MAMLPlusPlus",
     "Matching",
     "MatchingFCE",
     "MetaCurvature",
     "MetaLSTM",
+    "MetaOptNet",
     "MetaSGD",
+    "NeuralProcess",
     "Pool",
+    "Pretrained",
     "ProtoMAML",
     "Prototypical",
     "RelationNet",

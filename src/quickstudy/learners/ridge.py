@@ -14,18 +14,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, MetaLearner, part
-from quickstudy.core.net import Net, apply, initial
+from quickstudy.core.learner import Fast, Meta
 from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Positive
+from quickstudy.learners.embedding import EmbeddingLearner, with_one
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ridge(MetaLearner):
+class Ridge(EmbeddingLearner):
     """Ridge regression on embeddings; classes are regressed as one-hot rows, then read as logits."""
 
-    net: Net | None = None
-    """The embedding f; None takes the inputs as they are."""
     penalty: Positive = 1.0
     """λ to start from; meta-learned, as in the paper."""
     scale: Positive = 10.0
@@ -37,41 +35,27 @@ class Ridge(MetaLearner):
 
     def init(self, seed: int = 0) -> Meta:
         start = {"log_penalty": math.log(self.penalty), "log_scale": math.log(self.scale), "shift": 0.0}
-        net = (
-            {f"net.{name}": value for name, value in initial(self.net, seed).items()}
-            if self.net is not None
-            else {}
-        )
-        return net | {name: torch.tensor(value) for name, value in start.items()}
+        return self.embedding(seed) | {name: torch.tensor(value) for name, value in start.items()}
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        z = self._embed(meta, support.x) * support.mask.unsqueeze(
-            -1
-        )  # a zero row takes no part in the solution
-        y = (
-            self.objective.one_hot(support)
-            if isinstance(self.objective, Classify)
-            else support.y * support.mask.unsqueeze(-1)
-        )
-        penalty = meta["log_penalty"].exp()
-        rows, columns = z.shape
-        if rows <= columns:
-            weights = z.t() @ torch.linalg.solve(
-                z @ z.t() + penalty * torch.eye(rows, dtype=z.dtype), y.to(z.dtype)
-            )
-        else:
-            weights = torch.linalg.solve(
-                z.t() @ z + penalty * torch.eye(columns, dtype=z.dtype), z.t() @ y.to(z.dtype)
-            )
+        # A zero row takes no part in the solution.
+        z = with_one(self.embed(meta, support.x)) * support.mask.unsqueeze(-1)
+        weights = least_squares(z, self.targets(support), meta["log_penalty"].exp())
         return {"weights": weights, "present": self.objective.present(support)}
 
     def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n k"]:
-        outputs = self._embed(meta, x) @ fast["weights"]
+        outputs = with_one(self.embed(meta, x)) @ fast["weights"]
         if isinstance(self.objective, Classify):
             outputs = meta["log_scale"].exp() * outputs + meta["shift"]
         return self.objective.restrict(outputs, fast["present"])
 
-    def _embed(self, meta: Meta, x: Tensor) -> Float[Tensor, "n d"]:
-        if self.net is not None:
-            x = apply(self.net, part(meta, "net."), x)
-        return torch.cat([x, torch.ones_like(x[:, :1])], -1)  # a constant feature carries the intercept
+
+def least_squares(
+    z: Float[Tensor, "n d"], y: Float[Tensor, "n k"], penalty: Float[Tensor, ""]
+) -> Float[Tensor, "d k"]:
+    """The weights that minimise ‖Z W - Y‖² + λ ‖W‖², by the smaller of two equal systems."""
+    rows, columns = z.shape
+    y = y.to(z.dtype)
+    if rows <= columns:
+        return z.t() @ torch.linalg.solve(z @ z.t() + penalty * torch.eye(rows).to(z), y)
+    return torch.linalg.solve(z.t() @ z + penalty * torch.eye(columns).to(z), z.t() @ y)
