@@ -124,7 +124,7 @@ class Pass:
         if self.x_hat is not None:  # one product of twice the images for both terms: less than twice the work
             x, dz = torch.cat([x, self.x_hat]), torch.cat([z_hat, self.dz])
         hats.weight.add_(layer.weigh(x, w, dz))
-        return None if self.x_hat is None else layer.back(self.x, w, z_hat).add_(self.bent)
+        return None if self.x_hat is None else layer.back(self.x, w, z_hat) + self.bent
 
 
 class Normed(Pass):
@@ -154,6 +154,8 @@ class Normed(Pass):
     def _forward(self) -> Rows:
         scale, shift = self.own.affine
         self.p = self._measured()
+        if self.m == 1 and self.norm.groups is None:
+            raise one_row()
         return torch.addcmul(shift, self.p, scale * self.s)
 
     def backward(self, dy: Rows) -> tuple[Rows | None, Own]:
@@ -203,8 +205,6 @@ class Normed(Pass):
         z = self.block.layer.apply(self.x, self.own.weight, self.own.bias)
         images, height, width, _, channels = z.shape
         self.m = self.norm.count(height, width, images, channels)
-        if self.m == 1 and self.norm.groups is None:
-            raise one_row()
         self.z = z.sub_(self._mean(self.norm.part(z)))
         self.s = torch.rsqrt(self._mean(self.norm.part(z * z)) + self.norm.eps)
         return self._pooled(z)

@@ -123,10 +123,14 @@ def meta_gradient(
 
 def adapt(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
     """Learn one task (support [n, …]) or stacked tasks ([tasks, n, …]); nothing is differentiated through."""
+    alone = support.mask.ndim == 1
+    support = support.trimmed() if alone else support.blanked()
+    tasks = Labelled(*(t.unsqueeze(0) for t in support)) if alone else support
     with torch.no_grad():
-        if support.mask.ndim == 1:
-            return learner.adapt(meta, support.trimmed())
-        return _adapt_all(learner, meta, support.blanked())
+        if convolve.applies(learner, Episode(tasks, tasks)) and convolve.pays(Episode(tasks, tasks)):
+            fast = convolve.adapt(learner, meta, tasks)
+            return {name: value[0] for name, value in fast.items()} if alone else fast
+        return learner.adapt(meta, support) if alone else _adapt_all(learner, meta, support)
 
 
 def predict(learner: MetaLearner, meta: Meta, fast: Fast, x: Tensor, *, many: bool = False) -> Tensor:

@@ -17,7 +17,7 @@ CACHED = 2**18
 """Numbers worked on at once where the whole isn't needed together: 1 MB in single precision stays in a core's cache."""
 
 Pair = tuple[int, int]
-Rows = Float[Tensor, "images height width tasks channels"]
+Rows = Float[Tensor, "_images _height _width _tasks _channels"]
 
 
 class Convolution(NamedTuple):
@@ -40,7 +40,7 @@ class Convolution(NamedTuple):
         """The derivative by w."""
         return self._transposes(x, w, dz, (False, True, False))[1].permute(0, 2, 3, 1).reshape(w.shape)
 
-    def _transposes(self, x: Rows, w: Tensor, dz: Rows, wanted: tuple[bool, bool, bool]) -> list[Tensor]:
+    def _transposes(self, x: Rows, w: Tensor, dz: Rows, wanted: tuple[bool, bool, bool]) -> Any:
         shared = (*self, False, (0, 0), len(w), wanted)
         return aten.convolution_backward(_images(dz), _images(x), _kernels(w), None, *shared)
 
