@@ -35,7 +35,7 @@ from torch.nn.functional import linear
 from quickstudy.core.affine import History, Sum, Weights
 from quickstudy.core.episode import Episode
 from quickstudy.core.learner import MetaLearner
-from quickstudy.core.net import NetSpec, skeleton
+from quickstudy.core.net import NetSpec, plain_parts, skeleton
 from quickstudy.core.objective import Slope
 
 aten: Any = torch.ops.aten  # derivatives in one kernel: autograd's own
@@ -81,18 +81,12 @@ def _layers_of_spec(net: NetSpec) -> list[Layer] | None:
 
 
 def _layers_of_module(module: nn.Module) -> list[Layer] | None:
-    if type(module) is not nn.Sequential:
+    parts = plain_parts(module)
+    if parts is None:
         return None
-    parts = [(name, part) for name, part in module._modules.items() if part is not None]
-    hooked = any(part._forward_hooks or part._forward_pre_hooks or part._buffers for _, part in parts)
-    if hooked or len({id(part) for _, part in parts}) < len(parts):
-        return None  # a layer that occurs twice, or does more than its type says
     layers: list[Layer] = []
     for name, part in parts:
-        plain = set(dict(part.named_parameters(recurse=False))) <= {"weight", "bias"} and not list(
-            part.children()
-        )
-        if type(part) is nn.Linear and plain and all(p.requires_grad for p in part.parameters()):
+        if type(part) is nn.Linear and all(p.requires_grad for p in part.parameters()):
             layers.append(Layer(f"{name}.weight", f"{name}.bias" if part.bias is not None else None, None))
         elif type(part) in _ACTIVATIONS and layers and layers[-1].activation is None:
             layers[-1] = layers[-1]._replace(activation=_ACTIVATIONS[type(part)])
@@ -106,7 +100,7 @@ def _layers_of_module(module: nn.Module) -> list[Layer] | None:
 def applies(learner: MetaLearner, episodes: Episode) -> bool:
     """Whether the learner's answers have a dual form on these inputs, which must not be differentiated themselves."""
     fixed = all(part.x.ndim == 3 and not part.x.requires_grad for part in episodes)
-    sgd = learner.plain_sgd() if fixed and _speaks_for(type(learner)) else None
+    sgd = learner.plain_sgd() if fixed and speaks_for(type(learner)) else None
     return sgd is not None and layers_of(sgd.net) is not None
 
 
@@ -127,7 +121,7 @@ def pays(episodes: Episode) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _speaks_for(kind: type[MetaLearner]) -> bool:
+def speaks_for(kind: type[MetaLearner]) -> bool:
     """Whether `plain_sgd` is said of this very class: a subclass that adapts otherwise may have inherited it."""
 
     def depth(method: str) -> int:
@@ -159,7 +153,7 @@ def outputs(
     layers = layers_of(sgd.net) if sgd else None
     if sgd is None or layers is None:
         raise ValueError(f"{type(learner).__name__} on this network has no dual form.")
-    _keep_freed_memory()
+    keep_freed_memory()
     objective, (support, query) = learner.objective, episodes
     present = objective.present(support)
     silent = not bool(present.all()) if silent is None else silent
@@ -178,7 +172,7 @@ def outputs(
 
 
 @cache
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let the next step reuse this one's memory; otherwise up to a third of its time goes into page faults.
 
     glibc returns freed memory beyond twice the largest block freed so far, of at most 32 MB. This one is never written.

@@ -1,12 +1,13 @@
 """The engine: every loop over tasks and steps lives here, and no learner knows which form it runs in.
 
-Three forms of the same computation, equal to rounding:
+Four forms of the same computation, equal to rounding:
 
 * ``dual``: closed-form inner backward, first layer never materialised (`quickstudy.core.dual`); the fastest;
+* ``hybrid``: the same for convolutions, a few tasks at a time, queries one by one (`quickstudy.core.convolve`);
 * ``stacked``: all tasks at once, vmap over forward passes only; works for any network with vmap rules;
 * ``loop``: one task after the other; works for everything. Padding is cut away where it would enter batch statistics.
 
-The first two can run compiled, for long runs of tasks of one shape (`quickstudy.core.compiled`).
+``dual`` and ``stacked`` can run compiled, for long runs of tasks of one shape (`quickstudy.core.compiled`).
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,14 +19,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quickstudy.core import compiled, dual
+from quickstudy.core import compiled, convolve, dual
 from quickstudy.core.checkpoint import TrainingState
 from quickstudy.core.episode import Episode, Labelled, unstack
 from quickstudy.core.errors import ModelError
 from quickstudy.core.learner import Fast, Meta, MetaLearner
 from quickstudy.core.net import generator_lock, has, over_tasks, training
 
-Form = Literal["auto", "dual", "stacked", "loop"]
+Form = Literal["auto", "dual", "hybrid", "stacked", "loop"]
 Sample = Callable[[int], Episode]
 """A batch of tasks as a pure function of the step's number, so that a resumed run meets the same tasks."""
 
@@ -38,6 +39,8 @@ def choose_form(learner: MetaLearner, episodes: Episode) -> Form:
     """The fastest form that is exact for this learner on these tasks."""
     if dual.applies_to_loss(learner, episodes) and dual.pays(episodes):
         return "dual"
+    if convolve.applies_to_loss(learner, episodes) and convolve.pays(episodes):
+        return "hybrid"
     ragged = _ragged(episodes)
     if not learner.maps or (ragged and learner.transductive):
         return "loop"
@@ -69,8 +72,12 @@ def task_losses(
     form = choose_form(learner, episodes) if form == "auto" else form
     if form == "dual":  # nothing random in it, and seeding takes a while
         if not dual.applies_to_loss(learner, episodes):
-            raise _no_dual(learner)
+            raise _none(learner, "dual")
         return dual.task_losses(learner, meta, episodes)
+    if form == "hybrid":  # likewise
+        if not convolve.applies_to_loss(learner, episodes):
+            raise _none(learner, "hybrid")
+        return convolve.task_losses(learner, meta, episodes)
     _check_stacked(learner, episodes, form)
     with _seeded(seed):
         if form == "loop":
@@ -151,10 +158,14 @@ def _compiled_gradient(
 
 def adapt(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
     """Learn one task (support [n, …]) or stacked tasks ([tasks, n, …]); nothing is differentiated through."""
+    alone = support.mask.ndim == 1
+    support = support.trimmed() if alone else support.blanked()
+    tasks = Labelled(*(t.unsqueeze(0) for t in support)) if alone else support
     with torch.no_grad():
-        if support.mask.ndim == 1:
-            return learner.adapt(meta, support.trimmed())
-        return _adapt_all(learner, meta, support.blanked())
+        if convolve.applies(learner, Episode(tasks, tasks)) and convolve.pays(Episode(tasks, tasks)):
+            fast = convolve.adapt(learner, meta, tasks)
+            return {name: value[0] for name, value in fast.items()} if alone else fast
+        return learner.adapt(meta, support) if alone else _adapt_all(learner, meta, support)
 
 
 def predict(learner: MetaLearner, meta: Meta, fast: Fast, x: Tensor, *, many: bool = False) -> Tensor:
@@ -176,9 +187,15 @@ def outputs(
     episodes = episodes.blanked() if blank else episodes
     if form == "dual" or (form == "auto" and dual.applies(learner, episodes) and dual.pays(episodes)):
         if not dual.applies(learner, episodes):
-            raise _no_dual(learner)
+            raise _none(learner, "dual")
         with torch.no_grad():
             return dual.outputs(learner, meta, episodes)
+    if form == "hybrid" or (
+        form == "auto" and convolve.applies(learner, episodes) and convolve.pays(episodes)
+    ):
+        if not convolve.applies(learner, episodes):
+            raise _none(learner, "hybrid")
+        return convolve.outputs(learner, meta, episodes)
     form = choose_form(learner, episodes) if form == "auto" else form
     _check_stacked(learner, episodes, form)
     if form != "loop":
@@ -357,8 +374,8 @@ def _adapt_all(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
     return learner.adapt({k: v.expand(len(support.mask), *v.shape) for k, v in meta.items()}, support)
 
 
-def _no_dual(learner: MetaLearner) -> ModelError:
-    return ModelError(f"{type(learner).__name__} has no dual form here; use form='stacked' or 'auto'.")
+def _none(learner: MetaLearner, form: Form) -> ModelError:
+    return ModelError(f"{type(learner).__name__} has no {form} form here; use form='stacked' or 'auto'.")
 
 
 def _slice(episodes: Episode, rows: slice) -> Episode:

@@ -69,10 +69,15 @@ def apply(net: Net, params: dict[str, Tensor], x: Tensor) -> Tensor:
     except ValueError as problem:
         if "more than 1 value per channel" not in str(problem):
             raise
-        raise DataError(
-            "Batch norm takes its statistics from the rows that pass through the network together; one row has none. "
-            "Give two rows or more at once, or build the network with layer norm."
-        ) from problem
+        raise one_row() from problem
+
+
+def one_row() -> DataError:
+    """What to say when batch norm would take statistics of a single number."""
+    return DataError(
+        "Batch norm takes its statistics from the rows that pass through the network together; one row has none. "
+        "Give two rows or more at once, or build the network with layer norm."
+    )
 
 
 def skeleton(net: Net, training: bool = False) -> nn.Module:
@@ -138,6 +143,32 @@ def parameters_of(net: Net, *kinds: type[nn.Module]) -> set[str]:
             module = net.build()
     layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, kinds)]
     return {f"{name}.{own}".lstrip(".") for name, layer in layers for own in layer._parameters}
+def plain_parts(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
+    """The layers of an `nn.Sequential`, nested or not, by name; None if one occurs twice or does more than it says."""
+    if type(module) is not nn.Sequential:
+        return None
+    parts = list(_flat(module, ""))
+    alone = len({id(part) for _, part in parts}) == len(parts)
+    return parts if alone and all(_does_what_it_says(part) for _, part in parts) else None
+
+
+def _flat(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    if type(module) is not nn.Sequential or _hooked(module):
+        yield name, module
+        return
+    for key, part in module._modules.items():
+        if part is not None:
+            yield from _flat(part, f"{name}.{key}" if name else key)
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _does_what_it_says(part: nn.Module) -> bool:
+    own = set(dict(part.named_parameters(recurse=False)))
+    more = any(buffer is not None for buffer in part._buffers.values()) or any(part.children())
+    return not (_hooked(part) or more) and own <= {"weight", "bias"}
 
 
 class _PlainAttention:
