@@ -139,7 +139,9 @@ def installed(name):
 
 @pytest.mark.parametrize("way", [LEARN2LEARN, "higher", "TorchOpt", PARALLEL, JAX])
 def test_a_peer_computes_the_loops_gradient_or_says_what_is_missing(way):
-    job = replace(TINY, net=lambda: MLP(inputs=4, outputs=WAYS, hidden=(6,)))
+    job = replace(
+        TINY, net=lambda: MLP(inputs=4, outputs=WAYS, hidden=(6,)), steps=1
+    )  # JAX compiles for long
     problem = Problem(job)
     make = engine_peers.peer_ways(problem)[way]
     if installed(way):
@@ -197,6 +199,19 @@ def test_a_tiny_job_is_measured(monkeypatch):
 def test_our_own_wrong_gradient_stops_the_benchmark(monkeypatch):
     monkeypatch.setattr(engine_run, "error", lambda *_: 0.5)
     with pytest.raises(ModelError, match="tiny, quickstudy: the gradient differs"):
+        engine_run.run("tiny", TINY, seconds=0, rounds=1, memory=False)
+
+
+def test_a_peer_that_trips_is_absent_and_one_of_ours_is_an_error(monkeypatch):
+    def trip(problem):
+        raise AttributeError("numpy has no float\nanymore")
+
+    every = engine_run.makers(Problem(TINY))
+    monkeypatch.setattr(engine_run, "makers", lambda problem: {**every, "higher": trip})
+    found = engine_run.run("tiny", TINY, seconds=0, rounds=1, memory=False)
+    assert "higher" not in found.ways and found.absent == {"higher": "AttributeError: numpy has no float"}
+    monkeypatch.setattr(engine_run, "makers", lambda problem: {**every, OURS: trip})
+    with pytest.raises(AttributeError):
         engine_run.run("tiny", TINY, seconds=0, rounds=1, memory=False)
 
 

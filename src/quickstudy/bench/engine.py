@@ -77,21 +77,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )  # fmt: skip
             if name == EXACT:
                 row = exact_row(answer, command, time.perf_counter() - start)
-                measured.append(row)
                 console.print(f"{row.id}: {row.value:.1e}; {row.baselines}\n{row.note}\n")
-                continue
-            found = Measured.of(answer)
-            console.print(details(found))
-            for way, reason in found.absent.items():
-                console.print(f"{way}: not there, {reason}.")
-            console.print()
-            made = rows(found, command)
-            if not made:
-                console.print(f"No row: {JOBS[name].base} isn't there to be compared with.\n")
+                made = [row]
+            else:
+                found = Measured.of(answer)
+                console.print(
+                    details(found), *(f"Not there: {w}, {why}." for w, why in found.absent.items()), sep="\n"
+                )
+                console.print()
+                made = rows(found, command)
+                if not made:
+                    console.print(f"No row: {JOBS[name].base} isn't there to be compared with.\n")
             measured += made
+            if made and not given.dry:  # at once: what follows may be stopped
+                write_run(SUITE, made)
     console.print(as_table(measured))
-    if not given.dry and measured:
-        console.print(f"Written: {write_run(SUITE, measured).name}")
     return 0
 
 

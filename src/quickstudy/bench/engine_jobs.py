@@ -6,7 +6,6 @@ tasks, and give one gradient for each parameter, in the order of the module's pa
 nobody's and is not timed.
 """
 
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from torch.nn.functional import cross_entropy, linear, mse_loss, relu
 
 from quickstudy.core.engine import Form, choose_form, meta_gradient
 from quickstudy.core.episode import Episode, Labelled
+from quickstudy.core.errors import CompileWarning
 from quickstudy.core.net import Net
 from quickstudy.core.objective import Classify, Objective, Regress
 from quickstudy.learners import MAML
@@ -240,13 +240,11 @@ def engine(problem: Problem, form: Form = "auto", **options: Any) -> Way:
 
 def compiled(problem: Problem) -> Way:
     """Ours, traced and compiled. Raises Absent where the engine can't."""
-    if "compile" not in inspect.signature(meta_gradient).parameters:
-        raise Absent("this engine has no compiled step")
     way = engine(problem, compile=True)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         way()
-    if refused := [w for w in said if w.category.__name__ == "CompileWarning"]:
+    if refused := [w for w in said if issubclass(w.category, CompileWarning)]:
         raise Absent(str(refused[0].message))
     return way
 

@@ -45,6 +45,7 @@ from quickstudy.core.errors import ModelError
 LEAST_ROUNDS = 4
 TURN = 0.02
 """A turn repeats a quick way until so many seconds have gone, which the clock can resolve."""
+OWN = (OURS, COMPILED, STACKED)
 UNMEASURED = (COMPILED, JAX)
 """Their memory is an arena's or a compiler's, and doesn't compare."""
 PEAK_SIZE = 1024
@@ -128,15 +129,22 @@ def run(name: str, job: Job, *, seconds: float, rounds: int, memory: bool = True
     ready: dict[str, Way] = {}
     for way, make in makers(problem).items():
         try:
-            start = time.process_time()
-            ready[way] = make(problem)
-            gradient = ready[way]()
-            first = time.process_time() - start
+            start = time.perf_counter()
+            compute = make(problem)
+            gradient = compute()
+            first = time.perf_counter() - start
         except Absent as reason:
             found.absent[way] = str(reason)
             continue
+        except Exception as problem_of_theirs:  # a peer of another age may trip over anything
+            if way in OWN:
+                raise
+            said = str(problem_of_theirs).strip().partition("\n")[0][:200]
+            found.absent[way] = f"{type(problem_of_theirs).__name__}: {said}"
+            continue
+        ready[way] = compute
         found.ways[way] = Timing([], error(gradient, reference), first)
-        if way in (OURS, COMPILED, STACKED) and not found.ways[way].error <= job.tolerance:
+        if way in OWN and not found.ways[way].error <= job.tolerance:
             raise ModelError(
                 f"{name}, {way}: the gradient differs from the float64 loop's by {found.ways[way].error:.1e} of its "
                 f"norm; expected at most {job.tolerance:.0e}."
