@@ -19,7 +19,7 @@ DOCS_STAMP := $(STAMP).docs
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check format bench docs clean distclean
+.PHONY: help setup demo test quick check format bench peers docs clean distclean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1  \t/p' Makefile
@@ -68,6 +68,9 @@ bench: setup  ## run a suite (SUITE=text) on the folder QUICKSTUDY_DATA, write t
 	@$(PY) tools/make_tables.py
 	@$(BIN)/quickstudy bench check
 
+peers: setup  ## make .venv-peers, which has the libraries that `bench engine` compares with
+	@$(PY) tools/make_peers.py .venv-peers
+
 $(DOCS_STAMP): $(STAMP)
 	@$(PIP) -e '.[docs]'
 	@touch $@
@@ -81,4 +84,4 @@ clean:  ## remove what builds and tests leave, keep the environment
 	@find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## and the environment in .venv
-	@rm -rf .venv .setup
+	@rm -rf .venv .venv-peers .setup

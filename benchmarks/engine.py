@@ -1,6 +1,15 @@
-"""Row core.7: a meta-gradient step against a Python loop over tasks. See quickstudy.bench.engine."""
+"""A step of meta-training against other libraries (learners.1 to 5, 12, 13) and a plain loop (core.7).
+
+See quickstudy.bench.engine.
+"""
+
+import sys
 
 from quickstudy.bench.engine import main
+from quickstudy.core.errors import QuickstudyError
 
 if __name__ == "__main__":
-    main()
+    try:
+        sys.exit(main())
+    except QuickstudyError as problem:
+        sys.exit(str(problem))

@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 
 from quickstudy.bench import bars
-from quickstudy.bench.runs import Row, Run
+from quickstudy.bench.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS, PICTURE = ROOT / "docs" / "outputs", ROOT / "docs" / "images" / "demo.png"
@@ -96,17 +96,9 @@ def details() -> str:
 
 def engine() -> str:
     """The engine's speed from its run file."""
-    row = _row("core.7.1")
-    if row is None:
-        return "Not measured yet: `python benchmarks/engine.py`."
-    lines = ["| form | times as fast as a per-task loop of autograd |", "|---|---:|"]
-    ways = {"dual": row.value, **{k.removesuffix(" form"): v for k, v in row.baselines.items()}}
-    lines += [f"| {name} | {bars.figure(value)} |" for name, value in ways.items()]
-    return "\n".join([*lines, "", f"`{row.command}`, {row.n} repetitions. {row.note or ''}"])
+    from quickstudy.bench.engine_table import as_markdown
 
-
-def _row(name: str) -> Row | None:
-    return next((row for run in _runs() for row in run.rows if row.id == name), None)
+    return as_markdown([row for run in _runs() for row in run.rows])
 
 
 def domains() -> str:

@@ -180,9 +180,11 @@ def as_markdown(checks: Sequence[Check]) -> str:
 
 
 def figure(value: float) -> str:
-    """A number as short as it can be with two decimals, or two digits when it is small: 87.4, 0.032, 1,250."""
+    """A number as short as it can be with two decimals, or two digits when it is small: 87.4, 0.032, 1,250, 2e-16."""
     if value == 0:
         return "0"
+    if abs(value) < 1e-4:
+        return f"{value:.2g}"
     decimals = 2 if abs(value) >= 0.1 else 1 - math.floor(math.log10(abs(value)))
     text = f"{value:,.{decimals}f}"
     return text.rstrip("0").rstrip(".")

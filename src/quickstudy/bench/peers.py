@@ -16,7 +16,6 @@ SetFit: Tunstall et al. 2022, arXiv:2209.11055.
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -26,12 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from quickstudy.bench import setfit_run
+from quickstudy.bench import child, setfit_run
 from quickstudy.bench.data import take
 from quickstudy.bench.leaks import audit
 from quickstudy.bench.text_play import Clock, Findings, Setting, audit_row, plain
 from quickstudy.bench.text_ways import draw, without
-from quickstudy.core.errors import QuickstudyError, missing_extra
+from quickstudy.core.errors import missing_extra
 from quickstudy.core.report import Estimate, paired
 from quickstudy.domains.text import weights
 from quickstudy.domains.text.read import Examples
@@ -185,20 +184,8 @@ def _child(
     python: str, program: Sequence[str], folder: Path, job: dict[str, Any], threads: int
 ) -> dict[str, Any]:
     """Run a program on a job in a process of its own. Raises QuickstudyError with the end of what it said."""
-    given, result = folder / "job.json", folder / "result.json"
-    given.write_text(json.dumps(job))
-    result.unlink(missing_ok=True)
-    own = Path(__file__).resolve().parents[2]
-    paths = os.pathsep.join([str(own), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
-    more = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    if "cache" in job:
-        more |= {"QUICKSTUDY_CACHE": job["cache"], "PYTHONPATH": paths}
-    done = subprocess.run(
-        [python, *program, str(given), str(result)], env=os.environ | more, capture_output=True, text=True
-    )
-    if done.returncode or not result.exists():
-        raise QuickstudyError(f"The process of {program[-1]} failed:\n{done.stderr[-2000:]}")
-    return json.loads(result.read_text())
+    more = child.with_source() | {"QUICKSTUDY_CACHE": job["cache"]} if "cache" in job else {}
+    return child.answer(python, program, folder, job, threads=threads, environment=more)
 
 
 def _adapt(job: dict[str, Any]) -> dict[str, Any]:

@@ -143,6 +143,8 @@ def parameters_of(net: Net, *kinds: type[nn.Module]) -> set[str]:
             module = net.build()
     layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, kinds)]
     return {f"{name}.{own}".lstrip(".") for name, layer in layers for own in layer._parameters}
+
+
 def plain_parts(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
     """The layers of an `nn.Sequential`, nested or not, by name; None if one occurs twice or does more than it says."""
     if type(module) is not nn.Sequential:
