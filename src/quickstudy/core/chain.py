@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from quickstudy.core.blocks import Block, Own
 from quickstudy.core.layers import Convolution, Dense, Norm, Pair, Pool
 from quickstudy.core.learner import Meta
-from quickstudy.core.net import Net, NetSpec, plain_parts, skeleton
+from quickstudy.core.net import MeanOfPositions, Net, NetSpec, plain_parts, skeleton
 
 
 class Link(NamedTuple):
@@ -42,9 +42,9 @@ Chain = tuple[Link, ...]
 
 _LETTERS: dict[type[nn.Module], str] = {
     nn.Conv2d: "C", nn.BatchNorm2d: "N", nn.GroupNorm: "N", nn.InstanceNorm2d: "N", nn.ReLU: "R", nn.MaxPool2d: "P",
-    nn.AdaptiveAvgPool2d: "A", nn.Flatten: "F", nn.Linear: "L",
+    nn.AdaptiveAvgPool2d: "A", nn.Flatten: "F", MeanOfPositions: "M", nn.Linear: "L",
 }  # fmt: skip
-_CHAIN, _BLOCK = re.compile("(CN?(RP?|PR))+A?F(LR)*L"), re.compile("C[NRP]*|A?FLR?|LR?")
+_CHAIN, _BLOCK = re.compile("(CN?(RP?|PR))+(A?F|M)(LR)*L"), re.compile("C[NRP]*|(?:A?F|M)LR?|LR?")
 
 
 def chain_of(net: Net) -> Chain | None:
@@ -88,7 +88,7 @@ def _link(parts: dict[str, tuple[str, Any]], channels: int | None) -> Link | Non
         moves = _convolution(layer)
         into = layer.in_channels
     else:
-        moves = Dense(mean="A" in parts)
+        moves = Dense(mean="A" in parts or "M" in parts)
         into = channels or layer.in_features
         if layer.in_features % into or (moves.mean and layer.in_features != into):
             return None

@@ -145,6 +145,13 @@ def parameters_of(net: Net, *kinds: type[nn.Module]) -> set[str]:
     return {f"{name}.{own}".lstrip(".") for name, layer in layers for own in layer._parameters}
 
 
+class MeanOfPositions(nn.Module):
+    """Images [n, k, h, w] -> [n, k]. torch's own pooling does the same, but maps slowly over tasks in channels-last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((-2, -1))
+
+
 def plain_parts(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
     """The layers of an `nn.Sequential`, nested or not, by name; None if one occurs twice or does more than it says."""
     if type(module) is not nn.Sequential:

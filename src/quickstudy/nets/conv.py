@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.nn.functional import conv2d
 
 from quickstudy.core.errors import DataError, ModelError
+from quickstudy.core.net import MeanOfPositions
 from quickstudy.core.spec import Size, Spec
 
 BLOCKS = 4
@@ -64,7 +65,7 @@ class Conv4(Spec):
     def build(self) -> nn.Module:
         widths = [self.channels] + [self.filters] * BLOCKS
         parts: list[nn.Module] = [self._block(*pair) for pair in pairwise(widths)]
-        parts += [_MeanOfPositions()] if self.halve == "stride" else [nn.Flatten()]
+        parts += [MeanOfPositions()] if self.halve == "stride" else [nn.Flatten()]
         parts += [] if self.outputs is None else [nn.Linear(self.features, self.outputs)]
         net = nn.Sequential(*parts)
         if self.norm in ("batch", "none"):  # torch's group norm can't be mapped over tasks in this layout
@@ -116,8 +117,3 @@ class Conv4(Spec):
                 x = functional_call(module[i], own, (x,))
                 folded |= {f"{i}.{name}": value for name, value in own.items()}
         return plain, folded
-
-
-class _MeanOfPositions(nn.Module):
-    def forward(self, x: Float[Tensor, "n k h w"]) -> Float[Tensor, "n k"]:
-        return x.mean((-2, -1))
