@@ -113,8 +113,10 @@ SINUSOID = Job(
     objective=Regress(), shape=(1,), tasks=25, support=10, query=10, rate=0.01,
     eager="learners.1.1", compiled="learners.1.2",
 )  # fmt: skip
+# In single precision a rounding turns over which of two pixels is the largest, here and there, and steps make much of
+# it: the float32 loop itself is up to .003 off. In float64 all agree to 1e-12 (learners.12).
 IMAGES = Job(
-    title="", net=partial(conv4, 1), shape=(1, 28, 28), tolerance=1e-3,
+    title="", net=partial(conv4, 1), shape=(1, 28, 28), tolerance=1e-2,
     without={
         LOOP: "does what learn2learn does", VMAP: "parallel-metalearn does the same", JAX: "XLA compiles for minutes",
     },

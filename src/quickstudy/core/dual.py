@@ -22,6 +22,7 @@ Sums are formed in place by the matrix products: three quarters of the time of a
 the objective's slope is left to autograd.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from quickstudy.core.affine import History, Sum, Weights
+from quickstudy.core.affine import SHORT, History, Sum, Weights
 from quickstudy.core.episode import Episode
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.net import NetSpec, plain_parts, skeleton
@@ -40,6 +41,9 @@ from quickstudy.core.objective import Slope
 
 aten: Any = torch.ops.aten  # derivatives in one kernel: autograd's own
 MANY_ROWS = 128
+HELD = 2**22
+"""Numbers that the tasks worked on at once may hold, 17 MB in single precision: fewer tasks at once take longer only
+where a task is so small that this isn't reached."""
 
 
 class Activation(NamedTuple):
@@ -118,6 +122,24 @@ def pays(episodes: Episode) -> bool:
     """
     *_, rows, features = episodes.support.x.shape
     return rows <= max(MANY_ROWS, 2 * features)
+
+
+def at_once(learner: MetaLearner, meta: dict[str, Tensor], episodes: Episode) -> int:
+    """How many tasks to work on at once, in equal parts, for the memory of a meta-gradient to stay bounded."""
+    sgd = learner.plain_sgd()
+    layers = layers_of(sgd.net) if sgd else None
+    if sgd is None or layers is None:
+        raise ValueError(f"{type(learner).__name__} on this network has no dual form.")
+    support, queries = episodes.support.x.shape[1], episodes.query.x.shape[1]
+    shapes = [meta[layer.weight].shape for layer in layers]
+    states = sgd.steps if sgd.second_order else 1
+    held = (states * support + queries) * sum(out for out, _ in shapes) * 2  # inputs and errors
+    for out, into in shapes[1:]:  # beyond a few rows each task has weights of its own, at each step
+        if sgd.steps * support > SHORT * min(out, into):
+            held += (states + 1) * out * into
+    tasks = len(episodes.support.mask)
+    parts = math.ceil(tasks / max(1, HELD // max(1, held)))
+    return math.ceil(tasks / parts)
 
 
 @lru_cache(maxsize=64)

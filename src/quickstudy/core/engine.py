@@ -105,7 +105,8 @@ def meta_gradient(
     """The mean loss over tasks and its gradient with respect to the trainable part of `meta`.
 
     Args:
-        chunk: tasks at once, which bounds memory; None for all (one at a time in the loop form).
+        chunk: tasks at once, which bounds memory; None for all, or as many as hold 17 MB in the dual form, or one at a
+            time in the loop form; the hybrid form has a bound of its own.
         compile: trace and compile the step on first use (seconds to a minute), then run it two to three times as fast;
             for thousands of steps of the same shapes. A `CompileWarning` says why where that can't be.
 
@@ -120,6 +121,8 @@ def meta_gradient(
     leaves = {k: v.detach().requires_grad_(k in names) for k, v in meta.items()}
     tasks = len(episodes.support.mask)
     form = choose_form(learner, episodes) if form == "auto" else form
+    if chunk is None and form == "dual" and dual.applies_to_loss(learner, episodes):
+        chunk = dual.at_once(learner, meta, episodes)
     size = chunk or (1 if form == "loop" else tasks)
     total = 0.0
     with training(), torch.enable_grad():
