@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from quickstudy.core.engine import choose_form, evaluate, meta_gradient, outputs, task_losses
+from quickstudy.core.engine import evaluate, meta_gradient, outputs, task_losses
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import DataError, ModelError
+from quickstudy.core.forms import choose_form
 from quickstudy.core.net import apply, initial
 from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Spec

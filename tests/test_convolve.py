@@ -12,9 +12,10 @@ from torch.func import functional_call
 from toy import one, with_garbage
 
 from quickstudy.core import convolve
-from quickstudy.core.engine import adapt, choose_form, evaluate, meta_gradient, outputs, predict, task_losses
+from quickstudy.core.engine import adapt, evaluate, meta_gradient, outputs, predict, task_losses
 from quickstudy.core.episode import Episode
 from quickstudy.core.errors import DataError, ModelError
+from quickstudy.core.forms import choose_form
 from quickstudy.core.objective import Classify, Regress
 from quickstudy.learners import ANIL, MAML, FineTune, Reptile
 

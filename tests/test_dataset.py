@@ -23,7 +23,7 @@ def real(part, task):
 
 @settings(max_examples=40)
 @given(
-    ways=st.one_of(st.integers(1, 5), st.just((2, 5))),
+    ways=st.one_of(st.integers(2, 5), st.sampled_from([(1, 4), (2, 5)])),
     shots=st.one_of(st.integers(1, 3), st.just((1, 3))),
     queries=st.integers(1, 3),
     step=st.integers(0, 10**6),

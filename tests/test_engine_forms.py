@@ -17,9 +17,10 @@ from torch import nn
 from torch.func import functional_call
 from toy import one, whole, with_garbage
 
-from quickstudy.core.engine import adapt, choose_form, evaluate, meta_gradient, outputs, predict, task_losses
+from quickstudy.core.engine import adapt, evaluate, meta_gradient, outputs, predict, task_losses
 from quickstudy.core.episode import Episode, Labelled, stack
 from quickstudy.core.errors import DataError, ModelError
+from quickstudy.core.forms import choose_form
 from quickstudy.core.net import initial, last_linear
 from quickstudy.core.objective import Classify, Regress
 from quickstudy.core.spec import Spec
@@ -130,7 +131,7 @@ class Job(NamedTuple):
     seed: int
 
     def build(self):
-        outputs = max(self.ways)
+        outputs = max(self.ways) if self.regress else max(2, *self.ways)
         net = MLP(
             inputs=self.dim, outputs=outputs, hidden=tuple(self.hidden), norm=self.norm, activation=self.activation,
             dropout=self.dropout,
@@ -484,11 +485,26 @@ def test_a_module_s_frozen_parameters_stay_out_of_meta_and_are_used():
     assert check_module(learner, Episode(batch(6, (4,), 3), batch(6, (4,), 3, seed=1))) == "stacked"
 
 
-def test_running_statistics_are_refused_by_name():
+def test_batch_norm_takes_the_statistics_of_the_rows_and_leaves_the_module_s_own_alone():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3))
+    plain = nn.Sequential(
+        nn.Linear(4, 5), nn.BatchNorm1d(5, track_running_stats=False), nn.Tanh(), nn.Linear(5, 3)
+    )
+    tasks = Episode(batch(6, (4,), 3), batch(6, (4,), 3, seed=1))
+    ours, same = (MAML(objective=Classify(ways=3), net=module, steps=2) for module in (net, plain))
+    meta = ours.init(0)
+    assert distance(meta_gradient(ours, meta, tasks)[1], meta_gradient(same, meta, tasks)[1]) == 0
+    assert torch.equal(outputs(ours, meta, tasks), outputs(same, meta, tasks))
+    assert net[1].track_running_stats and torch.equal(net[1].running_mean, torch.zeros(5))
+
+
+def test_statistics_that_a_module_brings_are_not_passed_over():
     net = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    net(torch.randn(8, 4))
     learner = MAML(objective=Classify(ways=3), net=net)
     with pytest.raises(
-        ModelError, match=r"'1' \(BatchNorm1d\) keeps running statistics.*track_running_stats=False"
+        ModelError, match=r"'1' \(BatchNorm1d\) carries statistics of 1 batches.*stored_norms"
     ):
         meta_gradient(learner, initial(net, 0), Episode(batch(6, (4,), 3), batch(6, (4,), 3)))
 

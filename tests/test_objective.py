@@ -79,3 +79,12 @@ def test_an_absent_class_gets_exactly_no_probability_and_no_gradient():
     (gradient,) = torch.autograd.grad(objective.loss(silent, part), outputs)
     assert (gradient[:, [1, 3]] == 0).all() and torch.isfinite(gradient).all()
     assert Regress(dim=4).restrict(outputs, present) is outputs
+
+
+def test_absent_classes_get_nothing_however_low_the_others_are():
+    three, known = Classify(ways=3), torch.tensor([True, False, True])
+    for low in (0.0, -1e4, -1e6, -1e12):
+        outputs = torch.tensor([[low, 0.0, low - 1], [3.0, 5.0, 4.0]], dtype=torch.float32)
+        p = three.restrict(outputs, known).softmax(-1)
+        assert torch.isfinite(p).all() and p[:, 1].tolist() == [0, 0]
+    assert torch.isfinite(three.restrict(outputs, torch.zeros(3, dtype=torch.bool)).softmax(-1)).all()

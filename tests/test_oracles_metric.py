@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from toy import blobs, one
 
-from quickstudy.core.engine import adapt, choose_form, meta_gradient, outputs, predict, task_losses
+from quickstudy.core.engine import adapt, meta_gradient, outputs, predict, task_losses
 from quickstudy.core.episode import Episode, Labelled, stack
 from quickstudy.core.errors import DataError, ModelError
 from quickstudy.core.explain import held_out, influence, log_odds
+from quickstudy.core.forms import choose_form
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classify, Regress
 from quickstudy.learners import (
@@ -313,9 +314,10 @@ def test_answers_are_the_paper_s(name, norm):
         expected, _ = case.formula(learner, meta, episode, norm)
         for row, theirs in zip(together[i][batch.query.mask[i]], expected, strict=True):
             for ours, true in zip(row.tolist(), theirs, strict=True):
-                assert ours == (
-                    pytest.approx(float(true), rel=1e-11, abs=1e-12) if true is not None else -1e4
-                )
+                if true is None:
+                    assert ours <= -1e4
+                else:
+                    assert ours == pytest.approx(float(true), rel=1e-11, abs=1e-12)
 
 
 # -- Full context embeddings

@@ -18,7 +18,8 @@ _HOME = {  # module -> the public names that live there
     "quickstudy.core.engine": ("adapt", "evaluate", "meta_gradient", "meta_train", "predict"),
     "quickstudy.core.episode": ("Episode", "Labelled"),
     "quickstudy.core.errors": (
-        "CheckpointError", "CompileWarning", "DataError", "MissingExtra", "ModelError", "NotFitted", "QuickstudyError",
+        "CheckpointError", "CompileWarning", "DataError", "DivergedError", "MissingExtra", "ModelError", "NotFitted",
+        "QuickstudyError",
     ),
     "quickstudy.core.learner": ("MetaLearner", "NetLearner"),
     "quickstudy.core.objective": ("Classify", "Objective", "Regress"),
@@ -37,7 +38,7 @@ _HOME = {  # module -> the public names that live there
         "Pool", "Pretrained", "ProtoMAML", "Prototypical", "RelationNet", "Reptile", "Ridge", "Siamese",
         "SimpleShot", "SoftKMeans",
     ),
-    "quickstudy.nets": ("MLP", "Conv4"),
+    "quickstudy.nets": ("MLP", "Conv4", "stored_norms"),
 }  # fmt: skip
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -19,6 +19,7 @@ from quickstudy.core.episode import Labelled as Labelled
 from quickstudy.core.errors import CheckpointError as CheckpointError
 from quickstudy.core.errors import CompileWarning as CompileWarning
 from quickstudy.core.errors import DataError as DataError
+from quickstudy.core.errors import DivergedError as DivergedError
 from quickstudy.core.errors import MissingExtra as MissingExtra
 from quickstudy.core.errors import ModelError as ModelError
 from quickstudy.core.errors import NotFitted as NotFitted
@@ -77,5 +78,6 @@ from quickstudy.learners import SimpleShot as SimpleShot
 from quickstudy.learners import SoftKMeans as SoftKMeans
 from quickstudy.nets import MLP as MLP
 from quickstudy.nets import Conv4 as Conv4
+from quickstudy.nets import stored_norms as stored_norms
 
 __version__: str

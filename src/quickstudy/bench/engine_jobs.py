@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy, linear, mse_loss, relu
 
-from quickstudy.core.engine import Form, choose_form, meta_gradient
+from quickstudy.core.engine import Form, meta_gradient
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import CompileWarning
+from quickstudy.core.forms import choose_form
 from quickstudy.core.net import Net
 from quickstudy.core.objective import Classify, Objective, Regress
 from quickstudy.learners import MAML

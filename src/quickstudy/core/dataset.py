@@ -35,6 +35,17 @@ class Shots:
     name_share: float = 0.0
     """Share of a task's classes whose name stands in the support as one more example."""
 
+    def __post_init__(self) -> None:
+        for name, least, most in (("ways", 1, 2), ("shots", 1, 1), ("queries", 0, 0), ("tasks", 1, 1)):
+            given = getattr(self, name)
+            low, high = given if isinstance(given, tuple) else (given, given)
+            if low < least or high < max(low, most):
+                what = {"ways": "classes", "shots": "examples a class"}.get(name, name)
+                raise DataError(
+                    f"Shots({name}={given}): tasks need {max(least, most)} {what} or more"
+                    f"{'; a range has its smaller number first' if high < low else ''}."
+                )
+
     @property
     def most_ways(self) -> int:
         """How many outputs a learner needs."""

@@ -64,6 +64,8 @@ class Layer(NamedTuple):
     bias: str | None
     activation: Activation | None
     """What comes after it; None for the last layer."""
+    inputs: int
+    outputs: int
 
 
 _ACTIVATIONS: dict[type[nn.Module], Activation] = {
@@ -91,7 +93,8 @@ def _layers_of_module(module: nn.Module) -> list[Layer] | None:
     layers: list[Layer] = []
     for name, part in parts:
         if type(part) is nn.Linear and all(p.requires_grad for p in part.parameters()):
-            layers.append(Layer(f"{name}.weight", f"{name}.bias" if part.bias is not None else None, None))
+            bias = None if part.bias is None else f"{name}.bias"
+            layers.append(Layer(f"{name}.weight", bias, None, part.in_features, part.out_features))
         elif type(part) in _ACTIVATIONS and layers and layers[-1].activation is None:
             layers[-1] = layers[-1]._replace(activation=_ACTIVATIONS[type(part)])
         else:
@@ -105,7 +108,13 @@ def applies(learner: MetaLearner, episodes: Episode) -> bool:
     """Whether the learner's answers have a dual form on these inputs, which must not be differentiated themselves."""
     fixed = all(part.x.ndim == 3 and not part.x.requires_grad for part in episodes)
     sgd = learner.plain_sgd() if fixed and speaks_for(type(learner)) else None
-    return sgd is not None and layers_of(sgd.net) is not None
+    layers = layers_of(sgd.net) if sgd else None
+    if layers is None:
+        return False
+    # Where numbers don't fit, the other forms say what is wrong.
+    return (
+        layers[0].inputs == episodes.support.x.shape[-1] and layers[-1].outputs == learner.objective.outputs
+    )
 
 
 def applies_to_loss(learner: MetaLearner, episodes: Episode) -> bool:

@@ -1,95 +1,38 @@
 """The engine: every loop over tasks and steps lives here, and no learner knows which form it runs in.
 
-Four forms of the same computation, equal to rounding:
-
-* ``dual``: closed-form inner backward, first layer never materialised (`quickstudy.core.dual`); the fastest;
-* ``hybrid``: the same for convolutions, a few tasks at a time, queries one by one (`quickstudy.core.convolve`);
-* ``stacked``: all tasks at once, vmap over forward passes only; works for any network with vmap rules;
-* ``loop``: one task after the other; works for everything. Padding is cut away where it would enter batch statistics.
-
-``dual`` and ``stacked`` can run compiled, for long runs of tasks of one shape (`quickstudy.core.compiled`).
+See `quickstudy.core.forms` for the forms of the computation. ``dual`` and ``stacked`` can run compiled, for long runs
+of tasks of one shape (`quickstudy.core.compiled`).
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from quickstudy.core import compiled, convolve, dual
 from quickstudy.core.checkpoint import TrainingState
+from quickstudy.core.checks import check_part, check_tasks, diverged, finite, out_of_memory, too_big
 from quickstudy.core.episode import Episode, Labelled, unstack
 from quickstudy.core.errors import ModelError
-from quickstudy.core.learner import Fast, Meta, MetaLearner
-from quickstudy.core.net import generator_lock, has, over_tasks, training
+from quickstudy.core.forms import (
+    Form,
+    adapt_all,
+    check_stacked,
+    no_form,
+    settled,
+    stacked_losses,
+    task_losses,
+    tasks_of,
+)
+from quickstudy.core.learner import Fast, Meta, MetaLearner, recomputing
+from quickstudy.core.net import autocast, over_tasks, training
 
-Form = Literal["auto", "dual", "hybrid", "stacked", "loop"]
 Sample = Callable[[int], Episode]
 """A batch of tasks as a pure function of the step's number, so that a resumed run meets the same tasks."""
-
-_NO_VMAP_RULE = (nn.RNNBase, nn.RNNCellBase)
-_BATCH_STATISTICS = (nn.modules.batchnorm._BatchNorm,)
-_CONVOLUTIONS = (nn.modules.conv._ConvNd,)
-
-
-def choose_form(learner: MetaLearner, episodes: Episode) -> Form:
-    """The fastest form that is exact for this learner on these tasks."""
-    if dual.applies_to_loss(learner, episodes) and dual.pays(episodes):
-        return "dual"
-    if convolve.applies_to_loss(learner, episodes) and convolve.pays(episodes):
-        return "hybrid"
-    ragged = _ragged(episodes)
-    if not learner.maps or (ragged and learner.transductive):
-        return "loop"
-    if _any_has(learner, *_NO_VMAP_RULE):
-        return "loop"
-    if ragged and _any_has(learner, *_BATCH_STATISTICS):
-        return "loop"  # padded rows would enter the batch statistics
-    if _any_has(learner, *_CONVOLUTIONS) and episodes.support.x.device.type == "cpu":
-        return "loop"  # vmap makes grouped convolutions of them, which CPUs run up to three times as slowly
-    return "stacked"
-
-
-def task_losses(
-    learner: MetaLearner, meta: Meta, episodes: Episode, *, form: Form = "auto", seed: int = 0
-) -> Float[Tensor, "tasks"]:
-    """What meta-training lowers, task by task, differentiable in `meta`.
-
-    Args:
-        learner: any learner.
-        meta: what it knows so far.
-        episodes: stacked tasks, x [tasks, rows, …].
-        form: how to compute it; "auto" takes the fastest exact one.
-        seed: of dropout. Tasks of one batch share their dropout masks, which makes all forms agree.
-
-    Raises:
-        ModelError: the form asked for can't run this learner.
-    """
-    episodes = episodes.blanked()
-    form = choose_form(learner, episodes) if form == "auto" else form
-    if form == "dual":  # nothing random in it, and seeding takes a while
-        if not dual.applies_to_loss(learner, episodes):
-            raise _none(learner, "dual")
-        return dual.task_losses(learner, meta, episodes)
-    if form == "hybrid":  # likewise
-        if not convolve.applies_to_loss(learner, episodes):
-            raise _none(learner, "hybrid")
-        return convolve.task_losses(learner, meta, episodes)
-    _check_stacked(learner, episodes, form)
-    with _seeded(seed):
-        if form == "loop":
-            return torch.stack([_one_loss(learner, meta, episode, seed) for episode in unstack(episodes)])
-        return _stacked_losses(learner, meta, episodes)
-
-
-def _stacked_losses(learner: MetaLearner, meta: Meta, episodes: Episode) -> Float[Tensor, "tasks"]:
-    if not learner.inner_loop or type(learner).loss is not MetaLearner.loss:
-        return over_tasks(learner.loss, (None, 0))(meta, episodes)
-    fast = _adapt_all(learner, meta, episodes.support)
-    return over_tasks(learner.outer_loss, (None, 0, 0))(meta, fast, episodes)
 
 
 def meta_gradient(
@@ -101,50 +44,78 @@ def meta_gradient(
     chunk: int | None = None,
     seed: int = 0,
     compile: bool = False,
+    recompute: bool = False,
+    mixed: bool = False,
 ) -> tuple[float, Meta]:
     """The mean loss over tasks and its gradient with respect to the trainable part of `meta`.
 
     Args:
         chunk: tasks at once, which bounds memory; None for all, or as many as hold 17 MB in the dual form, or one at a
-            time in the loop form; the hybrid form has a bound of its own.
+            time in the loop form; the hybrid form has a bound of its own. Where memory runs out, half as many.
         compile: trace and compile the step on first use (seconds to a minute), then run it two to three times as fast;
             for thousands of steps of the same shapes. A `CompileWarning` says why where that can't be.
+        recompute: keep no more of an inner step than the weights it began at, and compute it again on the way back:
+            memory of one step instead of all, for a third more time. For learners that descend by gradient steps.
+        mixed: bfloat16 where torch's autocast takes it: for large networks on a GPU. Gradients are then right to two or
+            three digits.
 
     Returns:
         (loss, gradients by name).
+
+    Raises:
+        DataError: tasks that can't be learned from or judged by.
+        ModelError: nothing follows a gradient, a form that can't be, or a single task is too big.
     """
     names = learner.trainable(meta)
     if not names:
         raise ModelError(
             f"{type(learner).__name__} has nothing that follows a gradient; use its `estimate`, or `evaluate`."
         )
-    leaves = {k: v.detach().requires_grad_(k in names) for k, v in meta.items()}
+    check_tasks(learner, meta, episodes)
     tasks = len(episodes.support.mask)
-    form = choose_form(learner, episodes) if form == "auto" else form
-    if chunk is None and form == "dual" and dual.applies_to_loss(learner, episodes):
-        chunk = dual.at_once(learner, meta, episodes)
-    size = chunk or (1 if form == "loop" else tasks)
-    total = 0.0
-    with training(), torch.enable_grad():
+
+    def run(form: Form) -> tuple[float, Meta]:
+        if form in ("dual", "hybrid") and (mixed or recompute):
+            form = "stacked" if form == "dual" else "loop"
+        size = chunk
+        if size is None and form == "dual" and dual.applies_to_loss(learner, episodes):
+            size = dual.at_once(learner, meta, episodes)
+        size = size or (1 if form == "loop" else tasks)
+        leaves = {k: v.detach().requires_grad_(k in names) for k, v in meta.items()}
+        total = 0.0
         for start in range(0, tasks, size):
-            part = _slice(episodes, slice(start, start + size))
+            part = tasks_of(episodes, slice(start, start + size))
             if compile and (found := _compiled_gradient(learner, meta, names, part, form, tasks)) is not None:
                 total += found[0]
                 for name, value in found[1].items():
                     before = leaves[name].grad
                     leaves[name].grad = value if before is None else before + value
                 continue
-            loss = task_losses(learner, leaves, part, form=form, seed=seed).sum() / tasks
+            with autocast(meta, mixed):
+                loss = task_losses(learner, leaves, part, form=form, seed=seed).sum() / tasks
             loss.backward()
             total += float(loss.detach())
-    zero = torch.zeros_like
-    return total, {k: g if (g := leaves[k].grad) is not None else zero(leaves[k]) for k in names}
+        zero = torch.zeros_like
+        return total, {k: g if (g := leaves[k].grad) is not None else zero(leaves[k]) for k in names}
+
+    with training(), recomputing(recompute), torch.enable_grad():
+        try:
+            return settled(learner, episodes, run) if form == "auto" else run(form)
+        except (RuntimeError, MemoryError) as problem:
+            if not too_big(problem):
+                raise
+            if tasks == 1 or chunk == 1:
+                out_of_memory(learner, episodes, problem)
+    return meta_gradient(
+        learner, meta, episodes, form=form, chunk=math.ceil((chunk or tasks) / 2), seed=seed, compile=compile,
+        recompute=recompute, mixed=mixed,
+    )  # fmt: skip
 
 
 def _compiled_gradient(
     learner: MetaLearner, meta: Meta, names: list[str], episodes: Episode, form: Form, tasks: int
 ) -> tuple[float, Meta] | None:
-    _check_stacked(learner, episodes, form)
+    check_stacked(learner, episodes, form)
     episodes = episodes.blanked()
     # A trace can't look at what tensors hold, so this is looked up before.
     silent = not bool(learner.objective.present(episodes.support).all())
@@ -153,7 +124,7 @@ def _compiled_gradient(
         if form == "dual":
             return dual.task_losses(learner, meta, episodes, silent=silent) / tasks
         if form == "stacked":
-            return _stacked_losses(learner, meta, episodes) / tasks
+            return stacked_losses(learner, meta, episodes) / tasks
         raise compiled.Refused(f"form {form!r} takes tasks one by one.")
 
     return compiled.gradient((learner, form, silent, tasks), losses, meta, names, episodes)
@@ -164,11 +135,12 @@ def adapt(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
     alone = support.mask.ndim == 1
     support = support.trimmed() if alone else support.blanked()
     tasks = Labelled(*(t.unsqueeze(0) for t in support)) if alone else support
+    check_part(learner, meta, tasks, "support")
     with torch.no_grad():
         if convolve.applies(learner, Episode(tasks, tasks)) and convolve.pays(Episode(tasks, tasks)):
             fast = convolve.adapt(learner, meta, tasks)
             return {name: value[0] for name, value in fast.items()} if alone else fast
-        return learner.adapt(meta, support) if alone else _adapt_all(learner, meta, support)
+        return learner.adapt(meta, support) if alone else adapt_all(learner, meta, support)
 
 
 def predict(learner: MetaLearner, meta: Meta, fast: Fast, x: Tensor, *, many: bool = False) -> Tensor:
@@ -187,25 +159,28 @@ def outputs(
     Args:
         blank: False where masked rows are known to hold sane numbers, which saves a copy of all tasks.
     """
+    check_tasks(learner, meta, episodes)
     episodes = episodes.blanked() if blank else episodes
-    if form == "dual" or (form == "auto" and dual.applies(learner, episodes) and dual.pays(episodes)):
-        if not dual.applies(learner, episodes):
-            raise _none(learner, "dual")
-        with torch.no_grad():
-            return dual.outputs(learner, meta, episodes)
-    if form == "hybrid" or (
-        form == "auto" and convolve.applies(learner, episodes) and convolve.pays(episodes)
-    ):
-        if not convolve.applies(learner, episodes):
-            raise _none(learner, "hybrid")
-        return convolve.outputs(learner, meta, episodes)
-    form = choose_form(learner, episodes) if form == "auto" else form
-    _check_stacked(learner, episodes, form)
-    if form != "loop":
-        with torch.no_grad():
-            fast = _adapt_all(learner, meta, episodes.support)
-        return predict(learner, meta, fast, episodes.query.x, many=True)
-    return torch.stack([_outputs_alone(learner, meta, one) for one in unstack(episodes)])
+    if form == "auto":
+        if dual.applies(learner, episodes) and dual.pays(episodes):
+            form = "dual"
+        elif convolve.applies(learner, episodes) and convolve.pays(episodes):
+            form = "hybrid"
+        else:
+            return settled(
+                learner, episodes, lambda form: outputs(learner, meta, episodes, form=form, blank=False)
+            )
+    check_stacked(learner, episodes, form)
+    if form == "loop":
+        return torch.stack([_outputs_alone(learner, meta, one) for one in unstack(episodes)])
+    with torch.no_grad():
+        if form == "stacked":
+            fast = adapt_all(learner, meta, episodes.support)
+            return predict(learner, meta, fast, episodes.query.x, many=True)
+        closed = dual if form == "dual" else convolve
+        if not closed.applies(learner, episodes):
+            raise no_form(learner, form)
+        return closed.outputs(learner, meta, episodes)
 
 
 class Scores(NamedTuple):
@@ -260,6 +235,8 @@ def meta_train(
     form: Form = "auto",
     chunk: int | None = None,
     compile: bool = False,
+    recompute: bool = False,
+    mixed: bool = False,
 ) -> Iterator[Step]:
     """Meta-train, one step per iteration: stop by leaving the loop, save by `step.state()`.
 
@@ -273,7 +250,11 @@ def meta_train(
         seed: of the initial meta-parameters and of dropout.
         meta: what to start from instead of `learner.init(seed)`.
         resume: a state to go on from; the run ends at the same numbers as one that was never stopped.
-        form, chunk, compile: see `meta_gradient`.
+        form, chunk, compile, recompute, mixed: see `meta_gradient`.
+
+    Raises:
+        DivergedError: a loss or gradient that isn't finite; the last step given is the last good one.
+        DataError, ModelError: as `meta_gradient`.
     """
     meta = dict(meta if meta is not None else learner.init(seed))
     if resume is not None:
@@ -295,15 +276,14 @@ def meta_train(
     if resume is not None:
         _restore(outer, names, resume)
     for number in range(resume.step if resume else 0, steps):
+        episodes, own = sample(number), seed * 1_000_003 + number
         loss, gradient = meta_gradient(
-            learner,
-            meta,
-            sample(number),
-            form=form,
-            chunk=chunk,
-            seed=seed * 1_000_003 + number,
-            compile=compile,
-        )
+            learner, meta, episodes, form=form, chunk=chunk, seed=own, compile=compile, recompute=recompute, mixed=mixed
+        )  # fmt: skip
+        if not finite(loss, gradient):
+            with training(), torch.no_grad():
+                losses = task_losses(learner, meta, episodes, form=form, seed=own)
+            raise diverged(learner, number + 1, losses)
         for leaf, name in zip(leaves, names, strict=True):
             leaf.grad = gradient[name]
         if clip is not None:
@@ -336,29 +316,6 @@ def _schedule(number: int, steps: int, warmup: int, decay: bool) -> float:
     return rise * (1.0 - 0.9 * number / max(1, steps) if decay else 1.0)
 
 
-def _ragged(episodes: Episode) -> bool:
-    return not all(bool(part.mask.all()) for part in episodes)
-
-
-def _check_stacked(learner: MetaLearner, episodes: Episode, form: Form) -> None:
-    if form == "stacked" and learner.transductive and _ragged(episodes):
-        raise ModelError(
-            f"{type(learner).__name__} answers by what else is asked, and in the stacked form padding would be part of "
-            "that; use form='loop' or 'auto'."
-        )
-
-
-def _any_has(learner: MetaLearner, *kinds: type[nn.Module]) -> bool:
-    return any(has(net, *kinds) for net in learner.nets())
-
-
-def _one_loss(learner: MetaLearner, meta: Meta, episode: Episode, seed: int) -> Tensor:
-    torch.manual_seed(seed)  # the same dropout masks as in the stacked form
-    if learner.transductive or _any_has(learner, *_BATCH_STATISTICS):
-        episode = Episode(episode.support.trimmed(), episode.query.trimmed())
-    return learner.loss(meta, episode)
-
-
 def _outputs_alone(learner: MetaLearner, meta: Meta, episode: Episode) -> Float[Tensor, "q k"]:
     """One task's outputs, computed without its padding; zero in the padded rows of the query."""
     fast, mask = adapt(learner, meta, episode.support.trimmed()), episode.query.mask
@@ -368,25 +325,3 @@ def _outputs_alone(learner: MetaLearner, meta: Meta, episode: Episode) -> Float[
     out = real.new_zeros(len(mask), real.shape[-1])
     out[mask] = real
     return out
-
-
-def _adapt_all(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
-    if not learner.inner_loop:
-        return over_tasks(learner.adapt, (None, 0))(meta, support)
-    # Every meta-parameter once per task, by a view: nothing is copied.
-    return learner.adapt({k: v.expand(len(support.mask), *v.shape) for k, v in meta.items()}, support)
-
-
-def _none(learner: MetaLearner, form: Form) -> ModelError:
-    return ModelError(f"{type(learner).__name__} has no {form} form here; use form='stacked' or 'auto'.")
-
-
-def _slice(episodes: Episode, rows: slice) -> Episode:
-    return Episode(*(Labelled(*(t[rows] for t in part)) for part in episodes))
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    with generator_lock, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # the CPU's alone, which takes a tenth of the time
-        yield

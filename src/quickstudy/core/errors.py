@@ -4,7 +4,7 @@ All derive from `QuickstudyError`, so that an application catches one class and 
 derives from the built-in that Python or scikit-learn callers expect in its place.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from os import PathLike, fspath
 
@@ -32,6 +32,21 @@ class DataError(QuickstudyError, ValueError):
 
 class ModelError(QuickstudyError, ValueError):
     """A learner, encoder or adapted model that cannot do what was asked."""
+
+
+class DivergedError(ModelError):
+    """Meta-training met a loss or gradient that isn't finite: at `step` (from 1), in `tasks` of its batch (from 0)."""
+
+    def __init__(self, problem: str, *, step: int, tasks: Sequence[int] = ()) -> None:
+        super().__init__(problem)
+        self.step, self.tasks = step, list(tasks)
+
+    def __reduce__(self) -> tuple:
+        return _diverged, (str(self), self.step, self.tasks)
+
+
+def _diverged(problem: str, step: int, tasks: Sequence[int]) -> DivergedError:
+    return DivergedError(problem, step=step, tasks=tasks)
 
 
 class CheckpointError(QuickstudyError, ValueError):

@@ -9,8 +9,9 @@ are flat dictionaries of tensors. The engine runs a learner over many tasks (see
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,6 +23,7 @@ from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import ModelError
 from quickstudy.core.net import Net, NetSpec, apply, initial, over_tasks, plain_attention
 from quickstudy.core.objective import Objective
+from quickstudy.core.recompute import recomputed
 from quickstudy.core.spec import Spec
 
 Meta = dict[str, Tensor]
@@ -107,6 +109,11 @@ class MetaLearner(Spec, ABC):
                     f"{type(self).__name__} needs {name!r} of shape {shape}; it has {list(meta[name].shape)}."
                 )
 
+    def check_answers(self, rows: Labelled, name: str) -> None:
+        """Refuse answers that it can't read; `name` is "support" or "query". Raises DataError."""
+        # A row of a support may describe a class, where the learner has a use for that: see `Gaussian`.
+        self.objective.check(rows, name, described=name == "support" and not self.inner_loop)
+
     def plain_sgd(self) -> PlainSGD | None:
         """Says that `adapt` is nothing but plain gradient descent, so that the engine may use a faster equal form."""
         return None
@@ -128,8 +135,8 @@ class NetLearner(MetaLearner):
 
     def support_loss(self, fast: Fast, support: Labelled) -> Float[Tensor, ""]:
         """The loss of one task's support under parameters `fast`, silent about classes that the support lacks."""
-        outputs = self.objective.restrict(self.forward(fast, support.x), self.objective.present(support))
-        return self.objective.loss(outputs, support)
+        outputs = self.objective.fitting(self.forward(fast, support.x))
+        return self.objective.loss(self.objective.restrict(outputs, self.objective.present(support)), support)
 
     def adapted(self, weights: Fast, support: Labelled) -> Fast:
         """Adapted weights together with which outputs the support spoke about."""
@@ -138,7 +145,8 @@ class NetLearner(MetaLearner):
         }
 
     def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n k"]:
-        return self.objective.restrict(self.forward(part(fast, "net."), x), fast["present"])
+        outputs = self.objective.fitting(self.forward(part(fast, "net."), x))
+        return self.objective.restrict(outputs, fast["present"])
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -183,6 +191,12 @@ def inner_gradient(
             total = over_tasks(loss)(fixed | at, support).sum()
         else:
             total = loss(fixed | at, support)
+        if not total.requires_grad:
+            raise ModelError(
+                "An inner step has no gradient to follow: the support's loss doesn't depend on the parameters in a way "
+                "that can be differentiated. Look for detach(), argmax, round, .numpy() or torch.no_grad() in the "
+                "network's forward pass."
+            )
         grads = torch.autograd.grad(total, list(at.values()), create_graph=keep, allow_unused=True)
     return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(at.items(), grads, strict=True)}
 
@@ -214,7 +228,25 @@ def descend(
     fixed: Fast | None = None,
 ) -> Fast:
     """Gradient descent on a support loss:  θ ← θ - rate ∇_θ L(θ; support),  `steps` times; see `inner_gradient`."""
-    for _ in range(steps):
+
+    def step(fast: Fast, fixed: Fast) -> Fast:
         gradient = inner_gradient(loss, fast, support, fixed=fixed, second_order=second_order)
-        fast = {name: weight - rate * gradient[name] for name, weight in fast.items()}
+        return {name: weight - rate * gradient[name] for name, weight in fast.items()}
+
+    again = _recompute.get() and second_order and torch.is_grad_enabled()
+    for _ in range(steps):
+        fast = recomputed(step, fast, fixed or {}) if again else step(fast, fixed or {})
     return fast
+
+
+_recompute: ContextVar[bool] = ContextVar("quickstudy_recompute", default=False)
+
+
+@contextmanager
+def recomputing(on: bool) -> Iterator[None]:
+    """Within this block, with `on`, `descend` keeps no more of a step than the weights it began at."""
+    token = _recompute.set(on)
+    try:
+        yield
+    finally:
+        _recompute.reset(token)

@@ -7,7 +7,7 @@ user's. Only parameters that require grad are meta-learned; frozen ones stay whe
 import copy
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
@@ -48,6 +48,15 @@ def training() -> Iterator[None]:
         _training.reset(token)
 
 
+def autocast(like: dict[str, Tensor], on: bool) -> AbstractContextManager[Any]:
+    """bfloat16 where torch takes it to be safe, on the device of these parameters."""
+    if not on:
+        return nullcontext()
+    device = next(iter(like.values())).device.type
+    # Its cache would hand weights of one graph to the next: each inner step has new ones.
+    return torch.autocast(device, torch.bfloat16, cache_enabled=False)
+
+
 def initial(net: Net, seed: int) -> dict[str, Tensor]:
     """The trainable parameters to start from.
 
@@ -63,13 +72,44 @@ def initial(net: Net, seed: int) -> dict[str, Tensor]:
 
 
 def apply(net: Net, params: dict[str, Tensor], x: Tensor) -> Tensor:
-    """The network's output for inputs [n, …] of one task, with `params` in place of its own."""
+    """The network's output for inputs [n, …] of one task, with `params` in place of its own.
+
+    Raises:
+        Unmappable: it looks into its numbers, so that tasks can't pass together.
+        ModelError: it can't take these inputs, or changes a buffer.
+    """
+    module = skeleton(net, _training.get())
+    buffers = _buffers(module)
+    before = [buffer._version for buffer in buffers]
     try:
-        return functional_call(skeleton(net, _training.get()), params, (x,))
+        out = functional_call(module, params, (x,))
     except ValueError as problem:
         if "more than 1 value per channel" not in str(problem):
             raise
         raise one_row() from problem
+    except RuntimeError as problem:
+        if str(problem).startswith("vmap"):
+            raise Unmappable(f"{_named(net)} can't run on many tasks at once: {problem}") from problem
+        if isinstance(problem, torch.OutOfMemoryError) or "allocate memory" in str(problem):
+            raise
+        kind = str(x.dtype).removeprefix("torch.")
+        raise ModelError(
+            f"{_named(net)} can't take inputs of shape {list(x.shape)}, {kind}: {problem}"
+        ) from problem
+    if any(buffer._version != version for buffer, version in zip(buffers, before, strict=True)):
+        raise ModelError(
+            f"{_named(net)} changes a buffer while it runs, which would leak from one task into the next. Give what "
+            "changes as an output, or leave it out."
+        )
+    return out
+
+
+class Unmappable(ModelError):
+    """A network that takes one task at a time alone: its control flow depends on numbers, or a layer has no rule."""
+
+
+def _named(net: Net) -> str:
+    return f"The network ({type(net).__name__})"
 
 
 def one_row() -> DataError:
@@ -107,13 +147,26 @@ def _skeleton_of_module(net: nn.Module, training: bool) -> nn.Module:
 _skeletons = _Skeletons()
 
 
+@lru_cache(maxsize=128)
+def _buffers(skeleton: nn.Module) -> tuple[Tensor, ...]:
+    return tuple(buffer for buffer in skeleton.buffers() if not buffer.is_inference())
+
+
 def _checked(module: nn.Module) -> nn.Module:
+    """A skeleton whose batch norms take the statistics of the rows that pass together: running ones would leak."""
+    part: Any
     for name, part in module.named_modules():
-        if getattr(part, "track_running_stats", False):
+        if not getattr(part, "track_running_stats", False):
+            continue
+        seen = getattr(part, "num_batches_tracked", None)
+        if seen is not None and int(seen):
             raise ModelError(
-                f"Layer {name!r} ({type(part).__name__}) keeps running statistics, which would leak between tasks. "
-                "Build it with track_running_stats=False, or use layer norm."
+                f"Layer {name!r} ({type(part).__name__}) carries statistics of {int(seen):,} batches. To normalise by "
+                "those, wrap the network in quickstudy.nets.stored_norms(network); to normalise by the rows of a task, "
+                "as MAML does, build the layer with track_running_stats=False."
             )
+        part.track_running_stats = False
+        part.running_mean = part.running_var = part.num_batches_tracked = None
     return module
 
 

@@ -14,10 +14,11 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from quickstudy.core.episode import Labelled
+from quickstudy.core.errors import DataError, ModelError
 from quickstudy.core.spec import Size, Spec
 
-# The logit of a class that no support example carries: small enough that its probability is exactly 0 in float64,
-# finite so that no derivative turns into nan.
+# The logit of a class that no support example carries, below the others where they are negative: small enough that its
+# probability is exactly 0 in float64, finite so that no derivative turns into nan.
 ABSENT = -1e4
 
 
@@ -58,6 +59,29 @@ class Objective(Spec, ABC):
         """Which outputs the support speaks about."""
         return torch.ones(*support.mask.shape[:-1], self.outputs, dtype=torch.bool)
 
+    @abstractmethod
+    def check(self, labelled: Labelled, name: str, described: bool = False) -> None:
+        """Refuse answers that mean nothing here. Raises DataError.
+
+        Args:
+            name: "support" or "query".
+            described: whether a row may describe a class; its number is then `ways` higher.
+        """
+
+    def fitting(self, outputs: Tensor) -> Float[Tensor, "n k"]:
+        """A network's outputs, if there are as many as the objective reads.
+
+        Raises:
+            ModelError: they have another shape; torch would broadcast some of those and say nothing.
+        """
+        if outputs.ndim != 2 or outputs.shape[1] != self.outputs:
+            raise ModelError(
+                f"The network gives outputs of shape {list(outputs.shape)} for one task's rows; {self} reads "
+                f"[{len(outputs) if outputs.ndim else 1}, {self.outputs}]. Give its last layer {self.outputs} "
+                f"output{'s' if self.outputs > 1 else ''}, one row for each input."
+            )
+        return outputs
+
     def loss(self, outputs: Float[Tensor, "*t n k"], labelled: Labelled) -> Float[Tensor, "*t"]:
         """Mean loss over the real rows of each task."""
         return mean(self.row_losses(outputs, labelled.y), labelled.mask)
@@ -80,6 +104,22 @@ class Classify(Objective):
     def outputs(self) -> int:
         return self.ways
 
+    def check(self, labelled: Labelled, name: str, described: bool = False) -> None:
+        if self.ways < 2:
+            raise DataError("Classify(ways=1): one class leaves nothing to tell apart; take two or more.")
+        y = labelled.y
+        if y.dtype != torch.int64:
+            kind = str(y.dtype).removeprefix("torch.")
+            raise DataError(
+                f"The {name}'s answers are {kind}; Classify reads class numbers, int64: y.long()."
+            )
+        least, most = torch.aminmax(torch.where(labelled.mask, y, 0))
+        if int(least) < 0 or int(most) >= self.ways * (2 if described else 1):
+            wrong = int(least) if int(least) < 0 else int(most)
+            raise DataError(
+                f"The {name} holds class number {wrong}; Classify(ways={self.ways}) reads 0 to {self.ways - 1}."
+            )
+
     def one_hot(self, labelled: Labelled) -> Float[Tensor, "*t n k"]:
         """Rows of the identity for each label, zero where masked; a form that has a rule under vmap."""
         classes = torch.arange(self.ways, device=labelled.y.device)
@@ -90,7 +130,10 @@ class Classify(Objective):
         return self.one_hot(support).sum(-2) > 0
 
     def restrict(self, outputs: Tensor, present: Tensor) -> Tensor:
-        return torch.where(present.unsqueeze(-2), outputs, ABSENT)
+        known = present.unsqueeze(-2)
+        top = torch.where(known, outputs.detach(), -torch.inf).amax(-1, keepdim=True)
+        below = torch.where(top.isfinite(), top, 0.0).clamp(max=0.0)
+        return torch.where(known, outputs, ABSENT + 2 * below)  # twice, lest it be rounded to the same number
 
     def row_losses(
         self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n"]
@@ -127,6 +170,15 @@ class Regress(Objective):
     @property
     def outputs(self) -> int:
         return self.dim
+
+    def check(self, labelled: Labelled, name: str, described: bool = False) -> None:
+        expected = (*labelled.mask.shape, self.dim)
+        if not labelled.y.is_floating_point() or labelled.y.shape != expected:
+            kind = str(labelled.y.dtype).removeprefix("torch.")
+            raise DataError(
+                f"The {name}'s answers are {kind} of shape {list(labelled.y.shape)}; {self} reads real numbers of "
+                f"shape {list(expected)}."
+            )
 
     def row_losses(
         self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n k"]

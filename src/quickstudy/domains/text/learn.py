@@ -23,7 +23,7 @@ from quickstudy.core.checkpoint import load_state, save_state
 from quickstudy.core.dataset import MetaDataset, Shots
 from quickstudy.core.engine import evaluate, meta_train
 from quickstudy.core.episode import Episode, Labelled
-from quickstudy.core.errors import DataError
+from quickstudy.core.errors import DataError, DivergedError
 from quickstudy.core.learner import Meta
 from quickstudy.core.objective import Classify
 from quickstudy.domains.text.calibrate import calibration, clusters
@@ -248,7 +248,7 @@ def tune(
                 save_state(checkpoint, step.state(**prints))
             if progress is not None:
                 progress(step.number, tuning.steps, step.loss)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, DivergedError):  # what was good last is kept
         if checkpoint is not None and step is not None:
             save_state(checkpoint, step.state(**prints))
         raise

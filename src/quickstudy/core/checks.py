@@ -1,0 +1,86 @@
+"""What must hold of tasks before a learner is run on them; shapes cost nothing to look at, contents microseconds."""
+
+import math
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from quickstudy.core.episode import Episode, Labelled
+from quickstudy.core.errors import DataError, DivergedError, ModelError
+from quickstudy.core.learner import Meta, MetaLearner
+
+
+def check_tasks(learner: MetaLearner, meta: Meta, episodes: Episode) -> None:
+    """Refuse stacked tasks that the learner can't learn from or be judged by.
+
+    Raises:
+        DataError: tasks aren't stacked, have no rows, answers that the objective doesn't know, or another precision
+            than `meta`.
+    """
+    for name, part in zip(("support", "query"), episodes, strict=True):
+        check_part(learner, meta, part, name)
+    first, second = (len(part.mask) for part in episodes)
+    if first != second:
+        raise DataError(f"There are {first} supports but {second} queries; each task has one of either.")
+
+
+def check_part(learner: MetaLearner, meta: Meta, part: Labelled, name: str) -> None:
+    """The same for the supports or the queries alone, [tasks, rows, …]."""
+    if part.mask.ndim != 2:
+        raise DataError(
+            f"The {name}'s mask has shape {list(part.mask.shape)}; expected [tasks, rows]. "
+            "Use quickstudy's stack([episode]) for a single task."
+        )
+    filled = part.mask.any(-1)
+    if not bool(filled.all()):
+        empty = int((~filled).nonzero()[0])
+        use = "learn from" if name == "support" else "be judged by"
+        raise DataError(
+            f"Task {empty} (of {len(filled)}, from 0) has no {name} rows, so there is nothing to {use}; "
+            "give one example or more, or leave the task out."
+        )
+    learner.check_answers(part, name)
+    numbers = {value.dtype for value in meta.values() if value.is_floating_point()}
+    if part.x.is_floating_point() and len(numbers) == 1 and part.x.dtype not in numbers:
+        ours, theirs = (str(kind).removeprefix("torch.") for kind in (part.x.dtype, *numbers))
+        raise DataError(f"The {name}'s inputs are {ours} but the parameters {theirs}; convert one of them.")
+
+
+def finite(loss: float, gradient: Meta) -> bool:
+    """Whether a step has neither NaN nor infinity."""
+    return math.isfinite(loss) and all(bool(torch.isfinite(g).all()) for g in gradient.values())
+
+
+def diverged(learner: MetaLearner, step: int, losses: Tensor) -> DivergedError:
+    """What to say when it has: names the step, and the tasks where their losses tell."""
+    bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
+    some = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
+    where = (
+        f"the loss of task{'s' if len(bad) > 1 else ''} {some} (of {len(losses)}, from 0) isn't finite"
+        if bad
+        else "the losses are finite, but the meta-gradient isn't"
+    )
+    return DivergedError(
+        f"{type(learner).__name__}, step {step}: {where}. Look for inputs that aren't finite; otherwise take a lower "
+        f"rate, outer or inner, or bound the meta-gradient by clip=1. What was learned up to step {step - 1} is whole.",
+        step=step,
+        tasks=bad,
+    )
+
+
+def too_big(problem: BaseException) -> bool:
+    """Whether an error says that memory is used up."""
+    return isinstance(problem, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(
+        problem
+    )
+
+
+def out_of_memory(learner: MetaLearner, episodes: Episode, problem: BaseException) -> NoReturn:
+    """Raises ModelError: a single task is too big."""
+    rows = [part.mask.shape[1] for part in episodes]
+    raise ModelError(
+        f"One task of {rows[0]} support and {rows[1]} query rows doesn't fit into memory with "
+        f"{type(learner).__name__}. Draw fewer rows a task; or, where the learner takes inner steps, recompute=True "
+        "keeps the weights of each step alone, and second_order=False keeps none."
+    ) from problem

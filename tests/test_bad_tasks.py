@@ -1,0 +1,280 @@
+"""Tasks, networks and memory that can't be: every error names what came and what to do, and harms nothing."""
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from quickstudy.core.dataset import Shots
+from quickstudy.core.engine import adapt, evaluate, meta_gradient, meta_train, outputs
+from quickstudy.core.episode import Episode, Labelled
+from quickstudy.core.errors import DataError, DivergedError, ModelError
+from quickstudy.core.forms import choose_form
+from quickstudy.core.objective import Classify, Regress
+from quickstudy.learners import ANIL, MAML, Gaussian, Prototypical
+from quickstudy.nets import MLP
+
+THREE = Classify(ways=3)
+
+
+def tasks(number=4, rows=6, queries=6, ways=3, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+
+    def part(n):
+        y = torch.arange(n).remainder(ways).expand(number, n).clone()
+        return Labelled.of(torch.randn(number, n, 5, generator=draw), y)
+
+    return Episode(part(rows), part(queries))
+
+
+def both(episode, change):
+    return Episode(*(change(part) for part in episode))
+
+
+def maml(net=None, **fields):
+    return MAML(objective=THREE, net=net or nn.Linear(5, 3), **fields)
+
+
+def step(learner, episodes=None, **options):
+    return meta_gradient(learner, learner.init(0), episodes or tasks(), **options)
+
+
+# -- Tasks
+
+
+@pytest.mark.parametrize(
+    ("episodes", "message"),
+    [
+        (tasks(rows=0), r"Task 0 \(of 4, from 0\) has no support rows.*one example or more"),
+        (tasks(queries=0), r"Task 0 .* has no query rows, so there is nothing to be judged by"),
+        (tasks(ways=4, rows=8), r"support holds class number 3; Classify\(ways=3\) reads 0 to 2"),
+        (both(tasks(), lambda p: p._replace(y=p.y - 1)), "class number -1"),
+        (both(tasks(), lambda p: p._replace(y=p.y.float())), r"answers are float32.*y\.long\(\)"),
+        (both(tasks(), lambda p: p._replace(x=p.x.double())), "inputs are float64 but the parameters float32"),
+        (both(tasks(), lambda p: Labelled(*(t[0] for t in p))), r"shape \[6\]; expected \[tasks, rows\].*stack"),
+        (Episode(tasks().support, tasks(3).query), "4 supports but 3 queries"),
+    ],
+)  # fmt: skip
+def test_tasks_that_cannot_be_learned_are_refused(episodes, message):
+    learner = maml()
+    for run in (meta_gradient, outputs):
+        with pytest.raises(DataError, match=message):
+            run(learner, learner.init(0), episodes)
+
+
+def test_a_task_whose_support_is_all_padding_is_named():
+    episodes = tasks()
+    episodes.support.mask[2] = False
+    for learner in (maml(), Prototypical(objective=THREE, net=nn.Linear(5, 4))):
+        with pytest.raises(DataError, match=r"Task 2 .* has no support rows"):
+            evaluate(learner, learner.init(0), [episodes])
+        with pytest.raises(DataError, match="no support rows"):
+            adapt(learner, learner.init(0), Labelled(*(t[2] for t in episodes.support)))
+
+
+def test_what_is_padding_may_hold_anything():
+    episodes = tasks(rows=8)
+    episodes.support.mask[:, 6:] = False
+    episodes.support.y[:, 6:] = 99
+    assert step(maml(), episodes)[0] > 0
+
+
+def test_a_row_may_describe_a_class_where_the_learner_reads_that():
+    episodes = tasks()
+    episodes.support.y[:, -1] = 5  # describes class 2
+    learner = Gaussian(objective=THREE, dim=5)
+    assert outputs(learner, learner.init(0), episodes).shape == (4, 6, 3)
+    with pytest.raises(DataError, match="class number 5"):
+        step(maml(), episodes)
+
+
+def test_numbers_to_regress_have_a_column():
+    learner = MAML(objective=Regress(), net=nn.Linear(5, 1))
+    flat = both(tasks(), lambda p: Labelled(p.x, p.y.float(), p.mask))
+    with pytest.raises(DataError, match=r"float32 of shape \[4, 6\]; Regress\(dim=1\) reads.*\[4, 6, 1\]"):
+        step(learner, flat)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"shots": 0}, "1 examples a class"), ({"ways": 1}, "2 classes"), ({"tasks": 0}, "1 tasks"),
+     ({"shots": (5, 2)}, "smaller number first"), ({"ways": (1, 1)}, "2 classes")],
+)  # fmt: skip
+def test_shots_that_make_no_task(fields, message):
+    with pytest.raises(DataError, match=message):
+        Shots(**fields)
+
+
+def test_one_way():
+    with pytest.raises(DataError, match="one class leaves nothing to tell apart"):
+        step(MAML(objective=Classify(ways=1), net=nn.Linear(5, 1)), tasks(ways=1))
+
+
+# -- Networks
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 5])
+@pytest.mark.parametrize("kind", [MAML, ANIL])
+def test_outputs_that_do_not_fit_the_ways(kind, outputs):
+    for net in (nn.Linear(5, outputs), MLP(inputs=5, outputs=outputs, hidden=(4,))):
+        with pytest.raises(
+            ModelError, match=rf"outputs of shape \[6, {outputs}\].*reads \[6, 3\].*3 outputs"
+        ):
+            step(kind(objective=THREE, net=net))
+
+
+def test_inputs_that_do_not_fit_the_network():
+    for net in (nn.Linear(7, 3), MLP(inputs=7, outputs=3, hidden=(4,))):
+        with pytest.raises(ModelError, match=r"can't take inputs of shape \[6, 5\], float32"):
+            step(maml(net))
+
+
+class Head(nn.Module):
+    def __init__(self, forward):
+        super().__init__()
+        self.linear = nn.Linear(5, 3)
+        self.register_buffer("calls", torch.zeros(()))
+        self.own = forward
+
+    def forward(self, x):
+        return self.own(self, x)
+
+
+def counting(net, x):
+    net.calls += 1
+    return net.linear(x)
+
+
+def looking(net, x):
+    return net.linear(x) if net.linear(x).sum().item() > 0 else 2 * net.linear(x)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda net, x: net.linear(x).detach(),
+        lambda net, x: nn.functional.one_hot(net.linear(x).argmax(-1), 3).to(x.dtype),
+    ],
+)
+def test_a_step_that_has_no_gradient(forward):
+    for form in ("auto", "loop"):
+        with pytest.raises(ModelError, match=r"no gradient to follow.*detach\(\), argmax"):
+            step(maml(Head(forward)), form=form)
+
+
+def test_a_buffer_that_changes_is_refused():
+    net = Head(counting)
+    for form in ("auto", "loop"):
+        with pytest.raises(ModelError, match=r"changes a buffer.*leak from one task into the next"):
+            step(maml(net), form=form)
+
+
+def test_a_network_that_looks_at_its_numbers_takes_tasks_one_by_one():
+    learner, episodes = maml(Head(looking), steps=2), tasks()
+    assert choose_form(learner, episodes) == "stacked"
+    with pytest.raises(ModelError, match="can't run on many tasks at once"):
+        step(learner, form="stacked")
+    loss, gradient = step(learner)
+    assert choose_form(learner, episodes) == "loop"
+    expected, theirs = step(learner, form="loop")
+    assert loss == expected and all(torch.equal(gradient[k], theirs[k]) for k in theirs)
+    assert outputs(learner, learner.init(0), episodes).shape == (4, 6, 3)
+
+
+# -- Losses that aren't finite
+
+
+def spoiled(at, task):
+    def sample(number):
+        episodes = tasks(seed=number)
+        if number == at:
+            episodes.query.x[task] = torch.nan
+        return episodes
+
+    return sample
+
+
+@pytest.mark.parametrize("form", ["auto", "stacked", "loop"])
+def test_a_loss_that_is_not_finite_names_step_and_task_and_harms_nothing(form):
+    learner, kept = maml(steps=2), []
+    run = meta_train(learner, spoiled(2, 1), steps=5, form=form)
+    with pytest.raises(
+        DivergedError, match=r"MAML, step 3: the loss of task 1 \(of 4, from 0\).*up to step 2"
+    ) as said:
+        kept.extend(run)
+    assert (said.value.step, said.value.tasks) == (3, [1])
+    assert len(kept) == 2 and all(bool(v.isfinite().all()) for v in kept[-1].meta.values())
+    again = pickle.loads(pickle.dumps(said.value))
+    assert (str(again), again.step, again.tasks) == (str(said.value), 3, [1])
+    # What was learned is a state to go on from, with other tasks.
+    [*_, last] = meta_train(learner, spoiled(None, 0), steps=5, resume=kept[-1].state(), form=form)
+    assert last.number == 5
+
+
+def test_a_gradient_that_is_not_finite_while_the_losses_are():
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(5, 3))  # where the root's slope is infinite
+
+        def forward(self, x):
+            return x @ self.weight.abs().sqrt()
+
+    with pytest.raises(DivergedError, match=r"the losses are finite, but the meta-gradient isn't"):
+        list(meta_train(maml(Root(), steps=0), lambda _: tasks(), steps=1))
+
+
+# -- Memory
+
+LIMITED = """
+import resource, sys
+import torch
+from torch import nn
+from quickstudy import MAML, Classify, Episode, Labelled, QuickstudyError
+from quickstudy.core.engine import meta_gradient
+
+class Wide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(5, 3)
+
+    def forward(self, x):
+        wide = x.unsqueeze(-1) * torch.ones(WIDE)  # {rows} · 5 · WIDE numbers
+        return self.linear(wide.mean(-1))
+
+WIDE = {wide}
+torch.set_num_threads(1)
+y = torch.arange({rows}).remainder(3).expand(8, {rows}).clone()
+part = Labelled.of(torch.randn(8, {rows}, 5), y)
+learner = MAML(objective=Classify(ways=3), net=Wide(), steps=1)
+meta = learner.init(0)
+meta_gradient(learner, meta, Episode(*(Labelled(*(t[:1, :3] for t in part)) for _ in "ab")))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + {spare} * 2**20,) * 2)
+try:
+    print(meta_gradient(learner, meta, Episode(part, part), form="stacked")[0])
+except QuickstudyError as problem:
+    print(problem)
+"""
+
+
+def limited(**numbers):
+    code = LIMITED
+    for name, value in numbers.items():
+        code = code.replace(f"{{{name}}}", str(value))
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits address space as Linux does")
+def test_tasks_that_do_not_fit_together_go_a_few_at_a_time_and_one_too_big_is_told():
+    # One task takes some 12 MB a forward pass, eight at once beyond what is spare.
+    assert 0 < float(limited(rows=6, wide=100_000, spare=250)) < 5
+    assert "One task of 60 support and 60 query rows doesn't fit into memory with MAML" in limited(
+        rows=60, wide=1_000_000, spare=250
+    )
