@@ -36,7 +36,7 @@ from quickstudy.core.learner import Meta, MetaLearner, part
 from quickstudy.core.objective import Regress
 from quickstudy.core.report import Estimate, paired
 from quickstudy.domains.synthetic import Sinusoids
-from quickstudy.learners import MAML, LearnedOptimiser, MetaLSTM
+from quickstudy.learners import MAML, LearnedOptimiser, MetaLSTM, RelationNet
 from quickstudy.nets import MLP
 
 SUITE, COMMAND = "learners", "quickstudy bench learners"
@@ -73,10 +73,17 @@ class Contender(NamedTuple):
 
 
 CONTENDERS = (
-    # The Relation network's regression comes here, as learners.9.1, with starts=False.
+    Contender(
+        "learners.9.1",
+        RelationNet(
+            objective=Regress(), net=MLP(inputs=1, outputs=40, hidden=(40,)),
+            relation=MLP(inputs=120, outputs=1, hidden=(40, 40)),
+        ),
+        800, 4, 3e-3, starts=False,
+    ),
     Contender("learners.9.2", MetaLSTM(objective=Regress(), net=NET, steps=INNER, rate=0.01), 800, 4, 3e-3),
     Contender("learners.9.3", LearnedOptimiser(objective=Regress(), net=NET, steps=INNER), 800, 4, 3e-3),
-)
+)  # fmt: skip
 
 
 class Judged(NamedTuple):
