@@ -7,6 +7,7 @@ from torch import nn
 
 from quickstudy.core.engine import meta_gradient, meta_train
 from quickstudy.core.episode import Episode
+from quickstudy.core.errors import ModelError
 from quickstudy.core.objective import Classify
 from quickstudy.learners import ANIL, BOIL, MAML
 from quickstudy.nets import MLP
@@ -89,3 +90,10 @@ def test_mixed_precision_is_right_to_its_digits():
         off = torch.cat([(found[k] - exact[k]).flatten() for k in exact]).norm()
         assert 0 < off < 0.05 * torch.cat([g.flatten() for g in exact.values()]).norm()
         assert all(g.dtype == torch.float32 for g in found.values())
+
+
+def test_what_cannot_be_combined():
+    learner = MAML(objective=Classify(ways=3), net=nn.Linear(5, 3))
+    for option in ("recompute", "mixed"):
+        with pytest.raises(ModelError, match=r"compile=True has no recompute or mixed form"):
+            meta_gradient(learner, learner.init(0), doubled(tasks()), compile=True, **{option: True})

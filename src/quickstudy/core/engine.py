@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from quickstudy.core import compiled, convolve, dual
+from quickstudy.core import compiled, convolve, cores, dual
 from quickstudy.core.checkpoint import TrainingState
 from quickstudy.core.checks import check_part, check_tasks, diverged, finite, out_of_memory, too_big
 from quickstudy.core.episode import Episode, Labelled, unstack
@@ -71,6 +71,8 @@ def meta_gradient(
         raise ModelError(
             f"{type(learner).__name__} has nothing that follows a gradient; use its `estimate`, or `evaluate`."
         )
+    if compile and (recompute or mixed):
+        raise ModelError("compile=True has no recompute or mixed form; leave one of them out.")
     check_tasks(learner, meta, episodes)
     tasks = len(episodes.support.mask)
 
@@ -237,6 +239,7 @@ def meta_train(
     compile: bool = False,
     recompute: bool = False,
     mixed: bool = False,
+    threads: int | None = None,
 ) -> Iterator[Step]:
     """Meta-train, one step per iteration: stop by leaving the loop, save by `step.state()`.
 
@@ -251,6 +254,7 @@ def meta_train(
         meta: what to start from instead of `learner.init(seed)`.
         resume: a state to go on from; the run ends at the same numbers as one that was never stopped.
         form, chunk, compile, recompute, mixed: see `meta_gradient`.
+        threads: for each step; None takes one where work is small, else as many as torch is set to.
 
     Raises:
         DivergedError: a loss or gradient that isn't finite; the last step given is the last good one.
@@ -277,9 +281,11 @@ def meta_train(
         _restore(outer, names, resume)
     for number in range(resume.step if resume else 0, steps):
         episodes, own = sample(number), seed * 1_000_003 + number
-        loss, gradient = meta_gradient(
-            learner, meta, episodes, form=form, chunk=chunk, seed=own, compile=compile, recompute=recompute, mixed=mixed
-        )  # fmt: skip
+        with cores.threads(cores.threads_for(meta, episodes) if threads is None else threads):
+            loss, gradient = meta_gradient(
+                learner, meta, episodes, form=form, chunk=chunk, seed=own, compile=compile, recompute=recompute,
+                mixed=mixed,
+            )  # fmt: skip
         if not finite(loss, gradient):
             with training(), torch.no_grad():
                 losses = task_losses(learner, meta, episodes, form=form, seed=own)
