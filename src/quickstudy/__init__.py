@@ -22,6 +22,7 @@ _HOME = {  # module -> the public names that live there
     ),
     "quickstudy.core.learner": ("MetaLearner", "NetLearner"),
     "quickstudy.core.objective": ("Classify", "Objective", "Regress"),
+    "quickstudy.core.policy": ("DiscreteActions", "GaussianActions", "PolicyGradient"),
     "quickstudy.core.estimate": ("Estimate", "paired", "paired_share"),
     "quickstudy.core.report": ("Report",),
     "quickstudy.core.task": ("Task",),
@@ -37,7 +38,7 @@ _HOME = {  # module -> the public names that live there
         "Pool", "Pretrained", "ProtoMAML", "Prototypical", "RelationNet", "Reptile", "Ridge", "Siamese",
         "SimpleShot", "SoftKMeans",
     ),
-    "quickstudy.nets": ("MLP", "Conv4"),
+    "quickstudy.nets": ("MLP", "Conv4", "GaussianPolicy"),
 }  # fmt: skip
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

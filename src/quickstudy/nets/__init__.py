@@ -2,5 +2,6 @@
 
 from quickstudy.nets.conv import Conv4
 from quickstudy.nets.mlp import MLP
+from quickstudy.nets.policy import GaussianPolicy
 
-__all__ = ["MLP", "Conv4"]
+__all__ = ["MLP", "Conv4", "GaussianPolicy"]
