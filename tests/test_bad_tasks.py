@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from quickstudy.core.dataset import Shots
+from quickstudy.core.dataset import Shots, TaskDataset
 from quickstudy.core.engine import adapt, evaluate, meta_gradient, meta_train, outputs
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import DataError, DivergedError, ModelError
@@ -278,3 +278,87 @@ def test_tasks_that_do_not_fit_together_go_a_few_at_a_time_and_one_too_big_is_to
     assert "One task of 60 support and 60 query rows doesn't fit into memory with MAML" in limited(
         rows=60, wide=1_000_000, spare=250
     )
+
+
+# -- What a fresh pair of eyes found
+
+
+class Huber(Regress):
+    def row_losses(self, outputs, y):
+        return nn.functional.smooth_l1_loss(outputs, y, reduction="none").mean(-1)
+
+
+def test_an_objective_with_a_loss_of_its_own_is_lowered_in_every_form():
+    x = torch.randn(3, 8, 2)
+    part = Labelled(x, 5 * x.sum(-1, keepdim=True), torch.ones(3, 8, dtype=torch.bool))
+    learner = MAML(objective=Huber(), net=MLP(inputs=2, outputs=1, hidden=(4,)), steps=2)
+    assert choose_form(learner, Episode(part, part)) == "stacked"
+    found, expected = (step(learner, Episode(part, part), form=form)[0] for form in ("auto", "loop"))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_padding_stays_out_of_batch_norm_in_adapt_and_in_the_stacked_form():
+    episodes = tasks()
+    episodes.support.mask[0, 4:] = False
+    learner = maml(nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)))
+    with pytest.raises(ModelError, match="enter batch norm's statistics"):
+        step(learner, episodes, form="stacked")
+    with pytest.raises(ModelError, match="enter batch norm's statistics"):
+        adapt(learner, learner.init(0), episodes.support)
+
+
+def test_a_buffer_that_is_put_anew_is_refused():
+    def remembering(net, x):
+        net.calls = 0.9 * net.calls + 1
+        return net.linear(x)
+
+    learner = maml(Head(remembering))
+    for _ in range(2):
+        with pytest.raises(ModelError, match="changes a buffer"):
+            step(learner)
+
+
+def test_a_function_without_a_rule_for_vmap_takes_tasks_one_by_one():
+    class Flip(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, g):
+            return -g
+
+    learner = maml(Head(lambda net, x: Flip.apply(net.linear(x))))
+    assert step(learner)[0] == step(learner, form="loop")[0]
+
+
+def test_weights_that_two_layers_share():
+    net = nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 3))
+    net[2].weight = net[0].weight
+    found, expected = (step(maml(net), form=form)[0] for form in ("auto", "loop"))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_options_that_are_none():
+    for chunk in (0, -1):
+        with pytest.raises(ModelError, match=f"chunk={chunk}; expected 1 task or more"):
+            step(maml(), chunk=chunk)
+    with pytest.raises(ModelError, match="clip=-1"):
+        list(meta_train(maml(), lambda _: tasks(), steps=1, clip=-1.0))
+
+
+def test_outputs_that_are_no_numbers_score_nothing():
+    episodes = tasks()
+    episodes.support.x[0] = torch.nan
+    scores = evaluate(maml(), maml().init(0), [episodes]).score
+    assert scores.isnan().tolist() == [True, False, False, False]
+
+
+def test_padding_of_a_task_is_never_drawn():
+    x = torch.arange(30.0)[:, None]
+    task = Labelled(x, x, torch.arange(30) < 12)
+    sample = TaskDataset((task,)).sampler(Shots(shots=5, queries=7, tasks=4))
+    for part in sample(0):
+        assert part.mask.all() and part.x.max() < 12
+    with pytest.raises(DataError, match="No task has more than 12 rows"):
+        TaskDataset((task,)).sampler(Shots(shots=12))

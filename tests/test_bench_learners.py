@@ -1,8 +1,11 @@
-"""The benchmark of learned optimisers: small runs of it, and SGD that is as good as it can be."""
+"""The benchmarks of learned optimisers and of policies: small runs of them, and rivals as good as they can be."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 
+from quickstudy.bench import control
 from quickstudy.bench import learners as bench
 from quickstudy.bench.bars import load_bars
 from quickstudy.bench.runs import load_runs, write_run
@@ -12,11 +15,28 @@ from quickstudy.core.objective import Regress
 from quickstudy.learners import MAML, MetaLSTM
 from quickstudy.nets import MLP
 
-ASKED = {bar.id: bar for bar in load_bars() if bar.id.startswith("learners.9")}
+ASKED = {bar.id: bar for bar in load_bars() if bar.id.startswith(("learners.9", "learners.10."))}
 
 
 @pytest.fixture
-def small(monkeypatch):
+def few(monkeypatch):
+    """Policies: small nets, short episodes."""
+
+    def short(contest):
+        family, sampling = (
+            replace(contest.family, horizon=4),
+            replace(contest.sampling, tasks=3, trajectories=3),
+        )
+        return replace(
+            contest, family=family, sampling=sampling, hidden=(4,), rates=contest.rates[:2], judged=3
+        )
+
+    monkeypatch.setattr(control, "POINTS", short(control.POINTS))
+    monkeypatch.setattr(control, "BESIDE", tuple(map(short, control.BESIDE)))
+
+
+@pytest.fixture
+def small(monkeypatch, few):
     net = MLP(inputs=1, outputs=1, hidden=(6,))
     learner = MetaLSTM(objective=Regress(), net=net, steps=2, hidden=3)
     monkeypatch.setattr(bench, "NET", net)
@@ -72,3 +92,39 @@ def test_the_command(small, capsys, monkeypatch, tmp_path):
     assert bench.main(["--quick", "--seed", "3", "--out", str(tmp_path)]) == 0
     [found] = load_runs(tmp_path)
     assert found.rows[0].command == "quickstudy bench learners --only learners.9 --seed 3 --quick"
+    assert found.rows[1].command == "quickstudy bench learners --only learners.10 --seed 3 --quick"
+
+
+def test_the_row_of_policies_is_valid_and_its_gain_is_over_pretraining(few, tmp_path):
+    shown = []
+    [row] = control.one_step(quick=True, seed=0, show=shown.append)
+    row["command"] = bench.COMMAND
+    [found] = load_runs(write_run("learners", [row], tmp_path).parent)
+    [row] = found.rows
+    assert row.unit == ASKED[row.id].unit and row.gain.over == control.PLAIN and row.seeds == [0, 1]
+    assert row.gain.value == pytest.approx(row.value - row.baselines[control.PLAIN], abs=1e-2)
+    assert set(row.baselines) >= {control.PLAIN, control.RANDOM, control.ORACLE, "MAML before the step"}
+    assert "bandits" in row.note and "grid" in row.note
+
+
+@pytest.mark.parametrize("contest", [control.POINTS, *control.BESIDE], ids=lambda c: c.name)
+def test_nobody_does_better_than_who_knows_the_task_nor_worse_than_at_random(contest):
+    tasks = contest.family.draw(30, 0)
+    assert control.knowing(contest.family, tasks) > control.at_random(contest, tasks, 0) + 2
+
+
+def test_pretraining_takes_as_many_steps_in_environments_and_its_best_rate(few, monkeypatch):
+    asked = []
+
+    def judged(learner, meta, family, tasks, **how):
+        asked.append((learner.rate, len(tasks)))
+        value = torch.full((len(tasks),), -abs(learner.rate - control.POINTS.rates[1]))
+        return control_returns(value, value)
+
+    from quickstudy.domains.control import Returns as control_returns
+
+    monkeypatch.setattr(control, "evaluate_policy", judged)
+    found = control.play(control.POINTS, 0, quick=True)
+    assert found.rate == control.POINTS.rates[1]
+    assert asked[-1] == (found.rate, 4) and [n for _, n in asked[:2]] == [2, 2]
+    assert found.env_steps[1] == pytest.approx(found.env_steps[0], rel=0.2)

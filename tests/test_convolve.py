@@ -313,6 +313,18 @@ def test_absent_classes_are_silent():
     check(MAML(objective=Classify(ways=3), net=small(), steps=2), episodes)
 
 
+def test_a_class_that_only_the_query_has_is_a_constant():
+    episodes = tasks()
+    episodes = Episode(episodes.support._replace(y=episodes.support.y.remainder(2)), episodes.query)
+    learner = MAML(objective=Classify(ways=3), net=small(), steps=2)
+    meta = learner.init(0)
+    (loss, found), (expected, theirs) = (
+        meta_gradient(learner, meta, episodes, form=f) for f in ("hybrid", "loop")
+    )
+    assert episodes.query.y.max() == 2 and loss == pytest.approx(expected, rel=1e-12)
+    assert all(torch.allclose(found[k], theirs[k], rtol=0, atol=1e-10) for k in theirs)
+
+
 def test_one_number_a_channel_is_refused_with_advice():
     net = nn.Sequential(nn.Conv2d(1, 2, 8), *norm_of("batch", 2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3))
     learner, episodes = MAML(objective=Classify(ways=3), net=net, steps=1), tasks(rows=(4, 1))

@@ -31,6 +31,10 @@ def test_small_work_gets_one_thread():
     assert threads_for(meta(nn.Linear(5, 3)), tasks()) == 1
     assert threads_for(meta(nn.Linear(5, 3000)), tasks()) == 2
     assert threads_for(meta(nn.Conv2d(1, 8, 3)), images(4, 6)) == 1
+    assert threads_for(meta(nn.Conv2d(1, 32, 3)), images(1, 20)) == 1
+    assert (
+        threads_for(meta(nn.Conv2d(1, 32, 3)), images(1, 21)) == 2
+    )  # 10 rows of 441 positions, 32 numbers each
     assert threads_for(meta(nn.Conv2d(1, 32, 3)), images(16, 28)) == 2
 
 

@@ -136,7 +136,7 @@ def test_every_dependency_of_the_base_and_of_dev_is_pinned():
     extras = PYPROJECT["project"]["optional-dependencies"]
     wanted = [
         *PYPROJECT["project"]["dependencies"],
-        *(r for e in ("dev", "plot", "parquet", "hub", "minilm") for r in extras[e]),
+        *(r for e in ("dev", "plot", "parquet", "hub", "rl", "minilm") for r in extras[e]),
     ]
     names = {name_of(requirement) for requirement in wanted} - {"quickstudy"}
     assert names - {name.lower().replace("_", "-") for name in pins} == set()

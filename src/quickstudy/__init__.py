@@ -23,6 +23,7 @@ _HOME = {  # module -> the public names that live there
     ),
     "quickstudy.core.learner": ("MetaLearner", "NetLearner"),
     "quickstudy.core.objective": ("Classify", "Objective", "Regress"),
+    "quickstudy.core.policy": ("DiscreteActions", "GaussianActions", "PolicyGradient"),
     "quickstudy.core.estimate": ("Estimate", "paired", "paired_share"),
     "quickstudy.core.report": ("Report",),
     "quickstudy.core.task": ("Task",),
@@ -38,7 +39,7 @@ _HOME = {  # module -> the public names that live there
         "Pool", "Pretrained", "ProtoMAML", "Prototypical", "RelationNet", "Reptile", "Ridge", "Siamese",
         "SimpleShot", "SoftKMeans",
     ),
-    "quickstudy.nets": ("MLP", "Conv4", "stored_norms"),
+    "quickstudy.nets": ("MLP", "Conv4", "GaussianPolicy", "stored_norms"),
 }  # fmt: skip
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

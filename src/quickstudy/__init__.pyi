@@ -32,6 +32,9 @@ from quickstudy.core.learner import NetLearner as NetLearner
 from quickstudy.core.objective import Classify as Classify
 from quickstudy.core.objective import Objective as Objective
 from quickstudy.core.objective import Regress as Regress
+from quickstudy.core.policy import DiscreteActions as DiscreteActions
+from quickstudy.core.policy import GaussianActions as GaussianActions
+from quickstudy.core.policy import PolicyGradient as PolicyGradient
 from quickstudy.core.report import Report as Report
 from quickstudy.core.task import Task as Task
 from quickstudy.domains import Domain as Domain
@@ -78,6 +81,7 @@ from quickstudy.learners import SimpleShot as SimpleShot
 from quickstudy.learners import SoftKMeans as SoftKMeans
 from quickstudy.nets import MLP as MLP
 from quickstudy.nets import Conv4 as Conv4
+from quickstudy.nets import GaussianPolicy as GaussianPolicy
 from quickstudy.nets import stored_norms as stored_norms
 
 __version__: str

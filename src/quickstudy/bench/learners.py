@@ -1,6 +1,7 @@
 """`quickstudy bench learners`: learners that learn how to learn, against SGD at equal steps (learners.9).
 
     quickstudy bench learners --only learners.9      about five minutes on one core
+    quickstudy bench learners --only learners.10     policies that adapt, see `control.py`; about ten minutes
     quickstudy bench learners --quick                see that it works; nothing is written
 
 Sinusoids of Finn et al. 2017, arXiv:1703.03400, section 5.1, ten points each, a perceptron of two layers of 40. Each
@@ -41,7 +42,8 @@ from quickstudy.nets import MLP
 
 SUITE, COMMAND = "learners", "quickstudy bench learners"
 ROWS = {
-    "learners.9": "Relation network, Meta-LSTM and the coordinate-wise optimiser against SGD, on sinusoids"
+    "learners.9": "Relation network, Meta-LSTM and the coordinate-wise optimiser against SGD, on sinusoids",
+    "learners.10": "MAML's policy after one step against a pre-trained one's, on point navigation",
 }
 POINTS, INNER, JUDGED = 10, 5, 1000
 """Examples of a task, steps within a task, tasks to judge by."""
@@ -104,15 +106,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise DataError(f"--only names {word!r}.{did_you_mean(word, ROWS)} There are: {', '.join(ROWS)}.")
     torch.set_num_threads(1)
     console = Console()
-    rows = against_sgd(quick=given.quick, seed=given.seed, show=console.print)
+    for name in ROWS:
+        if given.only and name not in given.only.split(","):
+            continue
+        rows = _suites()[name](quick=given.quick, seed=given.seed, show=console.print)
+        if given.quick and given.out is None:
+            continue
+        for row in rows:
+            seed = f" --seed {given.seed}" if given.seed else ""
+            row["command"] = f"{COMMAND} --only {name}{seed}{' --quick' if given.quick else ''}"
+        console.print(f"Written: {write_run(SUITE, rows, given.out).name}")
     if given.quick and given.out is None:
         console.print("Nothing was written: the figures of --quick mean nothing.")
-        return 0
-    for row in rows:
-        seed = f" --seed {given.seed}" if given.seed else ""
-        row["command"] = f"{COMMAND} --only learners.9{seed}{' --quick' if given.quick else ''}"
-    console.print(f"Written: {write_run(SUITE, rows, given.out).name}")
     return 0
+
+
+def _suites() -> dict[str, Callable[..., list[dict[str, Any]]]]:
+    def policies(**how: Any) -> list[dict[str, Any]]:
+        from quickstudy.bench.control import one_step  # here, as it wants Gymnasium
+
+        return one_step(**how)
+
+    return {"learners.9": against_sgd, "learners.10": policies}
 
 
 def against_sgd(*, quick: bool, seed: int, show: Show) -> list[dict[str, Any]]:
@@ -202,7 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     rows = "\n".join(f"  {name:13} {about}" for name, about in ROWS.items())
     parser = argparse.ArgumentParser(
         prog=COMMAND,
-        description="Learners that learn how to learn, against SGD.",
+        description="Learners that learn how to learn, against SGD; policies that adapt.",
         epilog=f"rows:\n{rows}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -32,8 +32,10 @@ def check_part(learner: MetaLearner, meta: Meta, part: Labelled, name: str) -> N
             f"The {name}'s mask has shape {list(part.mask.shape)}; expected [tasks, rows]. "
             "Use quickstudy's stack([episode]) for a single task."
         )
+    if not len(part.mask):
+        raise DataError("The batch holds no task; give one or more.")
     filled = part.mask.any(-1)
-    if not bool(filled.all()):
+    if learner.objective.needs_rows and not bool(filled.all()):
         empty = int((~filled).nonzero()[0])
         use = "learn from" if name == "support" else "be judged by"
         raise DataError(

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from quickstudy.core.blocks import Own, Pass
 from quickstudy.core.chain import chain_of
-from quickstudy.core.dual import keep_freed_memory, speaks_for
+from quickstudy.core.dual import keep_freed_memory, knows_slope, speaks_for
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.layers import Convolution, Patches, Rows
 from quickstudy.core.learner import Fast, Meta, MetaLearner, PlainSGD
@@ -46,7 +46,8 @@ def applies(learner: MetaLearner, episodes: Episode) -> bool:
     fixed = all(
         part.x.ndim == 5 and part.x.is_floating_point() and not part.x.requires_grad for part in episodes
     )
-    sgd = learner.plain_sgd() if fixed and speaks_for(type(learner)) else None
+    spoken = fixed and speaks_for(type(learner)) and knows_slope(type(learner.objective))
+    sgd = learner.plain_sgd() if spoken else None
     chain = chain_of(sgd.net) if sgd else None
     if chain is None or any(part.x.shape[2] != chain[0].channels for part in episodes):
         return False
@@ -201,7 +202,9 @@ class _Descent:
             told = self.objective.restrict(told, present[rows])
             losses.append(self.objective.loss(told, asked))
             if wanted:
-                hats.append(self._downward(passes, self.objective.slope(asked).of(told)[0]))
+                update = self.objective.slope(asked).of(told)[0]
+                # What `restrict` silenced is constant, even where a query has a class that its support lacks.
+                hats.append(self._downward(passes, torch.where(present[rows].unsqueeze(-2), update, 0.0)))
             del passes
         if not wanted:
             return torch.cat(losses), {}

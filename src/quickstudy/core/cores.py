@@ -19,7 +19,8 @@ def threads_for(meta: Meta, episodes: Episode) -> int:
     most = torch.get_num_threads()
     widths = [value.shape[0] for value in meta.values() if value.ndim > 1]
     rows = sum(part.mask.numel() for part in episodes)
-    positions = math.prod(episodes.support.x.shape[4:]) if episodes.support.x.ndim > 4 else 1
+    shape = episodes.support.x.shape  # [tasks, n, d], [tasks, n, length, d] or [tasks, n, c, h, w]
+    positions = math.prod(shape[3:]) if len(shape) > 4 else shape[2] if len(shape) == 4 else 1
     return 1 if rows * positions * max(widths, default=1) <= SMALL else most
 
 

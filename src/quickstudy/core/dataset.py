@@ -229,7 +229,7 @@ class TaskDataset:
 
     def sampler(self, shots: Shots, seed: int = 0) -> Sample:
         """Draw `shots.tasks` tasks; of each, `shots.shots` rows to learn from and up to `shots.queries` to judge by."""
-        big = [task for task in self.tasks if len(task.mask) > shots.most_shots]
+        big = [task.trimmed() for task in self.tasks if int(task.mask.sum()) > shots.most_shots]
         if not big:
             raise DataError(
                 f"No task has more than {shots.most_shots} rows, so none is left to judge by. Ask for fewer."

@@ -37,7 +37,7 @@ from quickstudy.core.affine import SHORT, History, Sum, Weights
 from quickstudy.core.episode import Episode
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.net import NetSpec, plain_parts, skeleton
-from quickstudy.core.objective import Slope
+from quickstudy.core.objective import Objective, Slope
 
 aten: Any = torch.ops.aten  # derivatives in one kernel: autograd's own
 MANY_ROWS = 128
@@ -107,14 +107,15 @@ def _layers_of_module(module: nn.Module) -> list[Layer] | None:
 def applies(learner: MetaLearner, episodes: Episode) -> bool:
     """Whether the learner's answers have a dual form on these inputs, which must not be differentiated themselves."""
     fixed = all(part.x.ndim == 3 and not part.x.requires_grad for part in episodes)
-    sgd = learner.plain_sgd() if fixed and speaks_for(type(learner)) else None
+    fixed = fixed and all(part.x.is_floating_point() for part in episodes)
+    spoken = fixed and speaks_for(type(learner)) and knows_slope(type(learner.objective))
+    sgd = learner.plain_sgd() if spoken else None
     layers = layers_of(sgd.net) if sgd else None
     if layers is None:
         return False
     # Where numbers don't fit, the other forms say what is wrong.
-    return (
-        layers[0].inputs == episodes.support.x.shape[-1] and layers[-1].outputs == learner.objective.outputs
-    )
+    fits = all(part.x.shape[-1] == layers[0].inputs for part in episodes)
+    return fits and layers[-1].outputs == learner.objective.outputs
 
 
 def applies_to_loss(learner: MetaLearner, episodes: Episode) -> bool:
@@ -154,13 +155,22 @@ def at_once(learner: MetaLearner, meta: dict[str, Tensor], episodes: Episode) ->
 @lru_cache(maxsize=64)
 def speaks_for(kind: type[MetaLearner]) -> bool:
     """Whether `plain_sgd` is said of this very class: a subclass that adapts otherwise may have inherited it."""
+    return _says_last(kind, "plain_sgd", ("adapt", "predict", "forward", "support_loss", "adapted"))
+
+
+@lru_cache(maxsize=64)
+def knows_slope(kind: type[Objective]) -> bool:
+    """Whether an objective's `slope` is that of its own loss: a subclass with another may have inherited it."""
+    return _says_last(kind, "slope", ("row_losses", "loss", "restrict", "present"))
+
+
+def _says_last(kind: type, method: str, others: Sequence[str]) -> bool:
+    """Whether no class overrides one of `others` after the one that gave `method`."""
 
     def depth(method: str) -> int:
         return next(i for i, base in enumerate(kind.__mro__) if method in vars(base))
 
-    methods = ("adapt", "predict", "forward", "support_loss", "adapted")
-    others = [name for name in methods if hasattr(kind, name)]
-    return depth("plain_sgd") <= min(map(depth, others))
+    return depth(method) <= min(depth(name) for name in others if hasattr(kind, name))
 
 
 def task_losses(

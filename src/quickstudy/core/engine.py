@@ -7,7 +7,7 @@ of tasks of one shape (`quickstudy.core.compiled`).
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -55,7 +55,8 @@ def meta_gradient(
         compile: trace and compile the step on first use (seconds to a minute), then run it two to three times as fast;
             for thousands of steps of the same shapes. A `CompileWarning` says why where that can't be.
         recompute: keep no more of an inner step than the weights it began at, and compute it again on the way back:
-            memory of one step instead of all, for a third more time. For learners that descend by gradient steps.
+            memory of one step instead of all, for a third more time. For MAML, ANIL, BOIL and others
+            whose loop is `descend`; those with a rule of their own keep their graphs.
         mixed: bfloat16 where torch's autocast takes it: for large networks on a GPU. Gradients are then right to two or
             three digits.
 
@@ -71,6 +72,10 @@ def meta_gradient(
         raise ModelError(
             f"{type(learner).__name__} has nothing that follows a gradient; use its `estimate`, or `evaluate`."
         )
+    if form not in get_args(Form):
+        raise ModelError(f"form={form!r}; there are {', '.join(map(repr, get_args(Form)))}.")
+    if chunk is not None and chunk < 1:
+        raise ModelError(f"chunk={chunk}; expected 1 task or more at once, or None.")
     if compile and (recompute or mixed):
         raise ModelError("compile=True has no recompute or mixed form; leave one of them out.")
     check_tasks(learner, meta, episodes)
@@ -260,6 +265,10 @@ def meta_train(
         DivergedError: a loss or gradient that isn't finite; the last step given is the last good one.
         DataError, ModelError: as `meta_gradient`.
     """
+    if optimiser not in ("adam", "sgd"):
+        raise ModelError(f"optimiser={optimiser!r}; there are 'adam' and 'sgd'.")
+    if clip is not None and not clip > 0:
+        raise ModelError(f"clip={clip}; expected a bound above 0, or None.")
     meta = dict(meta if meta is not None else learner.init(seed))
     if resume is not None:
         meta = {

@@ -94,8 +94,9 @@ def settled(learner: MetaLearner, episodes: Episode, run: Callable[[Form], T]) -
     except Unmappable:
         if form == "loop":
             raise
+        found = run("loop")  # which says what is wrong, where that is something else
         _unmappable.update(_modules(learner))
-        return run("loop")
+        return found
 
 
 def _modules(learner: MetaLearner) -> list[nn.Module]:
@@ -115,12 +116,18 @@ def _ragged(episodes: Episode) -> bool:
 
 
 def check_stacked(learner: MetaLearner, episodes: Episode, form: Form) -> None:
-    """Refuse the stacked form for a transductive learner on padded tasks. Raises ModelError."""
-    if form == "stacked" and learner.transductive and _ragged(episodes):
-        raise ModelError(
-            f"{type(learner).__name__} answers by what else is asked, and in the stacked form padding would be part of "
-            "that; use form='loop' or 'auto'."
-        )
+    """Refuse the stacked form on padded tasks where rows hang together. Raises ModelError."""
+    if form == "stacked" and _ragged(episodes):
+        if learner.transductive:
+            raise ModelError(
+                f"{type(learner).__name__} answers by what else is asked, and in the stacked form padding would be "
+                "part of that; use form='loop' or 'auto'."
+            )
+        if any_has(learner, *_BATCH_STATISTICS):
+            raise ModelError(
+                "Padding would enter batch norm's statistics in the stacked form; use form='loop' or 'auto', tasks of "
+                "one size, or stored_norms(network)."
+            )
 
 
 def any_has(learner: MetaLearner, *kinds: type[nn.Module]) -> bool:
@@ -136,7 +143,8 @@ def _one_loss(learner: MetaLearner, meta: Meta, episode: Episode, seed: int) -> 
 
 
 def adapt_all(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
-    """What the learner learns of all tasks, stacked."""
+    """What the learner learns of all tasks, stacked. Raises ModelError where padding would enter batch statistics."""
+    check_stacked(learner, Episode(support, support), "stacked")
     if not learner.inner_loop:
         return over_tasks(learner.adapt, (None, 0))(meta, support)
     # Every meta-parameter once per task, by a view: nothing is copied.

@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, backends, nn
+from torch._C._functorch import is_batchedtensor  # pyright: ignore[reportMissingImports]
 from torch.func import functional_call
 
 from quickstudy.core.errors import DataError, ModelError
@@ -80,7 +81,7 @@ def apply(net: Net, params: dict[str, Tensor], x: Tensor) -> Tensor:
     """
     module = skeleton(net, _training.get())
     buffers = _buffers(module)
-    before = [buffer._version for buffer in buffers]
+    before = [buffer._version for _, _, buffer in buffers]
     try:
         out = functional_call(module, params, (x,))
     except ValueError as problem:
@@ -88,7 +89,7 @@ def apply(net: Net, params: dict[str, Tensor], x: Tensor) -> Tensor:
             raise
         raise one_row() from problem
     except RuntimeError as problem:
-        if str(problem).startswith("vmap"):
+        if is_batchedtensor(x) or any(map(is_batchedtensor, params.values())):  # alone, it may well run
             raise Unmappable(f"{_named(net)} can't run on many tasks at once: {problem}") from problem
         if isinstance(problem, torch.OutOfMemoryError) or "allocate memory" in str(problem):
             raise
@@ -96,7 +97,12 @@ def apply(net: Net, params: dict[str, Tensor], x: Tensor) -> Tensor:
         raise ModelError(
             f"{_named(net)} can't take inputs of shape {list(x.shape)}, {kind}: {problem}"
         ) from problem
-    if any(buffer._version != version for buffer, version in zip(buffers, before, strict=True)):
+    changed = False
+    for (owner, name, buffer), version in zip(buffers, before, strict=True):
+        if owner._buffers.get(name) is not buffer:
+            owner._buffers[name], changed = buffer, True
+        changed |= buffer._version != version
+    if changed:
         raise ModelError(
             f"{_named(net)} changes a buffer while it runs, which would leak from one task into the next. Give what "
             "changes as an output, or leave it out."
@@ -148,8 +154,14 @@ _skeletons = _Skeletons()
 
 
 @lru_cache(maxsize=128)
-def _buffers(skeleton: nn.Module) -> tuple[Tensor, ...]:
-    return tuple(buffer for buffer in skeleton.buffers() if not buffer.is_inference())
+def _buffers(skeleton: nn.Module) -> tuple[tuple[nn.Module, str, Tensor], ...]:
+    """Each buffer with the module that owns it and its name there."""
+    return tuple(
+        (owner, name, buffer)
+        for owner in skeleton.modules()
+        for name, buffer in owner._buffers.items()
+        if buffer is not None and not buffer.is_inference()
+    )
 
 
 def _checked(module: nn.Module) -> nn.Module:
@@ -206,11 +218,12 @@ class MeanOfPositions(nn.Module):
 
 
 def plain_parts(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
-    """The layers of an `nn.Sequential`, nested or not, by name; None if one occurs twice or does more than it says."""
+    """The layers of an `nn.Sequential`, nested or not, by name; None if one does more, or stands there twice."""
     if type(module) is not nn.Sequential:
         return None
     parts = list(_flat(module, ""))
-    alone = len({id(part) for _, part in parts}) == len(parts)
+    own = [id(p) for _, part in parts for p in part.parameters()]
+    alone = len({id(part) for _, part in parts}) == len(parts) and len(set(own)) == len(own)
     return parts if alone and all(_does_what_it_says(part) for _, part in parts) else None
 
 

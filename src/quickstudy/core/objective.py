@@ -7,7 +7,7 @@ objectives too and will stand beside these two.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -34,6 +34,9 @@ class Slope(NamedTuple):
 @dataclass(frozen=True)
 class Objective(Spec, ABC):
     """How outputs are read; `outputs` is the number of columns a learner has to give out."""
+
+    needs_rows: ClassVar[bool] = True
+    """Whether a task without one row of support means nothing."""
 
     @property
     @abstractmethod
@@ -158,7 +161,8 @@ class Classify(Objective):
     def row_scores(
         self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n"]
     ) -> Float[Tensor, "*t n"]:
-        return (outputs.argmax(-1) == y).to(outputs.dtype) * 100.0
+        right = (outputs.argmax(-1) == y).to(outputs.dtype) * 100.0
+        return torch.where(outputs.isnan().any(-1), torch.nan, right)  # NaN would count as class 0
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ class _Again(torch.autograd.Function):
         ctx.step, ctx.names = step, names
         ctx.save_for_backward(*tensors)
         ctx.random = torch.get_rng_state()
+        device = tensors[0].device.type
+        ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         # A device's own thread may run the backward pass, and would find networks in evaluation mode there.
         ctx.context = copy_context()
         return tuple(_run(step, names, tensors).values())
@@ -43,7 +45,9 @@ class _Again(torch.autograd.Function):
         tensors = [t.detach().requires_grad_(i in wanted) for i, t in enumerate(ctx.saved_tensors)]
 
         def gradients() -> tuple[Tensor | None, ...]:
-            with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            device, kind, on = ctx.autocast
+            again = torch.autocast(device, kind, enabled=on, cache_enabled=False)
+            with torch.random.fork_rng(devices=[]), torch.enable_grad(), again:
                 torch.set_rng_state(ctx.random)
                 out = _run(ctx.step, ctx.names, tensors)
                 return torch.autograd.grad(

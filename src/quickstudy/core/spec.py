@@ -10,8 +10,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from quickstudy.core.errors import DataError, did_you_mean
 
-# Packages whose import registers more specs. Named as text: the core imports nothing above it.
-PLUGINS = ["quickstudy.learners", "quickstudy.nets"]
+# Modules whose import registers more specs. Named as text: the core imports nothing above it.
+PLUGINS = ["quickstudy.learners", "quickstudy.nets", "quickstudy.core.policy"]
 DEEPEST = 20
 
 # Ranges of hyper-parameters, checked when a spec is made and when it is read: wide enough for any sane use, narrow

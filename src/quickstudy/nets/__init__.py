@@ -2,6 +2,7 @@
 
 from quickstudy.nets.conv import Conv4
 from quickstudy.nets.mlp import MLP
+from quickstudy.nets.policy import GaussianPolicy
 from quickstudy.nets.stored import stored_norms
 
-__all__ = ["MLP", "Conv4", "stored_norms"]
+__all__ = ["MLP", "Conv4", "GaussianPolicy", "stored_norms"]
