@@ -333,7 +333,7 @@ def test_suggest(run, call, model, tmp_path):
 def test_encoders_and_bench(run, call):
     done = run("encoders", "--json")
     assert "minilm" in [one["name"] for one in json.loads(done.stdout)["encoders"]]
-    assert call("bench")[:2] == (0, "Suites: text, classic, engine, learners, product, check\n")
+    assert call("bench")[:2] == (0, "Suites: text, choose, classic, engine, learners, product, check\n")
     code, out, _ = call("bench", "check", "--json")
     assert code == 0
     assert {"id", "bar", "status"} <= set(json.loads(out)["bars"][0])

@@ -14,6 +14,7 @@ from quickstudy.core.errors import DataError, ModelError, did_you_mean
 from quickstudy.domains import EncoderInfo, domains, find
 
 SUITES = {
+    "choose": "quickstudy.bench.choose:main",
     "classic": "quickstudy.bench.classic:main",
     "engine": "quickstudy.bench.engine:main",
     "learners": "quickstudy.bench.learners:main",

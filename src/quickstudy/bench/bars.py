@@ -25,6 +25,8 @@ __all__ = [
     "Bar", "Check", "as_json", "as_markdown", "as_table", "check", "load_bars", "load_runs", "summary", "write_run",
 ]  # fmt: skip
 
+SURVEYS = ("choose",)
+"""Suites that compare learners and ask for nothing; the docs show them in tables of their own."""
 Status = Literal["aim met", "bar met", "short", "not run", "no bar"]
 _COLOURS = {"aim met": "green", "bar met": "cyan", "short": "red", "not run": "yellow", "no bar": "dim"}
 
@@ -128,11 +130,11 @@ def load_bars(path: Path | None = None) -> list[Bar]:
 
 
 def check(bars: Iterable[Bar], runs: Iterable[Run]) -> list[Check]:
-    """Every bar with its figure and status, in the bars' order, then figures that have no bar.
+    """Every bar with its figure and status, in the bars' order, then figures that have no bar, surveys left out.
 
     A gain is judged by its mean; its interval is shown beside it.
     """
-    found = {row.id: (run, row) for run in runs for row in run.rows}
+    found = {row.id: (run, row) for run in runs if run.suite not in SURVEYS for row in run.rows}
     checks = []
     for bar in bars:
         run, row = found.pop(bar.id, (None, None))

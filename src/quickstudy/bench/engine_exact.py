@@ -8,7 +8,7 @@ norm of the reference.
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, get_args
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import quickstudy.learners
+from quickstudy.bench import settings
 from quickstudy.bench.engine_jobs import (
     COMPILED,
     FIVE_WAYS,
@@ -38,7 +39,7 @@ from quickstudy.core.episode import Episode, unstack
 from quickstudy.core.errors import QuickstudyError
 from quickstudy.core.learner import Meta, MetaLearner
 from quickstudy.core.net import Net, training
-from quickstudy.learners import CAVIA, MAML, NeuralProcess, Pool, Prototypical, RelationNet, Ridge
+from quickstudy.learners import MAML, NeuralProcess, Pool
 from quickstudy.nets import MLP
 
 NATIVE = "parallel-metalearn, torch's batch norm"
@@ -140,26 +141,12 @@ def built(kind: type[MetaLearner], norm: str) -> MetaLearner:
 
     Raises TypeError for a field that only its user can fill and that isn't known here.
     """
-    net = NETS[norm]()
-    net = net.double() if isinstance(net, nn.Module) else net
-    context = CAVIA.context
-    known: dict[str, Any] = {"objective": FIVE_WAYS, "net": net, "dim": WIDTH, "width": WAYS}
-    if kind is Pool:
-        members = tuple(member(objective=FIVE_WAYS, net=net) for member in (Prototypical, Ridge))
-        return Pool(objective=FIVE_WAYS, members=members, weights=(1.0, 0.5))
-    if kind is CAVIA:
-        wider = NETS[norm](context)
-        known["net"] = wider.double() if isinstance(wider, nn.Module) else wider
-    if kind is RelationNet:
-        known["relation"] = MLP(inputs=2 * WAYS, outputs=1, hidden=(12,))
-    if kind is NeuralProcess:
-        known |= {"encoder": net, "decoder": MLP(inputs=WIDTH + WAYS * WAYS, outputs=WAYS, hidden=(12,))}
-    own = {f.name: f for f in fields(kind)}
-    given = {name: value for name, value in known.items() if name in own}
-    for name, f in own.items():
-        if name not in given and f.default is MISSING and f.default_factory is MISSING:
-            raise TypeError(f"its field {name!r} has no default")
-    return kind(**given)
+
+    def net(more: int = 0) -> Net:
+        one = NETS[norm](more)
+        return one.double() if isinstance(one, nn.Module) else one
+
+    return settings.built(kind, FIVE_WAYS, settings.Nets(WIDTH, WAYS, net, net, (12,)))
 
 
 def reference(learner: MetaLearner, meta: Meta, episodes: Episode) -> list[Tensor]:

@@ -40,6 +40,7 @@ from quickstudy.bench.engine_jobs import (
     own_ways,
 )
 from quickstudy.bench.engine_peers import peer_ways, versions
+from quickstudy.bench.memory import peak_added
 from quickstudy.core.errors import ModelError
 
 LEAST_ROUNDS = 4
@@ -209,15 +210,7 @@ def _peak(job: Job, way: str) -> float:
     compute = prepared(problem, way)
     prepared(Problem(job, tasks=1), way)()  # libraries load on first use
     problem.episodes  # noqa: B018  made before counting begins
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _megabytes("VmRSS")
-    compute()
-    return max(0.0, _megabytes("VmHWM") - before)
-
-
-def _megabytes(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+    return peak_added(compute)
 
 
 def main(arguments: list[str]) -> None:

@@ -79,6 +79,9 @@ class Row(_Measured):
     n: Annotated[int, Field(ge=1)]  # episodes, sentences or repetitions that the value is a mean over
     seeds: list[int]
     baselines: dict[str, float] = {}
+    costs: dict[str, float] | None = (
+        None  # what it took: CPU-seconds to train, milliseconds to adapt, megabytes
+    )
     command: Text
     seconds: Annotated[float, Field(ge=0)]
     gain: Gain | None = None

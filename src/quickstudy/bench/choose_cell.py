@@ -1,0 +1,218 @@
+"""One learner on one kind of task: choose its settings, meta-train, judge; and what that took.
+
+It runs in a process of its own, forked from one that has imported everything and computed nothing, so that the memory
+measured first is all that the learner needs.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import quickstudy.learners
+from quickstudy.bench.choose_tasks import QUERIES, TEST, TRAIN, VALID, Kind, kind_of
+from quickstudy.bench.memory import peak_added
+from quickstudy.bench.settings import HIDDEN, Setting, built, setting
+from quickstudy.core.dataset import Shots
+from quickstudy.core.engine import Sample, adapt, evaluate, meta_gradient, meta_train, predict
+from quickstudy.core.episode import Episode, Labelled, unstack
+from quickstudy.core.learner import Meta, MetaLearner
+from quickstudy.core.objective import Classify
+from quickstudy.core.report import Estimate, paired
+from quickstudy.learners import Centroid
+
+TASKS = 8
+"""Of a step of meta-training."""
+JUDGED, CHOSEN = 600, 100
+"""Tasks to judge by, and to choose settings by."""
+OUTER = (3e-3, 1e-3, 1e-2)
+"""Outer rates; the first is that of the runs that choose the learner's own fields."""
+SHORT = 40
+"""Steps of a run that chooses."""
+REPEATS = 20
+"""How often the time of one task is taken; the least counts."""
+
+
+class Job(NamedTuple):
+    """What to measure."""
+
+    learner: str
+    kind: str
+    data: str | None = None
+    seed: int = 0
+    quick: bool = False
+
+
+@dataclass
+class Cell:
+    """What was found at one number of shots."""
+
+    shots: int
+    score: Estimate
+    gain: Estimate | None
+    """Over the nearest centroid, task by task; None in regression."""
+    chosen: str
+    """Fields and rate, in words."""
+    train: float
+    """CPU-seconds of meta-training, without those of choosing."""
+    adapt: float
+    """Milliseconds of CPU time to adapt to one task and answer its queries."""
+    memory: float | None
+    """Megabytes that both add, at the worst moment of one step; measured at the larger number of shots."""
+    seconds: float = 0.0
+    """Of everything, by the clock."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A learner with its fields, and the outer rate."""
+
+    learner: MetaLearner
+    fields: Mapping[str, Any]
+    rate: float = OUTER[0]
+    words: str = field(default="", compare=False)
+
+
+def measured(job: Job) -> list[Cell]:
+    """All of one learner on one kind of task, the fewest shots first."""
+    torch.set_num_threads(1)
+    kind, learner = kind_of(job.kind, job.data), getattr(quickstudy.learners, job.learner)
+    asked = setting(learner, numbers=not isinstance(kind.objective, Classify))
+    memory = (None, _memory(kind, learner, asked, kind.shots[1], job))  # first of all, see above
+    choice = _chosen(kind, learner, asked, job)
+    return [
+        _cell(kind, choice, asked, shots, peak, job) for shots, peak in zip(kind.shots, memory, strict=True)
+    ]
+
+
+def _make(kind: Kind, learner: type[MetaLearner], asked: Setting, given: Mapping[str, Any]) -> MetaLearner:
+    fields = {name: value for name, value in given.items() if name != HIDDEN}
+    nets = kind.nets(given.get(HIDDEN, ()))
+    return built(learner, kind.objective, nets, **{**asked.fixed, **kind.own_fields(learner), **fields})
+
+
+def _chosen(kind: Kind, learner: type[MetaLearner], asked: Setting, job: Job) -> Choice:
+    """The learner's fields first, then the outer rate: each the best on validation tasks after a short training."""
+    shots = kind.shots[1]
+    valid = _tasks(kind, VALID, shots, 20 if job.quick else CHOSEN, job.seed + 1, learner)
+    found: dict[tuple[int, float], float] = {}
+
+    def value(number: int, rate: float) -> float:
+        if (number, rate) not in found:
+            one = _make(kind, learner, asked, asked.tried[number])
+            meta, _ = _taught(kind, one, asked, shots, 2 if job.quick else SHORT, rate, job.seed)
+            score = float(evaluate(one, meta, valid).score.mean())
+            found[number, rate] = score if score == score else -float("inf")
+        return found[number, rate]
+
+    best, rate, one = 0, OUTER[0], _make(kind, learner, asked, asked.tried[0])
+    if len(asked.tried) > 1:
+        best = max(range(len(asked.tried)), key=lambda number: value(number, rate))
+    if trains := bool(one.trainable(one.init(job.seed))):
+        rate = max(OUTER, key=lambda rate: value(best, rate))
+    given = asked.tried[best]
+    words = [
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in given.items()
+    ]
+    words += [f"outer rate {rate:g}"] if trains else []
+    return Choice(_make(kind, learner, asked, given), given, rate, ", ".join(words))
+
+
+def _cell(kind: Kind, choice: Choice, asked: Setting, shots: int, peak: float | None, job: Job) -> Cell:
+    began, learner = time.perf_counter(), choice.learner
+    steps = 5 if job.quick else kind.steps
+    meta, seconds = _taught(kind, learner, asked, shots, steps, choice.rate, job.seed)
+    test = _tasks(kind, TEST, shots, 20 if job.quick else JUDGED, job.seed + 2, type(learner))
+    scores = evaluate(learner, meta, test).score
+    gain = None
+    if not isinstance(kind.objective, Classify):
+        scores = -scores  # the squared error
+    else:
+        flat = _tasks(kind, TEST, shots, 20 if job.quick else JUDGED, job.seed + 2, Centroid)
+        gain = paired(scores, evaluate(Centroid(objective=kind.objective), {}, flat).score)
+    one = next(iter(unstack(test[0])))
+    quickest = min(_seconds(lambda: _answer(learner, meta, one)) for _ in range(REPEATS)) * 1e3
+    took = time.perf_counter() - began
+    return Cell(shots, Estimate.of(scores), gain, choice.words, seconds, quickest, peak, took)
+
+
+def _taught(
+    kind: Kind, learner: MetaLearner, asked: Setting, shots: int, steps: int, rate: float, seed: int
+) -> tuple[Meta, float]:
+    """What past tasks teach, and the CPU-seconds that it took; drawing them doesn't count."""
+    meta, past = learner.init(seed), kind.past(seed) if hasattr(learner, "estimate") else []
+    sample = cache(_sample(kind, TRAIN, _shape(shots, asked), seed, type(learner)))
+    trains = bool(learner.trainable(meta))
+    for step in range(steps if trains else 0):
+        sample(step)
+    start = time.process_time()
+    if hasattr(learner, "estimate"):
+        meta = learner.estimate(past)  # pyright: ignore[reportAttributeAccessIssue]
+    if trains:
+        for step in meta_train(learner, sample, steps=steps, rate=rate, decay=True, seed=seed, meta=meta):
+            meta = step.meta
+    return meta, time.process_time() - start
+
+
+def _memory(kind: Kind, learner: type[MetaLearner], asked: Setting, shots: int, job: Job) -> float:
+    one = _make(kind, learner, asked, asked.tried[0])
+    meta, past = one.init(job.seed), kind.past(job.seed) if hasattr(one, "estimate") else []
+
+    def use(tasks: int, past: list[Labelled]) -> Callable[[], None]:
+        sample = _sample(kind, TRAIN, replace(_shape(shots, asked), tasks=tasks), job.seed, learner)(0)
+        new = next(iter(unstack(sample)))
+
+        def compute() -> None:
+            if past:
+                one.estimate(past)  # pyright: ignore[reportAttributeAccessIssue]
+            if one.trainable(meta):
+                meta_gradient(one, meta, sample)
+            _answer(one, meta, new)
+
+        return compute
+
+    use(1, [])()  # libraries load on first use
+    return peak_added(use(TASKS, past))
+
+
+def _shape(shots: int, asked: Setting) -> Shots:
+    return Shots(shots=asked.shots or shots, queries=QUERIES, tasks=TASKS)
+
+
+def _tasks(
+    kind: Kind,
+    part: int,
+    shots: int,
+    number: int,
+    seed: int,
+    learner: type[MetaLearner],
+) -> list[Episode]:
+    sample = _sample(kind, part, Shots(shots=shots, queries=QUERIES, tasks=20), seed, learner)
+    return [sample(step) for step in range(number // 20)]
+
+
+def _sample(kind: Kind, part: int, shape: Shots, seed: int, learner: type[MetaLearner]) -> Sample:
+    """Inputs as vectors where the learner has no network."""
+    sample, flat = kind.draw(part, shape, seed), kind.flat
+    if flat is None or "net" in learner.__dataclass_fields__ or learner.__name__ == "Pool":
+        return sample
+
+    def flattened(step: int) -> Episode:
+        return Episode(*(part._replace(x=flat(part.x)) for part in sample(step)))
+
+    return flattened
+
+
+def _answer(learner: MetaLearner, meta: Meta, episode: Episode) -> Tensor:
+    return predict(learner, meta, adapt(learner, meta, episode.support), episode.query.x)
+
+
+def _seconds(compute: Callable[[], Any]) -> float:
+    start = time.process_time()
+    compute()
+    return time.process_time() - start
