@@ -31,7 +31,7 @@ JUDGED, CHOSEN = 600, 100
 """Tasks to judge by, and to choose settings by."""
 OUTER = (3e-3, 1e-3, 1e-2)
 """Outer rates; the first is that of the runs that choose the learner's own fields."""
-SHORT = 40
+SHORT = 30
 """Steps of a run that chooses."""
 REPEATS = 20
 """How often the time of one task is taken; the least counts."""

@@ -42,7 +42,7 @@ class Kind:
     objective: Objective
     shots: tuple[int, int]
     """That learners are judged at; what is chosen is chosen at the second."""
-    steps: int
+    steps: int = 200
     """Of meta-training."""
     draw: Callable[[int, Shots, int], Sample]
     """A sampler of TRAIN, VALID or TEST tasks, of this shape and from this seed."""
@@ -67,13 +67,15 @@ class Kind:
         return {name.removeprefix(prefix): v for name, v in self.fields.items() if name.startswith(prefix)}
 
 
-def vectors(dim: int, outputs: int, width: int, hidden: tuple[int, ...]) -> Nets:
-    """Perceptrons: two layers below the outputs; an embedding of one layer or two."""
+def vectors(
+    dim: int, outputs: int, width: int, hidden: tuple[int, ...], layers: tuple[int, ...] = ()
+) -> Nets:
+    """Perceptrons: a hidden layer below the outputs; an embedding with one or without, which is linear then."""
     return Nets(
         dim,
         width,
         lambda more: MLP(inputs=dim + more, outputs=width, hidden=hidden),
-        lambda more: MLP(inputs=dim + more, outputs=outputs, hidden=(width, width)),
+        lambda more: MLP(inputs=dim + more, outputs=outputs, hidden=layers or (width,)),
         (width,),
     )
 
@@ -104,7 +106,6 @@ def _gaussian() -> Kind:
         name="gaussian",
         objective=Classify(ways=WAYS),
         shots=(1, 5),
-        steps=250,
         draw=draw,
         past=past,
         nets=partial(vectors, family.dim, WAYS, WIDTH),
@@ -117,7 +118,7 @@ def _sinusoid() -> Kind:
         return Sinusoids().sampler(shots, 3 * seed + part)
 
     def nets(hidden: tuple[int, ...]) -> Nets:
-        return vectors(1, 1, 40, (40,))
+        return vectors(1, 1, 40, (40,), (40, 40))
 
     return Kind(
         name="sinusoid",
@@ -175,7 +176,6 @@ def _of(
         name=name,
         objective=Classify(ways=WAYS),
         shots=(1, 5),
-        steps=250,
         draw=draw,
         past=past,
         nets=nets,
