@@ -6,10 +6,11 @@
     quickstudy bench choose --kinds omniglot --data FOLDER
     quickstudy bench choose --quick                      see that it works; nothing is written
 
-All learners of a kind meet the same past tasks, as many of them, and are judged on the same new ones. A learner's own
-rate (or the layers of its embedding) and the outer rate are chosen on validation tasks after short runs at the larger
-number of shots; no test task takes part in that. Every learner is written to benchmarks/runs/choose.json as soon as it
-is done, so that a run that was stopped goes on with `--only`.
+All learners of a kind meet the same past tasks, as many of them, and are judged on the same new ones, of two numbers
+of shots; past tasks have any number from the one to the other. A learner's own rate (or the layers of its embedding)
+and the outer rate are chosen on validation tasks of the larger number after short runs; no test task takes part.
+Every learner is written to benchmarks/runs/choose.json as soon as it is done, so a run that was stopped goes on with
+`--only`.
 """
 
 import argparse
@@ -81,7 +82,7 @@ def rows_of(job: Any, flags: str = "") -> list[dict[str, Any]]:
             + (f"; {cell.chosen}" * bool(cell.chosen)),
         )
         costs = {"train": cell.train, "adapt": cell.adapt, "memory": cell.memory}
-        rows.append(row | {"costs": {name: float(f"{v:.3g}") for name, v in costs.items() if v is not None}})
+        rows.append(row | {"costs": {name: float(f"{v:.3g}") for name, v in costs.items()}})
     return rows
 
 

@@ -27,9 +27,11 @@ from quickstudy.learners import Centroid
 
 TASKS = 8
 """Of a step of meta-training."""
+BATCH = 50
+"""Tasks that are judged at once."""
 JUDGED, CHOSEN = 600, 100
 """Tasks to judge by, and to choose settings by."""
-OUTER = (3e-3, 1e-3, 1e-2)
+OUTER = (3e-3, 1e-2)
 """Outer rates; the first is that of the runs that choose the learner's own fields."""
 SHORT = 30
 """Steps of a run that chooses."""
@@ -47,7 +49,7 @@ class Job(NamedTuple):
     quick: bool = False
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cell:
     """What was found at one number of shots."""
 
@@ -57,14 +59,14 @@ class Cell:
     """Over the nearest centroid, task by task; None in regression."""
     chosen: str
     """Fields and rate, in words."""
-    train: float
-    """CPU-seconds of meta-training, without those of choosing."""
     adapt: float
     """Milliseconds of CPU time to adapt to one task and answer its queries."""
-    memory: float | None
-    """Megabytes that both add, at the worst moment of one step; measured at the larger number of shots."""
+    train: float = 0.0
+    """CPU-seconds of meta-training, without those of choosing; it is the same for both numbers of shots."""
+    memory: float = 0.0
+    """Megabytes that a step of meta-training and adapting to a task add, at the worst moment."""
     seconds: float = 0.0
-    """Of everything, by the clock."""
+    """Half of everything, by the clock."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,13 @@ def measured(job: Job) -> list[Cell]:
     torch.set_num_threads(1)
     kind, learner = kind_of(job.kind, job.data), getattr(quickstudy.learners, job.learner)
     asked = setting(learner, numbers=not isinstance(kind.objective, Classify))
-    memory = (None, _memory(kind, learner, asked, kind.shots[1], job))  # first of all, see above
+    began = time.perf_counter()
+    peak = _memory(kind, learner, asked, job)  # first of all, see above
     choice = _chosen(kind, learner, asked, job)
-    return [
-        _cell(kind, choice, asked, shots, peak, job) for shots, peak in zip(kind.shots, memory, strict=True)
-    ]
+    meta, train = _taught(kind, choice.learner, asked, 5 if job.quick else kind.steps, choice.rate, job.seed)
+    cells = [_cell(kind, choice, meta, shots, job) for shots in kind.shots]
+    took = time.perf_counter() - began
+    return [replace(cell, train=train, memory=peak, seconds=took / len(cells)) for cell in cells]
 
 
 def _make(kind: Kind, learner: type[MetaLearner], asked: Setting, given: Mapping[str, Any]) -> MetaLearner:
@@ -104,7 +108,7 @@ def _chosen(kind: Kind, learner: type[MetaLearner], asked: Setting, job: Job) ->
     def value(number: int, rate: float) -> float:
         if (number, rate) not in found:
             one = _make(kind, learner, asked, asked.tried[number])
-            meta, _ = _taught(kind, one, asked, shots, 2 if job.quick else SHORT, rate, job.seed)
+            meta, _ = _taught(kind, one, asked, 2 if job.quick else SHORT, rate, job.seed)
             score = float(evaluate(one, meta, valid).score.mean())
             found[number, rate] = score if score == score else -float("inf")
         return found[number, rate]
@@ -123,30 +127,26 @@ def _chosen(kind: Kind, learner: type[MetaLearner], asked: Setting, job: Job) ->
     return Choice(_make(kind, learner, asked, given), given, rate, ", ".join(words))
 
 
-def _cell(kind: Kind, choice: Choice, asked: Setting, shots: int, peak: float | None, job: Job) -> Cell:
-    began, learner = time.perf_counter(), choice.learner
-    steps = 5 if job.quick else kind.steps
-    meta, seconds = _taught(kind, learner, asked, shots, steps, choice.rate, job.seed)
-    test = _tasks(kind, TEST, shots, 20 if job.quick else JUDGED, job.seed + 2, type(learner))
-    scores = evaluate(learner, meta, test).score
-    gain = None
-    if not isinstance(kind.objective, Classify):
-        scores = -scores  # the squared error
-    else:
-        flat = _tasks(kind, TEST, shots, 20 if job.quick else JUDGED, job.seed + 2, Centroid)
+def _cell(kind: Kind, choice: Choice, meta: Meta, shots: int, job: Job) -> Cell:
+    learner, number = choice.learner, 20 if job.quick else JUDGED
+    test = _tasks(kind, TEST, shots, number, job.seed + 2, type(learner))
+    scores, gain = evaluate(learner, meta, test).score, None
+    if isinstance(kind.objective, Classify):
+        flat = _tasks(kind, TEST, shots, number, job.seed + 2, Centroid)
         gain = paired(scores, evaluate(Centroid(objective=kind.objective), {}, flat).score)
+    else:
+        scores = -scores  # the squared error
     one = next(iter(unstack(test[0])))
     quickest = min(_seconds(lambda: _answer(learner, meta, one)) for _ in range(REPEATS)) * 1e3
-    took = time.perf_counter() - began
-    return Cell(shots, Estimate.of(scores), gain, choice.words, seconds, quickest, peak, took)
+    return Cell(shots, Estimate.of(scores), gain, choice.words, quickest)
 
 
 def _taught(
-    kind: Kind, learner: MetaLearner, asked: Setting, shots: int, steps: int, rate: float, seed: int
+    kind: Kind, learner: MetaLearner, asked: Setting, steps: int, rate: float, seed: int
 ) -> tuple[Meta, float]:
     """What past tasks teach, and the CPU-seconds that it took; drawing them doesn't count."""
     meta, past = learner.init(seed), kind.past(seed) if hasattr(learner, "estimate") else []
-    sample = cache(_sample(kind, TRAIN, _shape(shots, asked), seed, type(learner)))
+    sample = cache(_sample(kind, TRAIN, _shape(kind, asked), seed, type(learner)))
     trains = bool(learner.trainable(meta))
     for step in range(steps if trains else 0):
         sample(step)
@@ -159,12 +159,12 @@ def _taught(
     return meta, time.process_time() - start
 
 
-def _memory(kind: Kind, learner: type[MetaLearner], asked: Setting, shots: int, job: Job) -> float:
+def _memory(kind: Kind, learner: type[MetaLearner], asked: Setting, job: Job) -> float:
     one = _make(kind, learner, asked, asked.tried[0])
     meta, past = one.init(job.seed), kind.past(job.seed) if hasattr(one, "estimate") else []
 
     def use(tasks: int, past: list[Labelled]) -> Callable[[], None]:
-        sample = _sample(kind, TRAIN, replace(_shape(shots, asked), tasks=tasks), job.seed, learner)(0)
+        sample = _sample(kind, TRAIN, replace(_shape(kind, asked), tasks=tasks), job.seed, learner)(0)
         new = next(iter(unstack(sample)))
 
         def compute() -> None:
@@ -180,8 +180,8 @@ def _memory(kind: Kind, learner: type[MetaLearner], asked: Setting, shots: int, 
     return peak_added(use(TASKS, past))
 
 
-def _shape(shots: int, asked: Setting) -> Shots:
-    return Shots(shots=asked.shots or shots, queries=QUERIES, tasks=TASKS)
+def _shape(kind: Kind, asked: Setting) -> Shots:
+    return Shots(shots=asked.shots or kind.shots, queries=QUERIES, tasks=TASKS)
 
 
 def _tasks(
@@ -192,8 +192,8 @@ def _tasks(
     seed: int,
     learner: type[MetaLearner],
 ) -> list[Episode]:
-    sample = _sample(kind, part, Shots(shots=shots, queries=QUERIES, tasks=20), seed, learner)
-    return [sample(step) for step in range(number // 20)]
+    sample = _sample(kind, part, Shots(shots=shots, queries=QUERIES, tasks=min(BATCH, number)), seed, learner)
+    return [sample(step) for step in range(number // min(BATCH, number))]
 
 
 def _sample(kind: Kind, part: int, shape: Shots, seed: int, learner: type[MetaLearner]) -> Sample:

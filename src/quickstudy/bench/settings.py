@@ -118,7 +118,7 @@ def _rates(*values: float, name: str = "rate") -> tuple[Mapping[str, Any], ...]:
 
 def _inner(**fixed: Any) -> Setting:
     """For learners that take gradient steps on a whole network."""
-    return Setting(_rates(0.03, 0.1, 0.3, 1.0), fixed, numbers=Setting(_rates(0.003, 0.01, 0.03), fixed))
+    return Setting(_rates(0.1, 0.3, 1.0), fixed, numbers=Setting(_rates(0.003, 0.01, 0.03), fixed))
 
 
 _EMBEDDING = Setting(({HIDDEN: ()}, {HIDDEN: (32,)}), numbers=Setting())
@@ -140,16 +140,14 @@ SETTINGS: Mapping[type[MetaLearner], Setting] = {
     MetaCurvature: _inner(),
     MetaLSTM: Setting(_rates(0.03, 0.1, 0.3), numbers=Setting(_rates(0.003, 0.01, 0.03))),
     MetaSGD: Setting(
-        tuple({"least": rate, "most": rate} for rate in (0.03, 0.1, 0.3, 1.0)),
+        tuple({"least": rate, "most": rate} for rate in (0.1, 0.3, 1.0)),
         numbers=Setting(tuple({"least": rate, "most": rate} for rate in (0.003, 0.01, 0.03))),
     ),
     NeuralProcess: Setting(({HIDDEN: ()}, {HIDDEN: (32,)}), numbers=Setting()),
     Pretrained: _EMBEDDING,
     ProtoMAML: Setting(_rates(0.003, 0.03, 0.3)),
     # It learns from the support alone, and in the paper too from more examples than it is judged by.
-    Reptile: Setting(
-        _rates(0.03, 0.1, 0.3, 1.0), shots=15, numbers=Setting(_rates(0.003, 0.01, 0.03), shots=15)
-    ),
+    Reptile: Setting(_rates(0.1, 0.3, 1.0), shots=15, numbers=Setting(_rates(0.003, 0.01, 0.03), shots=15)),
 }
 """By learner; what embeds and isn't named here tries one layer and two."""
 

@@ -22,13 +22,15 @@ class IMAML(NetLearner):
     """iMAML with gradient descent as its inner solver."""
 
     steps: Steps = 16
-    """Inner steps; the paper's 16 (5-way Omniglot). The meta-gradient is exact only where they reach the minimum."""
+    """Inner steps; the authors' 16 (5-way Omniglot), all on the regularised loss; their code takes the pull in one step
+    at the end. The meta-gradient is exact only where they reach the minimum."""
     rate: Rate = 0.1
     """Inner learning rate; the authors' code takes .1. Below 2 / (λ + the largest curvature of the loss)."""
     strength: Positive = 2.0
     """λ, how strongly the solution is pulled towards the start; the paper's 2 (Omniglot)."""
     solver_steps: Steps = 5
-    """Of conjugate gradients; the paper uses 5."""
+    """Of conjugate gradients; the authors' 5. Their code damps the system, to 2 I + H / (λ + 10) by default; ours
+    doesn't."""
 
     paper: ClassVar[str] = (
         "Rajeswaran, Finn, Kakade & Levine 2019. Meta-Learning with Implicit Gradients. arXiv:1909.04630"

@@ -33,7 +33,7 @@ class LogisticHead(EmbeddingLearner):
 
     objective: Classify
     penalty: Positive = 1.0
-    """λ to start from; meta-learned. It falls on the intercept, too. The paper starts ridge regression (R2-D2) at 1."""
+    """λ to start from; meta-learned. It falls on the intercept, too. `Ridge` starts there, too, and says why."""
     steps: Steps = 20
     """Newton's; the last of 20 change nothing, unless λ is so small that the support is all but separated."""
 

@@ -40,7 +40,8 @@ class NeuralProcess(MetaLearner):
     decoder: Net
     """g, from d + w numbers to 2 k, the means and then the spreads; for classes from d + k w to k."""
     narrowest: Positive = 0.1
-    """The least σ, as in the authors' code: without a bound, likelihoods have no greatest value."""
+    """The least σ, .1 as in the authors' code, whose softplus counts .9 times: without a bound, likelihoods have no
+    greatest value."""
 
     paper: ClassVar[str] = "Garnelo et al. 2018. Conditional Neural Processes. arXiv:1807.01613"
     symmetric: ClassVar[frozenset[str]] = frozenset({"order"})

@@ -71,7 +71,7 @@ class Siamese(MetaLearner):
         rows = Labelled(*(torch.cat(pair) for pair in zip(*episode, strict=True)))
         z, one_hot = self._embed(meta, rows.x), self.objective.one_hot(rows)
         odds = self._log_odds(meta, z, z)
-        real = rows.mask & rows.mask.unsqueeze(-1) & ~torch.eye(len(z), dtype=torch.bool)
+        real = rows.mask & rows.mask.unsqueeze(-1) & ~torch.eye(len(z), dtype=torch.bool, device=z.device)
         same = (one_hot @ one_hot.t() > 0) & real
         alike = mean(-logsigmoid(odds).flatten(), same.flatten())
         return alike + mean(-logsigmoid(-odds).flatten(), (real & ~same).flatten())
