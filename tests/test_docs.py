@@ -1,9 +1,11 @@
 """README, docs and examples are held to the code: what they show runs, and what they link is there."""
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -110,6 +112,41 @@ def test_every_learner_stands_in_the_table_with_its_paper_and_its_use():
         year = re.search(r"\b(19|20)\d\d\b", kind.paper)[0]
         assert number in paper and author in paper and year in paper, name
         assert len(when) > 20, name
+
+
+def told_of_papers() -> dict[str, str]:
+    """What docs/papers.md says of each learner."""
+    text = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    return {
+        section.partition("`")[0]: re.split(r"\n#", section)[0]
+        for section in re.split(r"^### `", text, flags=re.M)[1:]
+    }
+
+
+def test_every_learner_with_a_paper_stands_on_the_page_of_papers():
+    sections = told_of_papers()
+    assert set(sections) == set(quickstudy.learners.__all__)
+    for name, section in sections.items():
+        kind = getattr(quickstudy.learners, name)
+        number = re.search(r"(?:arXiv:|doi:|OpenReview:|https://)(\S+)", kind.paper)[1]
+        author = kind.paper.split()[0].strip(",")
+        year = re.search(r"\b(19|20)\d\d\b", kind.paper)[0]
+        assert number in section and author in section and year in section, name
+        sources = {cells(row)[2] for row in section.splitlines() if row.startswith("|")} - {"", "---"}
+        assert sources <= {"c", "m", "m, c"} and sources, name
+        assert ("c" in "".join(sources)) <= ("Code:" in section), name
+
+
+def test_our_settings_on_the_page_of_papers_are_those_of_the_code():
+    compared = 0
+    for name, section in told_of_papers().items():
+        defaults = {f.name: f.default for f in fields(getattr(quickstudy.learners, name))}
+        for row in section.splitlines():
+            if row.startswith("| ") and not row.startswith("| setting"):
+                for field, value in re.findall(r"`(\w+)=([^`…]+)`", cells(row)[3]):
+                    assert defaults[field] == ast.literal_eval(value), (name, field)
+                    compared += 1
+    assert compared > 50
 
 
 def test_extras_named_in_the_docs_exist():

@@ -77,6 +77,7 @@ def rows_of(job: Any, flags: str = "") -> list[dict[str, Any]]:
             command=f"{COMMAND} --only {job.learner} --kinds {job.kind}{flags}",
             seconds=cell.seconds,
             seeds=[job.seed],
+            baselines={name: round(value, 3) for name, value in cell.beside.items()},
             gain=None if cell.gain is None else (cell.gain, "Centroid"),
             note=f"{job.learner}, {TITLES[job.kind]}, {cell.shots}-shot"
             + (f"; {cell.chosen}" * bool(cell.chosen)),

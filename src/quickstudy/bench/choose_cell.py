@@ -57,6 +57,8 @@ class Cell:
     score: Estimate
     gain: Estimate | None
     """Over the nearest centroid, task by task; None in regression."""
+    beside: dict[str, float]
+    """Scores on the same tasks: of the nearest centroid; of the best possible answers, where they are known."""
     chosen: str
     """Fields and rate, in words."""
     adapt: float
@@ -130,15 +132,19 @@ def _chosen(kind: Kind, learner: type[MetaLearner], asked: Setting, job: Job) ->
 def _cell(kind: Kind, choice: Choice, meta: Meta, shots: int, job: Job) -> Cell:
     learner, number = choice.learner, 20 if job.quick else JUDGED
     test = _tasks(kind, TEST, shots, number, job.seed + 2, type(learner))
-    scores, gain = evaluate(learner, meta, test).score, None
+    scores, gain, beside = evaluate(learner, meta, test).score, None, {}
     if isinstance(kind.objective, Classify):
         flat = _tasks(kind, TEST, shots, number, job.seed + 2, Centroid)
-        gain = paired(scores, evaluate(Centroid(objective=kind.objective), {}, flat).score)
+        centroid = evaluate(Centroid(objective=kind.objective), {}, flat).score
+        gain, beside["Centroid"] = paired(scores, centroid), float(centroid.mean())
     else:
         scores = -scores  # the squared error
+    if kind.bayes is not None:
+        best = [kind.objective.score(kind.bayes(batch), batch.query) for batch in test]
+        beside["Bayes"] = float(torch.cat(best).mean())
     one = next(iter(unstack(test[0])))
     quickest = min(_seconds(lambda: _answer(learner, meta, one)) for _ in range(REPEATS)) * 1e3
-    return Cell(shots, Estimate.of(scores), gain, choice.words, quickest)
+    return Cell(shots, Estimate.of(scores), gain, beside, choice.words, quickest)
 
 
 def _taught(

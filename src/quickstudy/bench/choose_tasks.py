@@ -12,7 +12,7 @@ from torch import Tensor
 from quickstudy.bench.settings import Nets, regresses
 from quickstudy.core.dataset import MetaDataset, Shots, Split
 from quickstudy.core.engine import Sample
-from quickstudy.core.episode import Labelled
+from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classify, Objective, Regress
 from quickstudy.domains.synthetic import GaussianClasses, Sinusoids
@@ -52,6 +52,8 @@ class Kind:
     """The networks; given are the hidden layers of an embedding."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Of learners that have them, by "Learner.field"."""
+    bayes: Callable[[Episode], Tensor] | None = None
+    """The best possible answers, where they are known."""
     flat: Callable[[Tensor], Tensor] | None = None
     """What makes vectors of inputs that aren't, for learners without a network of the user's."""
 
@@ -110,6 +112,7 @@ def _gaussian() -> Kind:
         past=past,
         nets=partial(vectors, family.dim, WAYS, WIDTH),
         fields={f"Gaussian.{name}": value for name, value in known.items()},
+        bayes=lambda task: family.bayes(task.support, task.query.x, WAYS),
     )
 
 
