@@ -18,8 +18,8 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-from quickstudy.bench import bars
-from quickstudy.bench.runs import Run
+from quickstudy.bench import bars, choose_table
+from quickstudy.bench.runs import Row, Run
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS, PICTURE = ROOT / "docs" / "outputs", ROOT / "docs" / "images" / "demo.png"
@@ -48,6 +48,11 @@ def _runs() -> list[Run]:
 @cache
 def _checks() -> list[bars.Check]:
     return bars.check(bars.load_bars(ROOT / "benchmarks" / "bars.toml"), _runs())
+
+
+def _asked() -> list[Run]:
+    """Run files of which something is asked; a survey has a page of its own."""
+    return [run for run in _runs() if run.suite not in bars.SURVEYS]
 
 
 def headline() -> str:
@@ -82,7 +87,7 @@ def details() -> str:
         "| row | ours | baselines | n | command | commit | cores, torch |",
         "|---|---|---|---|---|---|---|",
     ]
-    for run in _runs():
+    for run in _asked():
         for row in run.rows:
             machine, commit = row.machine or run.machine, row.commit or run.commit
             commit = commit[:9] + ("+changes" if commit.endswith("+changes") else "")
@@ -90,7 +95,7 @@ def details() -> str:
             cells = (row.id, f"{bars.figure(row.value)} {row.unit}", told, str(row.n), f"`{row.command}`", commit,
                      f"{machine.cores}, {machine.torch}")  # fmt: skip
             lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
-    notes = [f"- **{row.id}**: {row.note}" for run in _runs() for row in run.rows if row.note]
+    notes = [f"- **{row.id}**: {row.note}" for run in _asked() for row in run.rows if row.note]
     return "\n".join([*lines, "", "Notes that the commands wrote:", "", *notes])
 
 
@@ -99,6 +104,25 @@ def engine() -> str:
     from quickstudy.bench.engine_table import as_markdown
 
     return as_markdown([row for run in _runs() for row in run.rows])
+
+
+def choose() -> str:
+    """Every learner on tasks of classes."""
+    return choose_table.table(_choose(), numbers=False)
+
+
+def choose_numbers() -> str:
+    """Every learner that regresses on sinusoids."""
+    return choose_table.table(_choose(), numbers=True)
+
+
+def choose_findings() -> str:
+    """Who is best where, and who stays below the baselines."""
+    return choose_table.findings(_choose())
+
+
+def _choose() -> list[Row]:
+    return [row for run in _runs() if run.suite == "choose" for row in run.rows]
 
 
 def domains() -> str:
@@ -172,7 +196,11 @@ def demo() -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (headline, summary, table, details, engine, domains, encoders, encoder_speed, cli, demo)
+    f.__name__: f
+    for f in (
+        headline, summary, table, details, engine, choose, choose_numbers, choose_findings, domains, encoders,
+        encoder_speed, cli, demo,
+    )
 }  # fmt: skip
 
 

@@ -134,7 +134,8 @@ def _cell(kind: Kind, choice: Choice, meta: Meta, shots: int, job: Job) -> Cell:
     test = _tasks(kind, TEST, shots, number, job.seed + 2, type(learner))
     scores, gain, beside = evaluate(learner, meta, test).score, None, {}
     if isinstance(kind.objective, Classify):
-        flat = _tasks(kind, TEST, shots, number, job.seed + 2, Centroid)
+        same = kind.flat is None  # drawing takes longer than judging
+        flat = test if same else _tasks(kind, TEST, shots, number, job.seed + 2, Centroid)
         centroid = evaluate(Centroid(objective=kind.objective), {}, flat).score
         gain, beside["Centroid"] = paired(scores, centroid), float(centroid.mean())
     else:
