@@ -131,7 +131,13 @@ SETTINGS: Mapping[type[MetaLearner], Setting] = {
     ),
     DeepKernel: Setting(_KERNELS, numbers=Setting()),
     FineTune: _inner(),
-    IMAML: Setting(_rates(0.03, 0.1, 0.3), numbers=Setting(_rates(0.01, 0.03, 0.1))),
+    # The paper's pull of 2 holds small networks where they are.
+    IMAML: Setting(
+        tuple({"rate": rate, "strength": pull} for rate, pull in ((0.1, 2.0), (0.3, 0.5), (1.0, 0.1))),
+        numbers=Setting(
+            tuple({"rate": rate, "strength": pull} for rate, pull in ((0.01, 2.0), (0.03, 0.5), (0.03, 0.1)))
+        ),
+    ),
     LearnedMomentum: _inner(),
     LEO: Setting(_rates(0.1, 1.0)),
     Logistic: Setting(_rates(0.3, 3.0, 30.0, name="inverse_penalty")),
