@@ -140,6 +140,8 @@ def test_the_table_is_ordered_and_shows_who_can_t_be_told_apart(made_up):
     assert lines[2].endswith("| 3.2 | 13 | 0.03 |") and "Gaussian classes, 5-shot" in lines[0]
     numbers = choose_table.table(made_up.rows, numbers=True).splitlines()
     assert [line.split("|")[1].strip() for line in numbers[2:]] == ["*`FineTune`*", "`MAML`"]
+    more = choose_table.table(made_up.rows, numbers=True, learners=["MAML", "Ridge"])
+    assert more.endswith("Not measured yet: `Ridge` (`quickstudy bench choose --only Ridge`).")
     assert choose_table.table([], numbers=False) == choose_table.findings([]) == choose_table.NOT_YET
 
 

@@ -102,7 +102,7 @@ def cells(row: str) -> list[str]:
 
 
 def test_every_learner_stands_in_the_table_with_its_paper_and_its_use():
-    text = (ROOT / "docs" / "choose.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "choose.md").read_text(encoding="utf-8").partition("## Every learner")[2]
     table = {cells(row)[0].strip("`"): cells(row) for row in text.splitlines() if row.startswith("| `")}
     assert set(table) == set(quickstudy.learners.__all__)
     for name, (_, when, _, _, paper) in table.items():
@@ -112,6 +112,16 @@ def test_every_learner_stands_in_the_table_with_its_paper_and_its_use():
         year = re.search(r"\b(19|20)\d\d\b", kind.paper)[0]
         assert number in paper and author in paper and year in paper, name
         assert len(when) > 20, name
+
+
+def test_every_learner_was_measured_with_the_others():
+    """Or is named below the table, with the command that measures it."""
+    text = (ROOT / "docs" / "choose.md").read_text(encoding="utf-8")
+    part = make_tables.PART.search(text[text.index("<!-- begin: choose -->") :])[0]
+    rows = [cells(row) for row in part.splitlines() if row.startswith(("| `", "| *`"))]
+    measured, absent = [row[0].strip("*`") for row in rows], part.partition("Not measured yet: ")[2]
+    assert all(len(row) == len(rows[0]) and all(row) for row in rows)
+    assert sorted([*measured, *re.findall(r"`(\w+)`", absent)]) == sorted(quickstudy.learners.__all__)
 
 
 def told_of_papers() -> dict[str, str]:

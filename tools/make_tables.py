@@ -20,6 +20,7 @@ from pathlib import Path
 
 from quickstudy.bench import bars, choose_table
 from quickstudy.bench.runs import Row, Run
+from quickstudy.bench.settings import regresses
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS, PICTURE = ROOT / "docs" / "outputs", ROOT / "docs" / "images" / "demo.png"
@@ -108,12 +109,16 @@ def engine() -> str:
 
 def choose() -> str:
     """Every learner on tasks of classes."""
-    return choose_table.table(_choose(), numbers=False)
+    return choose_table.table(
+        _choose(), numbers=False, learners=sorted(import_module("quickstudy.learners").__all__)
+    )
 
 
 def choose_numbers() -> str:
     """Every learner that regresses on sinusoids."""
-    return choose_table.table(_choose(), numbers=True)
+    learners = import_module("quickstudy.learners")
+    named = sorted(name for name in learners.__all__ if regresses(getattr(learners, name)))
+    return choose_table.table(_choose(), numbers=True, learners=named)
 
 
 def choose_findings() -> str:

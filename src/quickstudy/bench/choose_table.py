@@ -49,8 +49,14 @@ def columns(rows: Iterable[Row], *, numbers: bool) -> list[Column]:
     return [Column(kind, shots, titles[kind], by_name) for (kind, shots), by_name in found.items()]
 
 
-def table(rows: Sequence[Row], *, numbers: bool) -> str:
-    """Learners by their mean over the columns; in bold what can't be told from the best of a column."""
+def table(rows: Sequence[Row], *, numbers: bool, learners: Iterable[str] = ()) -> str:
+    """Learners by their mean over the columns; in bold what can't be told from the best of a column.
+
+    What it took is that of the last column.
+
+    Args:
+        learners: all that ought to be there; who isn't is named below the table.
+    """
     shown = columns(rows, numbers=numbers)
     if not shown:
         return NOT_YET
@@ -58,7 +64,7 @@ def table(rows: Sequence[Row], *, numbers: bool) -> str:
     mean = {name: sum(column.rows[name].value for column in shown) / len(shown) for name in names}
     last = shown[-1]
     heads = [f"{column.title}, {column.shots}-shot" for column in shown]
-    heads += [f"{what} ({last.title})" for what in ("to train, CPU-s", "to adapt, ms", "memory, MB")]
+    heads += ["to train, s", "to adapt, ms", "memory, MB"]
     lines = ["| learner | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
     for name in sorted(names, key=lambda name: mean[name], reverse=not numbers):
         cells = [_score(column, name) for column in shown]
@@ -66,6 +72,11 @@ def table(rows: Sequence[Row], *, numbers: bool) -> str:
         cells += [_cost(costs.get(what)) for what in ("train", "adapt", "memory")]
         title = f"*`{name}`*" if name in UNTAUGHT else f"`{name}`"
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    if absent := [name for name in learners if name not in names]:
+        lines += [
+            "",
+            f"Not measured yet: {_names(absent)} (`quickstudy bench choose --only {','.join(absent)}`).",
+        ]
     return "\n".join(lines)
 
 

@@ -34,6 +34,7 @@ from quickstudy.learners import (
     RelationNet,
     Reptile,
     Ridge,
+    SoftKMeans,
 )
 from quickstudy.nets import MLP
 
@@ -122,6 +123,8 @@ def _inner(**fixed: Any) -> Setting:
 
 
 _EMBEDDING = Setting(({HIDDEN: ()}, {HIDDEN: (32,)}), numbers=Setting())
+# Features of length 1 want distances to count more than the papers' do.
+_DISTANCES = Setting(tuple({"scale": s, HIDDEN: hidden} for s in (1.0, 10.0) for hidden in ((), (32,))))
 _KERNELS = tuple({"kernel": kernel, HIDDEN: hidden} for kernel in ("rbf", "cosine") for hidden in ((), (32,)))
 SETTINGS: Mapping[type[MetaLearner], Setting] = {
     ANIL: _inner(),
@@ -151,9 +154,11 @@ SETTINGS: Mapping[type[MetaLearner], Setting] = {
     ),
     NeuralProcess: Setting(({HIDDEN: ()}, {HIDDEN: (32,)}), numbers=Setting()),
     Pretrained: _EMBEDDING,
+    Prototypical: _DISTANCES,
     ProtoMAML: Setting(_rates(0.003, 0.03, 0.3)),
     # It learns from the support alone, and in the paper too from more examples than it is judged by.
     Reptile: Setting(_rates(0.1, 0.3, 1.0), shots=15, numbers=Setting(_rates(0.003, 0.01, 0.03), shots=15)),
+    SoftKMeans: _DISTANCES,
 }
 """By learner; what embeds and isn't named here tries one layer and two."""
 
