@@ -147,7 +147,11 @@ def adapt(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
         if convolve.applies(learner, Episode(tasks, tasks)) and convolve.pays(Episode(tasks, tasks)):
             fast = convolve.adapt(learner, meta, tasks)
             return {name: value[0] for name, value in fast.items()} if alone else fast
-        return learner.adapt(meta, support) if alone else adapt_all(learner, meta, support)
+        if alone:
+            return learner.adapt(meta, support)
+        if not learner.transductive:  # of which only answers hang together
+            check_stacked(learner, Episode(tasks, tasks), "stacked")
+        return adapt_all(learner, meta, support)
 
 
 def predict(learner: MetaLearner, meta: Meta, fast: Fast, x: Tensor, *, many: bool = False) -> Tensor:

@@ -143,8 +143,7 @@ def _one_loss(learner: MetaLearner, meta: Meta, episode: Episode, seed: int) -> 
 
 
 def adapt_all(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
-    """What the learner learns of all tasks, stacked. Raises ModelError where padding would enter batch statistics."""
-    check_stacked(learner, Episode(support, support), "stacked")
+    """What the learner learns of all tasks, stacked."""
     if not learner.inner_loop:
         return over_tasks(learner.adapt, (None, 0))(meta, support)
     # Every meta-parameter once per task, by a view: nothing is copied.

@@ -89,10 +89,10 @@ def apply(net: Net, params: dict[str, Tensor], x: Tensor) -> Tensor:
             raise
         raise one_row() from problem
     except RuntimeError as problem:
-        if is_batchedtensor(x) or any(map(is_batchedtensor, params.values())):  # alone, it may well run
-            raise Unmappable(f"{_named(net)} can't run on many tasks at once: {problem}") from problem
         if isinstance(problem, torch.OutOfMemoryError) or "allocate memory" in str(problem):
             raise
+        if is_batchedtensor(x) or any(map(is_batchedtensor, params.values())):  # alone, it may well run
+            raise Unmappable(f"{_named(net)} can't run on many tasks at once: {problem}") from problem
         kind = str(x.dtype).removeprefix("torch.")
         raise ModelError(
             f"{_named(net)} can't take inputs of shape {list(x.shape)}, {kind}: {problem}"
