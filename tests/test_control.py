@@ -17,7 +17,7 @@ from toy import one, with_garbage
 from quickstudy.core.checkpoint import load_state, save_state
 from quickstudy.core.engine import adapt, meta_gradient, outputs, task_losses
 from quickstudy.core.episode import Episode, Labelled
-from quickstudy.core.errors import DataError, MissingExtra, ModelError
+from quickstudy.core.errors import DataError, DivergedError, MissingExtra, ModelError
 from quickstudy.core.objective import Classify
 from quickstudy.core.policy import DiscreteActions, GaussianActions
 from quickstudy.core.spec import Spec
@@ -164,8 +164,9 @@ def test_at_the_acting_policy_the_surrogate_has_the_gradient_of_reinforce(kind):
 def test_the_slope_and_its_pull_are_what_autograd_says(kind):
     objective = OBJECTIVES[kind]
     part = experience(kind, clip=0.5, weight=0.4).query
-    z = (objective.told(part.y).acting + 0.4 * torch.randn(3, 12, 4)).requires_grad_()
-    g = torch.randn(3, 12, 4)
+    draw = torch.Generator().manual_seed(9)
+    z = (objective.told(part.y).acting + 0.8 * torch.randn(3, 12, 4, generator=draw)).requires_grad_()
+    g = torch.randn(3, 12, 4, generator=draw)
     slope = objective.slope(part, 2.5)
     (first,) = torch.autograd.grad(2.5 * objective.loss(z, part).sum(), z, create_graph=True)
     (second,) = torch.autograd.grad((first * g).sum(), z)
@@ -267,6 +268,21 @@ def test_every_learner_with_an_inner_loop_runs_on_policies_and_padding_changes_n
     assert any(value.abs().max() > 0 for value in gradient.values())
 
 
+def test_answers_that_are_no_steps_of_a_policy_are_refused():
+    learner = MAML(objective=OBJECTIVES["discrete"], net=NETS["discrete"])
+    episodes, meta = experience("discrete"), learner.init(0)
+    narrow = episodes._replace(support=episodes.support._replace(y=episodes.support.y[..., 1:]))
+    with pytest.raises(DataError, match=r"support's rows are float32 of shape \[3, 9, 7\].*`rows`"):
+        meta_gradient(learner, meta, narrow)
+    for wrong in (-1.0, 4.0):
+        y = episodes.query.y.clone()
+        y[0, episodes.query.mask[0].nonzero()[0], 0] = wrong
+        with pytest.raises(
+            DataError, match=rf"query holds action {wrong:g}; DiscreteActions\(4\) reads 0 to 3"
+        ):
+            meta_gradient(learner, meta, episodes._replace(query=episodes.query._replace(y=y)))
+
+
 @both
 def test_no_experience_leaves_the_policy_that_adaptation_begins_at(kind):
     learner = MAML(objective=OBJECTIVES[kind], net=NETS[kind], steps=3, rate=0.5)
@@ -274,7 +290,7 @@ def test_no_experience_leaves_the_policy_that_adaptation_begins_at(kind):
     fast = adapt(learner, meta, nothing(learner.objective, 2, 3))
     for name, value in meta.items():
         assert torch.equal(fast[f"net.{name}"], value.expand(2, *value.shape)), name
-    x = torch.randn(2, 5, 3)
+    x = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(1))
     act = policies(learner, meta, nothing(learner.objective, 2, 3))
     plain = functional_call(learner.net.build(), meta, (x.flatten(0, 1),)).unflatten(0, (2, 5))
     assert torch.allclose(act(x), plain, atol=1e-6)
@@ -623,11 +639,12 @@ def test_what_is_not_finite_is_named():
             return env
 
     learner = MAML(**actor(Bandits()), steps=1)
-    with pytest.raises(ModelError, match=r"Step 1: the rewards of task 2 aren't finite"):
+    with pytest.raises(DivergedError, match=r"Step 1: the rewards of task 2 aren't finite") as raised:
         next(meta_train_policy(learner, Broken(), steps=1, sampling=Sampling(tasks=4, trajectories=2)))
+    assert (raised.value.step, raised.value.tasks) == (1, [2])
     wild = replace(learner, rate=1000.0)
     meta = {name: 1e18 * value for name, value in wild.init(0).items()}
-    with pytest.raises(ModelError, match=r"Step 1: .*task \d+ .*finite.*step before is still good"):
+    with pytest.raises(ModelError, match=r"Step 1: .*finite.*step before is still good"):
         next(meta_train_policy(wild, Bandits(), steps=1, meta=meta, outer=PPO()))
 
 
@@ -658,6 +675,21 @@ def test_a_recurrent_policy_takes_its_tasks_one_by_one():
             learner, family, steps=1, outer=outer, sampling=Sampling(tasks=2, trajectories=3)
         )
         assert math.isfinite(step.loss)
+
+
+def test_a_policy_that_looks_at_numbers_takes_its_tasks_one_by_one():
+    class Looking(nn.Linear):
+        def forward(self, x):
+            y = super().forward(x)
+            return y if float(y.detach().sum()) < 1e9 else 0 * y
+
+    family = PointGoals(horizon=5)
+    learner = MAML(objective=GaussianActions(2), net=Looking(2, 4), steps=1)
+    for outer in OUTER.values():
+        [step] = meta_train_policy(
+            learner, family, steps=1, outer=outer, sampling=Sampling(tasks=2, trajectories=3)
+        )
+        assert math.isfinite(step.loss) and step.divergence != 0
 
 
 # -- foreign environments

@@ -68,11 +68,11 @@ class Contest:
         return MAML(**actor(self.family, hidden=self.hidden, **self.more), steps=steps, rate=rate)
 
 
-BROADLY = tuple(10 ** (k / 2) for k in range(-2, 5))
-"""From .1 to 100, two a decade."""
+BROADLY = tuple(10 ** (k / 2) for k in range(-2, 7))
+"""From .1 to 1,000, two a decade."""
 POINTS = Contest(
     name="points", family=PointGoals(), hidden=(32, 32), rate=0.1, outer=PPO(rate=3e-3), steps=50, judged=20,
-    sampling=Sampling(tasks=20, trajectories=10), rates=tuple(10 ** (k / 4) for k in range(-8, 1)),
+    sampling=Sampling(tasks=20, trajectories=10), rates=tuple(10 ** (k / 8) for k in range(-12, 1)),
     more={"deviation": 0.3},
 )  # fmt: skip
 BESIDE = (

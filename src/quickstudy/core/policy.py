@@ -190,6 +190,15 @@ class DiscreteActions(PolicyGradient):
     def width(self) -> int:
         return 1
 
+    def check(self, labelled: Labelled, name: str, described: bool = False) -> None:
+        super().check(labelled, name, described)
+        least, most = torch.aminmax(torch.where(labelled.mask, labelled.y[..., 0], 0.0))
+        if not (float(least) >= 0 and float(most) <= self.choices - 1):
+            wrong = float(least) if float(least) < 0 else float(most)
+            raise DataError(
+                f"The {name} holds action {wrong:g}; DiscreteActions({self.choices}) reads 0 to {self.choices - 1}."
+            )
+
     def log_probability(
         self, outputs: Float[Tensor, "*b k"], action: Float[Tensor, "*b a"]
     ) -> Float[Tensor, "*b"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from quickstudy.core.engine import adapt, predict
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import ModelError
-from quickstudy.core.forms import choose_form
+from quickstudy.core.forms import Form, settled
 from quickstudy.core.learner import Meta, MetaLearner
 from quickstudy.core.policy import PolicyGradient
 from quickstudy.core.spec import Size, Spec, Steps
@@ -27,6 +27,10 @@ Discount = Annotated[float, Field(ge=0, le=1)]
 
 class NotFinite(ModelError):
     """Something acted out isn't a finite number; the message is a clause that names the task."""
+
+    def __init__(self, problem: str, task: int) -> None:
+        super().__init__(problem)
+        self.task = task
 
 
 Act = Callable[[Tensor], Tensor]
@@ -108,13 +112,19 @@ def collect(
 
 def policies(learner: MetaLearner, meta: Meta, support: Labelled) -> Act:
     """Each task's policy, adapted to its part of the support."""
-    if choose_form(learner, Episode(support, support)) == "loop":
-        own = [adapt(learner, meta, Labelled(*one)) for one in zip(*support, strict=True)]
-        return lambda x: torch.stack(
-            [predict(learner, meta, fast, rows) for fast, rows in zip(own, x, strict=True)]
-        )
-    fast = adapt(learner, meta, support)
-    return lambda x: predict(learner, meta, fast, x, many=True)
+
+    def run(form: Form) -> Act:
+        if form == "loop":
+            own = [adapt(learner, meta, Labelled(*one)) for one in zip(*support, strict=True)]
+            return lambda x: torch.stack(
+                [predict(learner, meta, fast, rows) for fast, rows in zip(own, x, strict=True)]
+            )
+        fast = adapt(learner, meta, support)
+        # To see that it can, before there is an episode.
+        predict(learner, meta, fast, support.x[:, :1], many=True)
+        return lambda x: predict(learner, meta, fast, x, many=True)
+
+    return settled(learner, Episode(support, support), run)
 
 
 def nothing(objective: PolicyGradient, tasks: int, inputs: int) -> Labelled:
@@ -131,7 +141,8 @@ def finite(found: Trajectories) -> Trajectories:
     ):  # fmt: skip
         fine = (values.isfinite().all(-1) | ~found.mask).flatten(1).all(1)
         if not bool(fine.all()):
-            raise NotFinite(f"the {name} of task {int((~fine).nonzero()[0, 0])} aren't finite")
+            task = int((~fine).nonzero()[0, 0])
+            raise NotFinite(f"the {name} of task {task} aren't finite", task)
     return found
 
 

@@ -6,15 +6,17 @@ left is plain PPO or TRPO on all tasks together, which meta-learning has to beat
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from quickstudy.core.checkpoint import TrainingState
-from quickstudy.core.engine import Step, meta_train, task_losses
+from quickstudy.core.checks import diverged, finite
+from quickstudy.core.engine import Step, meta_train
 from quickstudy.core.episode import Episode
-from quickstudy.core.errors import ModelError
+from quickstudy.core.errors import DivergedError
+from quickstudy.core.forms import task_losses
 from quickstudy.core.learner import Meta, MetaLearner
 from quickstudy.core.spec import Positive, Rate, Size, Spec
 from quickstudy.domains.control.collect import NotFinite, Sampling, collect, policy_objective
@@ -79,7 +81,8 @@ def meta_train_policy(
         resume: a state to go on from; the run ends at the same numbers as one that was never stopped.
 
     Raises:
-        ModelError: the learner isn't one of policies; or something isn't finite, and then in which step and which task.
+        ModelError: the learner isn't one of policies.
+        DivergedError: something isn't finite; it says in which step and which task.
     """
     outer, sampling = outer or TRPO(), sampling or Sampling()
     policy_objective(learner)
@@ -103,12 +106,14 @@ def meta_train_policy(
             else:
                 last = _ppo(learner, meta, found.episodes, outer, number, seed, state)
                 loss, moved, slots, divergence = last.loss, last.meta, last.slots, math.nan
-            _check_finite(learner, meta, moved, found.episodes)
+            if not finite(loss, moved):
+                with torch.no_grad():
+                    losses = task_losses(learner, meta, found.episodes)
+                raise diverged(learner, number + 1, losses)
         except NotFinite as problem:
-            raise ModelError(
-                f"Step {number + 1}: {problem}. Lower the learner's rate or the outer one, or look at the "
-                "environment; what was known after the step before is still good."
-            ) from None
+            raise _diverged(number + 1, str(problem), [problem.task]) from None
+        except DivergedError as problem:  # it counts PPO's steps
+            raise _diverged(number + 1, _clause(problem.tasks), problem.tasks) from None
         meta = moved
         before = math.nan if found.before is None else float(found.before.mean())
         step = PolicyStep(
@@ -141,12 +146,18 @@ def _ppo(
     return last
 
 
-def _check_finite(learner: MetaLearner, meta: Meta, moved: Meta, episodes: Episode) -> None:
-    """Raise NotFinite, naming the task whose loss it is, if a step led to what isn't a number."""
-    if all(bool(weight.isfinite().all()) for weight in moved.values() if weight.is_floating_point()):
-        return
-    with torch.no_grad():
-        fine = task_losses(learner, meta, episodes).isfinite()
-    if bool(fine.all()):
-        raise NotFinite("the losses of all tasks are finite, but not their gradient")
-    raise NotFinite(f"the loss of task {int((~fine).nonzero()[0, 0])} isn't finite")
+def _clause(tasks: Sequence[int]) -> str:
+    if not tasks:
+        return "the losses are finite, but not their gradient"
+    return f"the loss of task {tasks[0]} isn't finite" + (
+        f", nor of {len(tasks) - 1} more" if tasks[1:] else ""
+    )
+
+
+def _diverged(step: int, clause: str, tasks: Sequence[int]) -> DivergedError:
+    return DivergedError(
+        f"Step {step}: {clause}. Lower the learner's rate or the outer one, or look at the environment; what was known "
+        "after the step before is still good.",
+        step=step,
+        tasks=tasks,
+    )

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from quickstudy.core.engine import Form, outputs, task_losses
+from quickstudy.core.engine import outputs
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import ModelError
-from quickstudy.core.forms import choose_form
+from quickstudy.core.forms import Form, settled, task_losses
 from quickstudy.core.implicit import solve
 from quickstudy.core.learner import Meta, MetaLearner
 from quickstudy.core.net import training
@@ -66,12 +66,22 @@ def trust_region_step(learner: MetaLearner, meta: Meta, episodes: Episode, how: 
     objective = learner.objective
     if not isinstance(objective, PolicyGradient):
         raise ModelError(f"TRPO takes a learner of policies; its objective is a {type(objective).__name__}.")
+
+    def run(form: Form) -> Taken:
+        # The Hessian differentiates once more, which the written-out backward passes can't.
+        return _step(
+            learner, objective, meta, episodes, how, "stacked" if form in ("dual", "hybrid") else form
+        )
+
+    return settled(learner, episodes, run)
+
+
+def _step(
+    learner: MetaLearner, objective: PolicyGradient, meta: Meta, episodes: Episode, how: TRPO, form: Form
+) -> Taken:
     query = episodes.query
     apart = Episode(episodes.support, query._replace(y=objective.only_divergence(query.y)))
     some = Episode(episodes.support, Labelled(*(part[:, :: how.every] for part in apart.query)))
-    form = choose_form(learner, episodes)
-    # The Hessian differentiates once more, which the written-out backward passes can't.
-    form = "stacked" if form in ("dual", "hybrid") else form
     names = learner.trainable(meta)
     start = {name: meta[name].detach() for name in names}
 
