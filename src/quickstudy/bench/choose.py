@@ -9,8 +9,7 @@
 All learners of a kind meet the same past tasks, as many of them, and are judged on the same new ones, of two numbers
 of shots; past tasks have any number from the one to the other. A learner's own rate (or the layers of its embedding)
 and the outer rate are chosen on validation tasks of the larger number after short runs; no test task takes part.
-Every learner is written to benchmarks/runs/choose.json as soon as it is done, so a run that was stopped goes on with
-`--only`.
+What is measured is written to benchmarks/runs/choose.json at once, so a run that was stopped goes on with `--only`.
 """
 
 import argparse
@@ -42,17 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kinds = _named(given.kinds, list(TITLES), "--kinds", usual=list(PLAIN))
     console = Console()
     for name in learners:
-        rows = []
         for kind in kinds:
             if not kind_of(kind, given.data).takes(_learners()[name]):
                 continue
-            job = Job(name, kind, given.data, given.seed, given.quick)
-            rows += (found := rows_of(job, _flags(given)))
-            for row in found:
+            rows = rows_of(Job(name, kind, given.data, given.seed, given.quick), _flags(given))
+            for row in rows:
                 said = ", ".join(f"{what} {value:g}" for what, value in row["costs"].items())
                 console.print(f"{row['id']}: {row['value']:g} {row['unit']} · {said} · {row['note']}")
-        if rows and (not given.quick or given.out is not None):
-            write_run(SUITE, rows, given.out)
+            if not given.quick or given.out is not None:
+                write_run(SUITE, rows, given.out)
     if given.quick and given.out is None:
         console.print("Nothing was written: the figures of --quick mean nothing.")
     return 0

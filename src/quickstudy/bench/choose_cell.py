@@ -33,6 +33,8 @@ JUDGED, CHOSEN = 600, 100
 """Tasks to judge by, and to choose settings by."""
 OUTER = (3e-3, 1e-2)
 """Outer rates; the first is that of the runs that choose the learner's own fields."""
+LEAST = 1e-4
+"""An outer rate below which a training that diverges isn't tried again."""
 SHORT = 30
 """Steps of a run that chooses."""
 REPEATS = 20
@@ -88,8 +90,15 @@ def measured(job: Job) -> list[Cell]:
     asked = setting(learner, numbers=not isinstance(kind.objective, Classify))
     began = time.perf_counter()
     peak = _memory(kind, learner, asked, job)  # first of all, see above
-    choice = _chosen(kind, learner, asked, job)
-    meta, train = _taught(kind, choice.learner, asked, 5 if job.quick else kind.steps, choice.rate, job.seed)
+    number = 20 if job.quick else CHOSEN
+    few, valid = (_tasks(kind, VALID, shots, number, job.seed + 1, learner) for shots in kind.shots)
+    choice = _chosen(kind, learner, asked, valid, job)
+    steps = 5 if job.quick else kind.steps
+    meta, train = _taught(kind, choice.learner, asked, steps, choice.rate, job.seed)
+    # What did well in a short run may diverge in the long one.
+    while not evaluate(choice.learner, meta, [*few, *valid]).loss.isfinite().all() and choice.rate > LEAST:
+        choice = replace(choice, rate=choice.rate / 3, words=f"{choice.words} diverged, a third of it")
+        meta, train = _taught(kind, choice.learner, asked, steps, choice.rate, job.seed)
     cells = [_cell(kind, choice, meta, shots, job) for shots in kind.shots]
     took = time.perf_counter() - began
     return [replace(cell, train=train, memory=peak, seconds=took / len(cells)) for cell in cells]
@@ -101,10 +110,8 @@ def _make(kind: Kind, learner: type[MetaLearner], asked: Setting, given: Mapping
     return built(learner, kind.objective, nets, **{**asked.fixed, **kind.own_fields(learner), **fields})
 
 
-def _chosen(kind: Kind, learner: type[MetaLearner], asked: Setting, job: Job) -> Choice:
+def _chosen(kind: Kind, learner: type[MetaLearner], asked: Setting, valid: list[Episode], job: Job) -> Choice:
     """The learner's fields first, then the outer rate: each the best on validation tasks after a short training."""
-    shots = kind.shots[1]
-    valid = _tasks(kind, VALID, shots, 20 if job.quick else CHOSEN, job.seed + 1, learner)
     found: dict[tuple[int, float], float] = {}
 
     def value(number: int, rate: float) -> float:
