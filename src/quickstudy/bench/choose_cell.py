@@ -6,6 +6,7 @@ measured first is all that the learner needs.
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from quickstudy.bench.settings import HIDDEN, Setting, built, setting
 from quickstudy.core.dataset import Shots
 from quickstudy.core.engine import Sample, adapt, evaluate, meta_gradient, meta_train, predict
 from quickstudy.core.episode import Episode, Labelled, unstack
+from quickstudy.core.errors import DivergedError, ModelError
 from quickstudy.core.learner import Meta, MetaLearner
 from quickstudy.core.objective import Classify
 from quickstudy.core.report import Estimate, paired
@@ -94,11 +96,14 @@ def measured(job: Job) -> list[Cell]:
     few, valid = (_tasks(kind, VALID, shots, number, job.seed + 1, learner) for shots in kind.shots)
     choice = _chosen(kind, learner, asked, valid, job)
     steps = 5 if job.quick else kind.steps
-    meta, train = _taught(kind, choice.learner, asked, steps, choice.rate, job.seed)
-    # What did well in a short run may diverge in the long one.
-    while not evaluate(choice.learner, meta, [*few, *valid]).loss.isfinite().all() and choice.rate > LEAST:
+    while (found := _lasting(kind, choice, asked, steps, [*few, *valid], job)) is None:
+        # What did well in a short run may diverge in the long one.
+        if choice.rate < LEAST:
+            raise ModelError(
+                f"{job.learner} diverges on {job.kind} at every outer rate down to {choice.rate:g}."
+            )
         choice = replace(choice, rate=choice.rate / 3, words=f"{choice.words} diverged, a third of it")
-        meta, train = _taught(kind, choice.learner, asked, steps, choice.rate, job.seed)
+    meta, train = found
     cells = [_cell(kind, choice, meta, shots, job) for shots in kind.shots]
     took = time.perf_counter() - began
     return [replace(cell, train=train, memory=peak, seconds=took / len(cells)) for cell in cells]
@@ -117,9 +122,11 @@ def _chosen(kind: Kind, learner: type[MetaLearner], asked: Setting, valid: list[
     def value(number: int, rate: float) -> float:
         if (number, rate) not in found:
             one = _make(kind, learner, asked, asked.tried[number])
-            meta, _ = _taught(kind, one, asked, 2 if job.quick else SHORT, rate, job.seed)
-            score = float(evaluate(one, meta, valid).score.mean())
-            found[number, rate] = score if score == score else -float("inf")
+            found[number, rate] = -float("inf")
+            with suppress(DivergedError):
+                meta, _ = _taught(kind, one, asked, 2 if job.quick else SHORT, rate, job.seed)
+                score = float(evaluate(one, meta, valid).score.mean())
+                found[number, rate] = score if score == score else -float("inf")
         return found[number, rate]
 
     best, rate, one = 0, OUTER[0], _make(kind, learner, asked, asked.tried[0])
@@ -153,6 +160,17 @@ def _cell(kind: Kind, choice: Choice, meta: Meta, shots: int, job: Job) -> Cell:
     one = next(iter(unstack(test[0])))
     quickest = min(_seconds(lambda: _answer(learner, meta, one)) for _ in range(REPEATS)) * 1e3
     return Cell(shots, Estimate.of(scores), gain, beside, choice.words, quickest)
+
+
+def _lasting(
+    kind: Kind, choice: Choice, asked: Setting, steps: int, valid: list[Episode], job: Job
+) -> tuple[Meta, float] | None:
+    """What `_taught` gives; None if training diverges, or leaves validation tasks without an answer."""
+    try:
+        meta, train = _taught(kind, choice.learner, asked, steps, choice.rate, job.seed)
+    except DivergedError:
+        return None
+    return (meta, train) if evaluate(choice.learner, meta, valid).loss.isfinite().all() else None
 
 
 def _taught(
