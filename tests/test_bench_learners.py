@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from quickstudy.bench import control
+from quickstudy.bench import control, own_module
 from quickstudy.bench import learners as bench
 from quickstudy.bench.bars import load_bars
 from quickstudy.bench.runs import load_runs, write_run
@@ -15,7 +15,7 @@ from quickstudy.core.objective import Regress
 from quickstudy.learners import MAML, MetaLSTM
 from quickstudy.nets import MLP
 
-ASKED = {bar.id: bar for bar in load_bars() if bar.id.startswith(("learners.9", "learners.10."))}
+ASKED = {bar.id: bar for bar in load_bars() if bar.id.startswith(("learners.9", "learners.1"))}
 
 
 @pytest.fixture
@@ -93,6 +93,7 @@ def test_the_command(small, capsys, monkeypatch, tmp_path):
     [found] = load_runs(tmp_path)
     assert found.rows[0].command == "quickstudy bench learners --only learners.9 --seed 3 --quick"
     assert found.rows[1].command == "quickstudy bench learners --only learners.10 --seed 3 --quick"
+    assert found.rows[2].command == "quickstudy bench learners --only learners.11 --seed 3 --quick"
 
 
 def test_the_row_of_policies_is_valid_and_its_gain_is_over_pretraining(few, tmp_path):
@@ -128,3 +129,17 @@ def test_pretraining_takes_as_many_steps_in_environments_and_its_best_rate(few, 
     assert found.rate == control.POINTS.rates[1]
     assert asked[-1] == (found.rate, 4) and [n for _, n in asked[:2]] == [2, 2]
     assert found.env_steps[1] == pytest.approx(found.env_steps[0], rel=0.2)
+
+
+def test_a_module_of_ones_own_is_trained_the_same_twice(tmp_path, monkeypatch):
+    [row] = own_module.same_twice(quick=True, seed=0, show=lambda _: None)
+    row["command"] = bench.COMMAND
+    [found] = load_runs(write_run("learners", [row], tmp_path).parent)
+    assert found.rows[0].unit == ASKED["learners.11.1"].unit and found.rows[0].value == 1
+    network = own_module.network
+    draws = iter(range(9))
+    monkeypatch.setattr(
+        own_module, "network", lambda _: network(next(draws))
+    )  # two runs that differ are told apart
+    [row] = own_module.same_twice(quick=True, seed=0, show=lambda _: None)
+    assert row["value"] == 0

@@ -2,6 +2,7 @@
 
     quickstudy bench learners --only learners.9      about five minutes on one core
     quickstudy bench learners --only learners.10     policies that adapt, see `control.py`; about ten minutes
+    quickstudy bench learners --only learners.11     a module of one's own, see `own_module.py`; seconds
     quickstudy bench learners --quick                see that it works; nothing is written
 
 Sinusoids of Finn et al. 2017, arXiv:1703.03400, section 5.1, ten points each, a perceptron of two layers of 40. Each
@@ -27,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from quickstudy.bench.own_module import same_twice
 from quickstudy.bench.runs import write_run
 from quickstudy.bench.text_play import Clock, plain
 from quickstudy.core.dataset import Shots
@@ -44,6 +46,7 @@ SUITE, COMMAND = "learners", "quickstudy bench learners"
 ROWS = {
     "learners.9": "Relation network, Meta-LSTM and the coordinate-wise optimiser against SGD, on sinusoids",
     "learners.10": "MAML's policy after one step against a pre-trained one's, on point navigation",
+    "learners.11": "a network of one's own with batch norm and dropout, under MAML: the same twice",
 }
 POINTS, INNER, JUDGED = 10, 5, 1000
 """Examples of a task, steps within a task, tasks to judge by."""
@@ -127,7 +130,7 @@ def _suites() -> dict[str, Callable[..., list[dict[str, Any]]]]:
 
         return one_step(**how)
 
-    return {"learners.9": against_sgd, "learners.10": policies}
+    return {"learners.9": against_sgd, "learners.10": policies, "learners.11": same_twice}
 
 
 def against_sgd(*, quick: bool, seed: int, show: Show) -> list[dict[str, Any]]:
