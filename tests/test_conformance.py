@@ -473,6 +473,26 @@ def test_numbering_the_classes_anew_permutes_the_outputs(name):
 
 
 @every
+def test_a_row_may_describe_a_class_only_where_that_changes_something(name):
+    learner, meta = LEARNERS[name].build(), experienced(name)
+    episode = blobs(tasks=2, ways=WAYS, shots=3, queries=4, dim=DIM, offset=LEARNERS[name].offset)
+    y = episode.support.y.clone()
+    y[:, -1] += WAYS
+    told = episode._replace(support=episode.support._replace(y=y))
+    if name not in (
+        "Gaussian",
+        "Logistic",
+    ):  # a pool reads it where all its members do; one here is a centroid
+        with pytest.raises(DataError, match=rf"class number {int(y[0].max())}; Classify"):
+            outputs(learner, meta, told)
+    else:
+        left_out = episode._replace(support=episode.support._replace(mask=y < WAYS))
+        assert not torch.equal(outputs(learner, meta, told), outputs(learner, meta, left_out))
+    with pytest.raises(DataError, match="class number"):
+        outputs(learner, meta, episode._replace(support=told.support._replace(y=y + WAYS)))
+
+
+@every
 @pytest.mark.parametrize("present", [(0, 1), (1, 2), (2,)], ids=str)
 def test_a_class_that_the_support_lacks_gets_no_probability(name, present):
     learner = LEARNERS[name].build()

@@ -54,6 +54,8 @@ class MetaLearner(Spec, ABC):
     """Whether vmap can run it over tasks; otherwise the engine takes them one by one."""
     transductive: ClassVar[bool] = False
     """Whether answers depend on which other inputs are asked about; the engine then shows `predict` no padding."""
+    describes: ClassVar[bool] = False
+    """Whether a row of a support may describe a class, as its y says by a number `ways` higher: see `Gaussian`."""
     symmetric: ClassVar[frozenset[str]] = frozenset({"order", "labels"})
     """Changes of the support that change nothing else: its order; the numbering of its classes."""
 
@@ -111,8 +113,7 @@ class MetaLearner(Spec, ABC):
 
     def check_answers(self, rows: Labelled, name: str) -> None:
         """Refuse answers that it can't read; `name` is "support" or "query". Raises DataError."""
-        # A row of a support may describe a class, where the learner has a use for that: see `Gaussian`.
-        self.objective.check(rows, name, described=name == "support" and not self.inner_loop)
+        self.objective.check(rows, name, described=name == "support" and self.describes)
 
     def plain_sgd(self) -> PlainSGD | None:
         """Says that `adapt` is nothing but plain gradient descent, so that the engine may use a faster equal form."""

@@ -60,6 +60,7 @@ class Gaussian(MetaLearner):
     paper: ClassVar[str] = (
         "Ioffe 2006. Probabilistic Linear Discriminant Analysis. ECCV. doi:10.1007/11744085_41"
     )
+    describes: ClassVar[bool] = True
 
     def init(self, seed: int = 0) -> Meta:
         return {

@@ -42,6 +42,7 @@ class Logistic(MetaLearner):
             )
 
     paper: ClassVar[str] = "Tian et al. 2020. Rethinking Few-Shot Image Classification. arXiv:2003.11539"
+    describes: ClassVar[bool] = True
     maps: ClassVar[bool] = False
 
     def init(self, seed: int = 0) -> Meta:

@@ -60,6 +60,10 @@ class Pool(MetaLearner):
     def nets(self) -> list[Net]:
         return [net for member in self.members for net in member.nets()]
 
+    def check_answers(self, rows: Labelled, name: str) -> None:
+        for member in self.members:
+            member.check_answers(rows, name)
+
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         pairs = zip(self.members, self._parts(meta), strict=True)
         return joined([member.adapt(part, support) for member, part in pairs])
