@@ -2,6 +2,10 @@
 
 Their figures 3 and 6 are curves without numbers, so no number of theirs stands beside ours. What does: pre-training on
 the same tasks, fine-tuned at its best rate; and the oracle, which is told amplitude and phase.
+
+Where points lie close together far from zero, descent at the paper's rate is unstable, and after ten steps a task in
+some hundreds is off by millions, for every method that descends. So that such a task counts as one and not as all, no
+error counts for more than WORST, and notes say how many tasks reached it.
 """
 
 from dataclasses import replace
@@ -29,6 +33,8 @@ PAPERS = Shots(shots=10, queries=10, tasks=25)
 AFTER = (1, 5, 10)
 RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 """That pre-training is fine-tuned at; the best one on other tasks counts."""
+WORST = 50.0
+"""The error of the answer that is furthest off among sinusoids: amplitude 5, opposite phase, 10² / 2."""
 
 
 def network(inputs: int) -> MLP:
@@ -55,7 +61,7 @@ def sinusoids(run: Run) -> list[dict[str, Any]]:
     rates: dict[int, float] = {}
     for shots in (5, 10, 20):
         test = _tasks(family, shots, seed + 1, quick)
-        tuning = _tasks(family, shots, seed + 2, quick)[:5]
+        tuning = _tasks(family, shots, seed + 2, quick)
         found[shots] = {}
         for number in (0, *AFTER):
             best = min(
@@ -82,8 +88,8 @@ def _tasks(family: Sinusoids, shots: int, seed: int, quick: bool) -> list[Episod
 
 
 def _errors(learner: MAML, meta: Meta, tasks: list[Episode]) -> Float[Tensor, "tasks"]:
-    """The mean squared error of each task."""
-    return evaluate(learner, meta, tasks).loss
+    """The mean squared error of each task, at most WORST."""
+    return evaluate(learner, meta, tasks).loss.nan_to_num(nan=WORST).clamp(max=WORST)
 
 
 def _table(found: dict[int, dict[int, dict[str, Tensor]]]) -> Table:
@@ -109,6 +115,7 @@ def _row(
     others = ", ".join(
         f"{shots}-shot {Estimate.of(found[shots][number]['MAML']).text(3)}" for shots in found if shots != 5
     )
+    lost, theirs = (int((errors == WORST).sum()) for errors in (ours, rival))
     return plain(
         f"learners.7.{place}",
         Estimate.of(ours),
@@ -124,5 +131,6 @@ def _row(
         gain=(paired(rival, ours), name),
         note=f"{steps} steps of 25 tasks, 10-shot, α .01, 1 inner step, Adam .001, 2×40, as in the paper; its figures "
         "3 and 6 are curves without numbers; judged by 50 points a task; the gain is by how much the error is lower; "
-        f"pre-training fine-tuned at rate {rate:g}, the best of {len(RATES)} on other tasks; {others}",
+        f"pre-training fine-tuned at rate {rate:g}, the best of {len(RATES)} on other tasks; an error counts for "
+        f"{WORST:g} at most, which {lost} of {len(ours):,} tasks reach, and {theirs} of pre-training's; {others}",
     )
