@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 import quickstudy.learners
@@ -125,7 +126,7 @@ def _chosen(kind: Kind, learner: type[MetaLearner], asked: Setting, valid: list[
             found[number, rate] = -float("inf")
             with suppress(DivergedError):
                 meta, _ = _taught(kind, one, asked, 2 if job.quick else SHORT, rate, job.seed)
-                score = float(evaluate(one, meta, valid).score.mean())
+                score = float(_scores(kind, one, meta, valid).mean())
                 found[number, rate] = score if score == score else -float("inf")
         return found[number, rate]
 
@@ -146,7 +147,7 @@ def _chosen(kind: Kind, learner: type[MetaLearner], asked: Setting, valid: list[
 def _cell(kind: Kind, choice: Choice, meta: Meta, shots: int, job: Job) -> Cell:
     learner, number = choice.learner, 20 if job.quick else JUDGED
     test = _tasks(kind, TEST, shots, number, job.seed + 2, type(learner))
-    scores, gain, beside = evaluate(learner, meta, test).score, None, {}
+    scores, gain, beside = _scores(kind, learner, meta, test), None, {}
     if isinstance(kind.objective, Classify):
         same = kind.flat is None  # drawing takes longer than judging
         flat = test if same else _tasks(kind, TEST, shots, number, job.seed + 2, Centroid)
@@ -160,6 +161,11 @@ def _cell(kind: Kind, choice: Choice, meta: Meta, shots: int, job: Job) -> Cell:
     one = next(iter(unstack(test[0])))
     quickest = min(_seconds(lambda: _answer(learner, meta, one)) for _ in range(REPEATS)) * 1e3
     return Cell(shots, Estimate.of(scores), gain, beside, choice.words, quickest)
+
+
+def _scores(kind: Kind, learner: MetaLearner, meta: Meta, tasks: list[Episode]) -> Float[Tensor, "tasks"]:
+    scores = evaluate(learner, meta, tasks).score
+    return scores.where(~scores.isnan(), -kind.worst).clamp(min=-kind.worst)
 
 
 def _lasting(

@@ -1,5 +1,6 @@
 """The kinds of tasks that `quickstudy bench choose` compares learners on, and the networks for each."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quickstudy.bench.classic_sinusoid import WORST
 from quickstudy.bench.settings import Nets, regresses
 from quickstudy.core.dataset import MetaDataset, Shots, Split
 from quickstudy.core.engine import Sample
@@ -56,6 +58,8 @@ class Kind:
     """The best possible answers, where they are known."""
     flat: Callable[[Tensor], Tensor] | None = None
     """What makes vectors of inputs that aren't, for learners without a network of the user's."""
+    worst: float = math.inf
+    """The most that an error counts for, so that one task on which descent breaks doesn't hide all others."""
 
     def takes(self, kind: type[MetaLearner]) -> bool:
         """Whether a learner can learn such tasks."""
@@ -125,6 +129,7 @@ def _sinusoid() -> Kind:
 
     return Kind(
         name="sinusoid",
+        worst=WORST,
         objective=Regress(),
         shots=(5, 10),
         steps=400,
