@@ -108,10 +108,9 @@ class Gaussian(MetaLearner):
         return {k: v.float() for k, v in meta.items()}
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        ways = self.objective.ways
         z = self._features(meta, support.x)
         examples = self.objective.one_hot(support).to(z.dtype)
-        described = self.objective.one_hot(support._replace(y=support.y - ways)).to(z.dtype)
+        described = self.objective.one_hot(support._replace(y=support.y - self.objective.ways)).to(z.dtype)
         count, told = examples.sum(0).unsqueeze(-1), described.sum(0).unsqueeze(-1)
         sums = examples.t() @ z
         weight = meta["slope"] / meta["noise"]  # of a description beside an example
