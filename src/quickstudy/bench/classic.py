@@ -2,7 +2,7 @@
 
     quickstudy bench classic                            sinusoids and Gaussian classes; a quarter of an hour
     quickstudy bench classic --only learners.8          one row
-    quickstudy bench classic --only prototypical --data FOLDER --steps 2000
+    quickstudy bench classic --only prototypical --data FOLDER --keep STATES
     quickstudy bench classic --quick                    see that it works; nothing is written
 
 Omniglot takes the folder of published data and hours for the papers' numbers of steps, so it runs only when named.

@@ -51,7 +51,7 @@ def sinusoids(run: Run) -> list[dict[str, Any]]:
     family, oracle = Sinusoids(), Sinusoids(told=True)
 
     def trained(name: str, kind: MAML, tasks: Sinusoids) -> Meta:
-        return train(name, kind, tasks.sampler(PAPERS, seed), run, steps=steps, every=5000)
+        return train(name, kind, tasks.sampler(PAPERS, seed), run, steps=steps, every=5000, shots=PAPERS)
 
     ours = trained("sinusoid-maml", learner, family)
     pretrained = trained("sinusoid-pretrained", blunt, family)

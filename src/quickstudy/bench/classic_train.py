@@ -8,6 +8,7 @@ from typing import Any
 
 from quickstudy.bench.text_play import Clock
 from quickstudy.core.checkpoint import load_state, save_state
+from quickstudy.core.dataset import Shots
 from quickstudy.core.engine import Sample, meta_train
 from quickstudy.core.learner import Meta, MetaLearner
 
@@ -38,9 +39,16 @@ def train(
     decay: bool = False,
     every: int | None = None,
     meta: Meta | None = None,
+    shots: Shots | None = None,
 ) -> Meta:
-    """Meta-train, from `meta` or anew; every so many steps (default KEEP_EVERY) say so and keep the state."""
-    said = {"learner": str(learner.to_json()), "run": f"{steps} steps at {rate:g}, seed {run.seed}"}
+    """Meta-train, from `meta` or anew; every so many steps (default KEEP_EVERY) say so and keep the state.
+
+    `shots` says what `sample` draws: a state kept of other tasks is refused.
+    """
+    said = {
+        "learner": str(learner.to_json()),
+        "run": f"{steps} steps at {rate:g}, seed {run.seed}, {shots}",
+    }
     expect = {key: sha256(text.encode()).hexdigest() for key, text in said.items()}
     folder = None if run.keep is None else run.keep / name
     resume = load_state(folder, expect) if folder is not None and folder.exists() else None
