@@ -7,7 +7,7 @@ import math
 import re
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any
 
@@ -23,6 +23,7 @@ from quickstudy.core.episode import Episode, Labelled, stack
 from quickstudy.core.errors import DataError, ModelError
 from quickstudy.core.explain import held_out, influence, leave_one_out
 from quickstudy.core.learner import MetaLearner
+from quickstudy.core.net import NetSpec
 from quickstudy.core.objective import Classify, Regress
 from quickstudy.core.spec import Spec
 from quickstudy.learners import (
@@ -526,6 +527,21 @@ def test_experience_lowers_the_loss_and_answers_are_far_above_chance(name):
         assert after.loss.mean() < naive.loss.mean()
         assert after.score.mean() > naive.score.mean()
     assert after.score.mean() > 100 / WAYS + 35
+
+
+@pytest.mark.parametrize("name", [name for name, setting in LEARNERS.items() if setting.net])
+def test_networks_in_double_precision(name):
+    torch.set_default_dtype(torch.float32)
+    spec, episodes = LEARNERS[name].build(), blobs(dim=DIM)
+    nets = [field.name for field in fields(spec) if isinstance(getattr(spec, field.name), NetSpec)]
+    learner = replace(spec, **{name: getattr(spec, name).build().double() for name in nets})
+    meta = learner.init(0)
+    learner.check(meta)  # which makes one without memory
+    assert all(value.dtype == torch.float64 for value in meta.values() if value.ndim)
+    double = Episode(*(part._replace(x=part.x.double()) for part in episodes))
+    assert outputs(learner, meta, double).dtype == torch.float64
+    if learner.trainable(meta):
+        assert all(g.isfinite().all() for g in meta_gradient(learner, meta, double)[1].values())
 
 
 @trained_by_gradient

@@ -141,9 +141,7 @@ class NetLearner(MetaLearner):
 
     def adapted(self, weights: Fast, support: Labelled) -> Fast:
         """Adapted weights together with which outputs the support spoke about."""
-        return {f"net.{name}": value for name, value in weights.items()} | {
-            "present": self.objective.present(support)
-        }
+        return prefixed(weights, "net.") | {"present": self.objective.present(support)}
 
     def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n k"]:
         outputs = self.objective.fitting(self.forward(part(fast, "net."), x))
@@ -153,6 +151,17 @@ class NetLearner(MetaLearner):
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The entries whose names begin with `prefix`, named without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The same tensors, `prefix` before each name: a network's parameters beside others. `part` undoes it."""
+    return {f"{prefix}{name}": value for name, value in tensors.items()}
+
+
+def in_precision_of(net: Meta, own: Meta) -> Meta:
+    """A learner's own parameters as numbers of the kind that its network's are: products want one kind."""
+    kind = next((value.dtype for value in net.values() if value.is_floating_point()), None)
+    return {name: value.to(kind) for name, value in own.items()}
 
 
 def inner_gradient(

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, descend, part
+from quickstudy.core.learner import Fast, Meta, NetLearner, descend, part, prefixed
 from quickstudy.core.net import Net, apply, initial
 from quickstudy.core.spec import Rate, Size, Steps
 
@@ -39,7 +39,7 @@ class CAVIA(NetLearner):
     symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
 
     def init(self, seed: int = 0) -> Meta:
-        return {f"net.{name}": weight for name, weight in initial(self.net, seed).items()}
+        return prefixed(initial(self.net, seed), "net.")
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         like = next(iter(meta.values()))

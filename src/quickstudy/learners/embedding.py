@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Meta, MetaLearner, part
+from quickstudy.core.learner import Meta, MetaLearner, part, prefixed
 from quickstudy.core.net import Net, apply, initial
 from quickstudy.core.objective import Classify
 
@@ -36,8 +36,3 @@ class EmbeddingLearner(MetaLearner):
 def with_one(z: Float[Tensor, "n d"]) -> Tensor:
     """One more feature, a constant that carries the intercept."""
     return torch.cat([z, torch.ones_like(z[:, :1])], -1)
-
-
-def prefixed(params: Meta, prefix: str) -> Meta:
-    """A network's parameters as they stand beside others in `meta`; `part` of the core undoes it."""
-    return {f"{prefix}{name}": value for name, value in params.items()}

@@ -12,7 +12,16 @@ from typing import ClassVar
 import torch
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, part, reshaped
+from quickstudy.core.learner import (
+    Fast,
+    Meta,
+    NetLearner,
+    in_precision_of,
+    inner_gradient,
+    part,
+    prefixed,
+    reshaped,
+)
 from quickstudy.core.net import initial
 from quickstudy.core.spec import Fraction, Positive, Steps
 
@@ -42,11 +51,9 @@ class LearnedMomentum(NetLearner):
 
     def init(self, seed: int = 0) -> Meta:
         net = initial(self.net, seed)
-        return (
-            {f"net.{name}": weight for name, weight in net.items()}
-            | {f"log_rate.{name}": torch.tensor(self.rate).log() for name in net}
-            | {f"momentum.{name}": torch.tensor(self.momentum).logit() for name in net}
-        )
+        own = {f"log_rate.{name}": torch.tensor(self.rate).log() for name in net}
+        own |= {f"momentum.{name}": torch.tensor(self.momentum).logit() for name in net}
+        return prefixed(net, "net.") | in_precision_of(net, own)
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         fast = part(meta, "net.")

@@ -14,7 +14,7 @@ from torch import nn
 
 from quickstudy.core.coordinates import flatten, unflatten
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, part
+from quickstudy.core.learner import Fast, Meta, NetLearner, in_precision_of, inner_gradient, part, prefixed
 from quickstudy.core.net import initial
 from quickstudy.core.spec import Positive, Size, Steps
 from quickstudy.learners.cells import blank, linear, lstm, scaled
@@ -53,8 +53,8 @@ class LearnedOptimiser(NetLearner):
     symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
 
     def init(self, seed: int = 0) -> Meta:
-        start = {f"net.{name}": weight for name, weight in initial(self.net, seed).items()}
-        return start | initial(_Optimiser(self.hidden), seed)
+        net = initial(self.net, seed)
+        return prefixed(net, "net.") | in_precision_of(net, initial(_Optimiser(self.hidden), seed))
 
     def trainable(self, meta: Meta) -> list[str]:
         return [name for name in meta if self.learn_start or not name.startswith("net.")]

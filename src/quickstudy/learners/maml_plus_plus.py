@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from quickstudy.core.episode import Episode, Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, part, reshaped
+from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, part, prefixed, reshaped
 from quickstudy.core.net import initial, parameters_of
 from quickstudy.core.spec import Rate, Steps
 
@@ -53,8 +53,8 @@ class MAMLPlusPlus(NetLearner):
         norms = {name: weight for name, weight in weights.items() if name in still}
         moving = {name: weight for name, weight in weights.items() if name not in still}
         return (
-            {f"net.{name}": weight for name, weight in moving.items()}
-            | {f"rate.{name}": torch.full((self.steps,), self.rate).to(w) for name, w in moving.items()}
+            prefixed(moving, "net.")
+            | {f"rate.{n}": torch.full((self.steps,), self.rate, dtype=w.dtype) for n, w in moving.items()}
             | {f"norm.{name}": torch.stack([w] * (self.steps + 1)) for name, w in norms.items()}
         )
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, MetaLearner, part
+from quickstudy.core.learner import Fast, Meta, MetaLearner, part, prefixed
 from quickstudy.core.net import Net, apply, initial
 from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Positive
@@ -34,7 +34,7 @@ class Matching(MetaLearner):
     paper: ClassVar[str] = "Vinyals et al. 2016. Matching Networks for One Shot Learning. arXiv:1606.04080"
 
     def init(self, seed: int = 0) -> Meta:
-        return {f"net.{name}": value for name, value in initial(self.net, seed).items()}
+        return prefixed(initial(self.net, seed), "net.")
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         if isinstance(self.objective, Classify):

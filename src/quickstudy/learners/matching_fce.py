@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import ModelError
-from quickstudy.core.learner import Fast, Meta, part
+from quickstudy.core.learner import Fast, Meta, in_precision_of, part, prefixed
 from quickstudy.core.net import apply, initial
 from quickstudy.core.spec import Size, Steps
 from quickstudy.learners.cells import lstm
@@ -38,7 +38,8 @@ class MatchingFCE(Matching):
 
     def init(self, seed: int = 0) -> Meta:
         cells = initial(_Cells(self.width), seed + 1)  # by torch's own rule, ± 1 / √d
-        return super().init(seed) | {f"lstm.{name}": value for name, value in cells.items()}
+        net = super().init(seed)
+        return net | prefixed(in_precision_of(net, cells), "lstm.")
 
     def embed(self, meta: Meta, support: Labelled) -> Float[Tensor, "n d"]:
         z = self._plain(meta, support.x)

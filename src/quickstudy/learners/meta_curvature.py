@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, part
+from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, part, prefixed
 from quickstudy.core.net import initial
 from quickstudy.core.spec import Rate, Steps
 
@@ -37,7 +37,7 @@ class MetaCurvature(NetLearner):
 
     def init(self, seed: int = 0) -> Meta:
         weights = initial(self.net, seed)
-        return {f"net.{name}": weight for name, weight in weights.items()} | {
+        return prefixed(weights, "net.") | {
             f"mode{mode}.{name}": torch.eye(size, dtype=weight.dtype)
             for name, weight in weights.items()
             for mode, size in enumerate(modes(weight))

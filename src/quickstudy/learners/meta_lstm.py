@@ -15,7 +15,16 @@ from torch import nn
 
 from quickstudy.core.coordinates import flatten, unflatten
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, part, per_task
+from quickstudy.core.learner import (
+    Fast,
+    Meta,
+    NetLearner,
+    in_precision_of,
+    inner_gradient,
+    part,
+    per_task,
+    prefixed,
+)
 from quickstudy.core.net import initial
 from quickstudy.core.spec import Fraction, Size, Steps
 from quickstudy.learners.cells import blank, linear, lstm, scaled
@@ -55,7 +64,8 @@ class MetaLSTM(NetLearner):
         cells = {name: 0.1 * value for name, value in initial(_Cells(self.hidden), seed).items()}
         for gate, value in (("write", self.rate), ("keep", self.keep)):
             cells[f"{gate}.bias"] = torch.tensor([value]).logit()
-        return {f"net.{name}": weight for name, weight in initial(self.net, seed).items()} | cells
+        net = initial(self.net, seed)
+        return prefixed(net, "net.") | in_precision_of(net, cells)
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         start = part(meta, "net.")

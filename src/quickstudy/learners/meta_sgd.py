@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, part
+from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, part, prefixed
 from quickstudy.core.net import initial
 from quickstudy.core.spec import Rate, Steps
 
@@ -37,7 +37,7 @@ class MetaSGD(NetLearner):
     def init(self, seed: int = 0) -> Meta:
         weights = initial(self.net, seed)
         rate = random.Random(seed).uniform(self.least, self.most)
-        return {f"net.{name}": weight for name, weight in weights.items()} | {
+        return prefixed(weights, "net.") | {
             f"rate.{name}": torch.full_like(weight, rate) for name, weight in weights.items()
         }
 

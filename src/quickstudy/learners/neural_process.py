@@ -20,11 +20,10 @@ from torch.nn.functional import softplus
 
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import DataError
-from quickstudy.core.learner import Fast, Meta, MetaLearner, part
+from quickstudy.core.learner import Fast, Meta, MetaLearner, part, prefixed
 from quickstudy.core.net import Net, apply, initial
 from quickstudy.core.objective import Classify, mean
 from quickstudy.core.spec import Positive
-from quickstudy.learners.embedding import prefixed
 from quickstudy.learners.prototypical import class_means
 
 

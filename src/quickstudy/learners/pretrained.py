@@ -19,11 +19,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quickstudy.core.episode import Episode, Labelled
-from quickstudy.core.learner import Fast, Meta, part
+from quickstudy.core.learner import Fast, Meta, part, prefixed
 from quickstudy.core.net import Net, apply, initial
 from quickstudy.core.objective import Classify, count
 from quickstudy.core.spec import Positive, Steps
-from quickstudy.learners.embedding import EmbeddingLearner, prefixed, with_one
+from quickstudy.learners.embedding import EmbeddingLearner, with_one
 from quickstudy.learners.ridge import least_squares
 from quickstudy.learners.softmax import fit
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, descend, part, per_task
+from quickstudy.core.learner import Fast, Meta, NetLearner, descend, part, per_task, prefixed
 from quickstudy.core.net import Net, apply
 from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Rate, Steps
@@ -44,8 +44,7 @@ class ProtoMAML(NetLearner):
         head = {"weight": 2 * prototypes, "bias": -prototypes.pow(2).sum(-1)}
         fast = descend(
             self.support_loss,
-            {f"net.{name}": weight for name, weight in meta.items()}
-            | {f"head.{name}": weight for name, weight in head.items()},
+            prefixed(meta, "net.") | prefixed(head, "head."),
             support,
             steps=self.steps,
             rate=self.rate,

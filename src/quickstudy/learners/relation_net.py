@@ -21,7 +21,7 @@ from torch import Tensor
 
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import ModelError
-from quickstudy.core.learner import Fast, Meta, MetaLearner, part
+from quickstudy.core.learner import Fast, Meta, MetaLearner, part, prefixed
 from quickstudy.core.net import Net, apply, initial
 from quickstudy.core.objective import Classify, count, mean
 
@@ -39,8 +39,8 @@ class RelationNet(MetaLearner):
     paper: ClassVar[str] = "Sung et al. 2018. Learning to Compare: Relation Network. arXiv:1711.06025"
 
     def init(self, seed: int = 0) -> Meta:
-        parts = {"net.": initial(self.net, seed), "relation.": initial(self.relation, seed + 1)}
-        return {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
+        relation = initial(self.relation, seed + 1)
+        return prefixed(initial(self.net, seed), "net.") | prefixed(relation, "relation.")
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         z = apply(self.net, part(meta, "net."), support.x)

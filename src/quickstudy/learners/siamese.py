@@ -25,7 +25,7 @@ from torch.nn.functional import logsigmoid, normalize
 
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import ModelError
-from quickstudy.core.learner import Fast, Meta, MetaLearner, part
+from quickstudy.core.learner import Fast, Meta, MetaLearner, in_precision_of, part, prefixed
 from quickstudy.core.net import Net, apply, initial
 from quickstudy.core.objective import Classify, mean
 from quickstudy.core.spec import Positive, Size
@@ -51,11 +51,12 @@ class Siamese(MetaLearner):
     )
 
     def init(self, seed: int = 0) -> Meta:
-        start = {
+        net = initial(self.net, seed)
+        own = {
             "weight": torch.full((self.width,), -self.scale / math.sqrt(self.width)),
             "bias": torch.tensor(self.scale),
         }
-        return start | {f"net.{name}": value for name, value in initial(self.net, seed).items()}
+        return in_precision_of(net, own) | prefixed(net, "net.")
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         one_hot = self.objective.one_hot(support)
