@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from quickstudy.core.dataset import Shots, TaskDataset
-from quickstudy.core.engine import adapt, evaluate, meta_gradient, meta_train, outputs
+from quickstudy.core.engine import adapt, evaluate, meta_gradient, meta_train, outputs, predict
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import DataError, DivergedError, ModelError
 from quickstudy.core.forms import choose_form
@@ -184,6 +184,15 @@ def test_a_network_that_looks_at_its_numbers_takes_tasks_one_by_one():
     assert outputs(learner, learner.init(0), episodes).shape == (4, 6, 3)
 
 
+@pytest.mark.parametrize("kind", [MAML, Prototypical])
+def test_stacked_tasks_are_adapted_to_one_by_one_where_a_network_takes_them_no_other_way(kind):
+    learner, episodes = kind(objective=THREE, net=Head(looking)), tasks()
+    meta = learner.init(0)
+    fast = adapt(learner, meta, episodes.support)
+    found = predict(learner, meta, fast, episodes.query.x, many=True)
+    assert torch.equal(found, outputs(learner, meta, episodes))
+
+
 # -- Losses that aren't finite
 
 
@@ -229,12 +238,49 @@ def test_a_gradient_that_is_not_finite_while_the_losses_are():
 
 # -- Memory
 
+
+class Scarce(nn.Linear):
+    """Runs out of memory the first so many times that it runs."""
+
+    left = 0
+
+    def forward(self, x):
+        Scarce.left -= 1
+        if Scarce.left >= 0:
+            raise torch.OutOfMemoryError("no memory")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("kind", [MAML, Prototypical])
+def test_adapting_and_judging_take_as_many_tasks_at_once_as_memory_holds(kind):
+    learner, episodes = kind(objective=THREE, net=Scarce(5, 3)), tasks(5)
+    meta = learner.init(0)
+    expected, fast = evaluate(learner, meta, [episodes]), adapt(learner, meta, episodes.support)
+    Scarce.left = 2  # of five tasks at once, then of two
+    assert torch.allclose(evaluate(learner, meta, [episodes]).loss, expected.loss)
+    assert Scarce.left < 0
+    Scarce.left = 2
+    again = adapt(learner, meta, episodes.support)
+    assert all(torch.allclose(again[k], fast[k]) for k in fast)
+    for run, rows in (
+        (lambda: evaluate(learner, meta, [episodes]), "6 support and 6 query"),
+        (lambda: adapt(learner, meta, episodes.support), "6 support"),
+        (lambda: adapt(learner, meta, episodes.support.taken(0)), "6 support"),
+    ):
+        Scarce.left = 1000
+        with pytest.raises(
+            ModelError, match=f"One task of {rows} rows doesn't fit.*Give fewer rows a task.$"
+        ):
+            run()
+    Scarce.left = 0
+
+
 LIMITED = """
 import resource, sys
 import torch
 from torch import nn
 from quickstudy import MAML, Classify, Episode, Labelled, QuickstudyError
-from quickstudy.core.engine import meta_gradient
+from quickstudy.core.engine import evaluate, meta_gradient
 
 class Wide(nn.Module):
     def __init__(self):
@@ -255,15 +301,19 @@ meta_gradient(learner, meta, Episode(*(Labelled(*(t[:1, :3] for t in part)) for 
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + {spare} * 2**20,) * 2)
 try:
-    print(meta_gradient(learner, meta, Episode(part, part), form="stacked")[0])
+    print({what})
 except QuickstudyError as problem:
     print(problem)
 """
 
 
-def limited(**numbers):
+TRAINED = 'meta_gradient(learner, meta, Episode(part, part), form="stacked")[0]'
+JUDGED = 'evaluate(learner, meta, [Episode(part, part)], form="stacked").loss.mean().item()'
+
+
+def limited(**given):
     code = LIMITED
-    for name, value in numbers.items():
+    for name, value in given.items():
         code = code.replace(f"{{{name}}}", str(value))
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
@@ -274,10 +324,12 @@ def limited(**numbers):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits address space as Linux does")
 def test_tasks_that_do_not_fit_together_go_a_few_at_a_time_and_one_too_big_is_told():
     # One task takes some 12 MB a forward pass, eight at once beyond what is spare.
-    assert 0 < float(limited(rows=6, wide=100_000, spare=250)) < 5
-    assert "One task of 60 support and 60 query rows doesn't fit into memory with MAML" in limited(
-        rows=60, wide=1_000_000, spare=250
-    )
+    assert 0 < float(limited(rows=6, wide=100_000, spare=250, what=TRAINED)) < 5
+    assert 0 < float(limited(rows=6, wide=600_000, spare=250, what=JUDGED)) < 5
+    for what in (TRAINED, JUDGED):
+        assert "One task of 60 support and 60 query rows doesn't fit into memory with MAML" in limited(
+            rows=60, wide=1_000_000, spare=250, what=what
+        )
 
 
 # -- What a fresh pair of eyes found

@@ -349,6 +349,8 @@ def test_many_tasks_at_once_are_one_at_a_time(name):
     together = outputs(learner, meta, episodes)
     alone = torch.stack([adapted(learner, meta, one(episodes, i)) for i in range(len(together))])
     assert torch.allclose(together, alone, atol=1e-9)
+    fast = adapt(learner, meta, episodes.support)
+    assert torch.allclose(predict(learner, meta, fast, episodes.query.x, many=True), together, atol=1e-9)
     losses = task_losses(learner, meta, episodes)
     each = [task_losses(learner, meta, stack([one(episodes, i)])) for i in range(len(together))]
     assert torch.allclose(losses, torch.cat(each), atol=1e-9)

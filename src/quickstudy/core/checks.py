@@ -1,6 +1,7 @@
 """What must hold of tasks before a learner is run on them; shapes cost nothing to look at, contents microseconds."""
 
 import math
+from collections.abc import Sequence
 from typing import NoReturn
 
 import torch
@@ -78,11 +79,16 @@ def too_big(problem: BaseException) -> bool:
     )
 
 
-def out_of_memory(learner: MetaLearner, episodes: Episode, problem: BaseException) -> NoReturn:
-    """Raises ModelError: a single task is too big."""
-    rows = [part.mask.shape[1] for part in episodes]
+def out_of_memory(
+    learner: MetaLearner, parts: Sequence[Labelled], problem: BaseException, *, trains: bool = True
+) -> NoReturn:
+    """Raises ModelError: a single task, its support or that and its query, is too big, where one `trains` or not."""
+    rows = [f"{part.mask.shape[1]} {name}" for part, name in zip(parts, ("support", "query"), strict=False)]
+    more = (
+        "; or, where the learner takes inner steps, recompute=True keeps the weights of each step alone, and "
+        "second_order=False keeps none"
+    )
     raise ModelError(
-        f"One task of {rows[0]} support and {rows[1]} query rows doesn't fit into memory with "
-        f"{type(learner).__name__}. Draw fewer rows a task; or, where the learner takes inner steps, recompute=True "
-        "keeps the weights of each step alone, and second_order=False keeps none."
+        f"One task of {' and '.join(rows)} rows doesn't fit into memory with {type(learner).__name__}. Give fewer "
+        f"rows a task{more if trains else ''}."
     ) from problem

@@ -89,7 +89,7 @@ def adapt(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
     descent = _Descent(learner)
     with torch.no_grad():
         chunks = descent.chunks(support, keep=False)
-        ends = [descent.named(descent.learn(meta, _slice(support, rows))[0]) for rows in chunks]
+        ends = [descent.named(descent.learn(meta, support.taken(rows))[0]) for rows in chunks]
     tasks = len(support.mask)
     fast = {name: start.expand(tasks, *start.shape).clone() for name, start in meta.items()}
     for name in descent.names:
@@ -104,7 +104,7 @@ def outputs(learner: MetaLearner, meta: Meta, episodes: Episode) -> Float[Tensor
     descent, found = _Descent(learner), []
     with torch.no_grad():
         for rows in descent.chunks(episodes.support, keep=False):
-            support, query = (_slice(part, rows) for part in episodes)
+            support, query = episodes.taken(rows)
             owns, _ = descent.learn(meta, support)
             told = descent.answers(owns, query.x)
             found.append(learner.objective.restrict(told, learner.objective.present(support)))
@@ -119,7 +119,7 @@ class _Differentiable(torch.autograd.Function):
         meta = dict(zip(descent.names, params, strict=True))
         losses, gradients = [], []
         for rows in descent.chunks(episodes.support, keep=wanted):
-            part = Episode(*(_slice(part, rows) for part in episodes))
+            part = episodes.taken(rows)
             loss, gradient = descent.differentiated(meta, part, wanted)
             losses.append(loss)
             gradients.append(gradient)
@@ -197,7 +197,7 @@ class _Descent:
         losses: list[Tensor] = []
         hats: list[Owns] = []
         for rows in self._parts(query.x, QUERIED):
-            asked = _slice(query, rows)
+            asked = query.taken(rows)
             passes, told = self._upward(_of(owns, rows), self._laid_out(asked.x))
             told = self.objective.restrict(told, present[rows])
             losses.append(self.objective.loss(told, asked))
@@ -255,10 +255,6 @@ def _sgd(learner: MetaLearner) -> PlainSGD:
     if sgd is None:
         raise ValueError(f"{type(learner).__name__} isn't plain gradient descent, so it has no hybrid form.")
     return sgd
-
-
-def _slice(part: Labelled, rows: slice) -> Labelled:
-    return Labelled(*(t[rows] for t in part))
 
 
 def _of(owns: Owns, tasks: slice) -> Owns:

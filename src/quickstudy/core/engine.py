@@ -6,6 +6,7 @@ of tasks of one shape (`quickstudy.core.compiled`).
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -26,10 +27,9 @@ from quickstudy.core.forms import (
     settled,
     stacked_losses,
     task_losses,
-    tasks_of,
 )
 from quickstudy.core.learner import Fast, Meta, MetaLearner, recomputing
-from quickstudy.core.net import autocast, over_tasks, training
+from quickstudy.core.net import Unmappable, autocast, over_tasks, training
 
 Sample = Callable[[int], Episode]
 """A batch of tasks as a pure function of the step's number, so that a resumed run meets the same tasks."""
@@ -91,7 +91,7 @@ def meta_gradient(
         leaves = {k: v.detach().requires_grad_(k in names) for k, v in meta.items()}
         total = 0.0
         for start in range(0, tasks, size):
-            part = tasks_of(episodes, slice(start, start + size))
+            part = episodes.taken(slice(start, start + size))
             if compile and (found := _compiled_gradient(learner, meta, names, part, form, tasks)) is not None:
                 total += found[0]
                 for name, value in found[1].items():
@@ -138,20 +138,53 @@ def _compiled_gradient(
 
 
 def adapt(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
-    """Learn one task (support [n, …]) or stacked tasks ([tasks, n, …]); nothing is differentiated through."""
+    """Learn one task (support [n, …]) or stacked tasks ([tasks, n, …]); nothing is differentiated through.
+
+    Raises:
+        DataError: tasks that can't be learned from.
+        ModelError: padding would enter a network's statistics, or a single task is too big.
+    """
     alone = support.mask.ndim == 1
     support = support.trimmed() if alone else support.blanked()
     tasks = Labelled(*(t.unsqueeze(0) for t in support)) if alone else support
     check_part(learner, meta, tasks, "support")
-    with torch.no_grad():
-        if convolve.applies(learner, Episode(tasks, tasks)) and convolve.pays(Episode(tasks, tasks)):
-            fast = convolve.adapt(learner, meta, tasks)
-            return {name: value[0] for name, value in fast.items()} if alone else fast
+    both = Episode(tasks, tasks)
+    hybrid = convolve.applies(learner, both) and convolve.pays(both)
+    if not (alone or hybrid or learner.transductive):  # of transductive ones only the answers hang together
+        check_stacked(learner, both, "stacked")
+
+    def run(part: Labelled) -> Fast:
+        if hybrid:
+            return convolve.adapt(learner, meta, part)
         if alone:
-            return learner.adapt(meta, support)
-        if not learner.transductive:  # of which only answers hang together
-            check_stacked(learner, Episode(tasks, tasks), "stacked")
+            return {name: value.unsqueeze(0) for name, value in learner.adapt(meta, support).items()}
+        return settled(learner, Episode(part, part), lambda form: _adapt_in(form, learner, meta, part))
+
+    with torch.no_grad():
+        fast = _as_fit(learner, (tasks,), run)
+    return {name: value[0] for name, value in fast.items()} if alone else fast
+
+
+def _adapt_in(form: Form, learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
+    if form != "loop":
         return adapt_all(learner, meta, support)
+    each = [learner.adapt(meta, support.taken(task)) for task in range(len(support.mask))]
+    return {name: torch.stack([fast[name] for fast in each]) for name in each[0]}
+
+
+def _as_fit(learner: MetaLearner, parts: tuple[Labelled, ...], run: Callable[..., Fast]) -> Fast:
+    """What `run` gives of stacked tasks, as many at once as memory holds: all of them, half, a quarter, …"""
+    tasks = len(parts[0].mask)
+    try:
+        return run(*parts)
+    except (RuntimeError, MemoryError) as problem:
+        if not too_big(problem):
+            raise
+        if tasks == 1:
+            out_of_memory(learner, parts, problem, trains=False)
+    halves = slice(tasks // 2), slice(tasks // 2, None)
+    first, second = (_as_fit(learner, tuple(part.taken(half) for part in parts), run) for half in halves)
+    return {name: torch.cat([first[name], second[name]]) for name in first}
 
 
 def predict(learner: MetaLearner, meta: Meta, fast: Fast, x: Tensor, *, many: bool = False) -> Tensor:
@@ -159,7 +192,12 @@ def predict(learner: MetaLearner, meta: Meta, fast: Fast, x: Tensor, *, many: bo
     with torch.no_grad():
         if not many:
             return learner.predict(meta, fast, x)
-        return over_tasks(learner.predict, (None, 0, 0))(meta, fast, x)
+        if learner.maps:
+            with suppress(Unmappable):
+                return over_tasks(learner.predict, (None, 0, 0))(meta, fast, x)
+        return torch.stack(
+            [learner.predict(meta, {k: v[task] for k, v in fast.items()}, x[task]) for task in range(len(x))]
+        )
 
 
 def outputs(
@@ -172,15 +210,21 @@ def outputs(
     """
     check_tasks(learner, meta, episodes)
     episodes = episodes.blanked() if blank else episodes
+
+    def run(support: Labelled, query: Labelled) -> Fast:
+        return {"outputs": _outputs_in(form, learner, meta, Episode(support, query))}
+
+    return _as_fit(learner, episodes, run)["outputs"]
+
+
+def _outputs_in(form: Form, learner: MetaLearner, meta: Meta, episodes: Episode) -> Tensor:
     if form == "auto":
         if dual.applies(learner, episodes) and dual.pays(episodes):
             form = "dual"
         elif convolve.applies(learner, episodes) and convolve.pays(episodes):
             form = "hybrid"
         else:
-            return settled(
-                learner, episodes, lambda form: outputs(learner, meta, episodes, form=form, blank=False)
-            )
+            return settled(learner, episodes, lambda form: _outputs_in(form, learner, meta, episodes))
     check_stacked(learner, episodes, form)
     if form == "loop":
         return torch.stack([_outputs_alone(learner, meta, one) for one in unstack(episodes)])

@@ -60,6 +60,10 @@ class Labelled(NamedTuple):
 
         return Labelled(blank(self.x), blank(self.y), self.mask)
 
+    def taken(self, which: int | slice | Tensor) -> "Labelled":
+        """Some of the rows; where tasks are stacked, some of the tasks, or one."""
+        return Labelled(self.x[which], self.y[which], self.mask[which])
+
     def padded(self, rows: int) -> "Labelled":
         """One task with zero rows, masked, up to `rows`."""
         extra = rows - len(self.mask)
@@ -79,6 +83,10 @@ class Episode(NamedTuple):
         """The same task or tasks with zeros for padding; see `Labelled.blanked`."""
         return Episode(self.support.blanked(), self.query.blanked())
 
+    def taken(self, which: int | slice | Tensor) -> "Episode":
+        """Some of stacked tasks, or one."""
+        return Episode(self.support.taken(which), self.query.taken(which))
+
 
 def stack(episodes: Sequence[Episode]) -> Episode:
     """Stack ragged tasks into one batch [tasks, rows, …], padding with masked zeros."""
@@ -95,8 +103,4 @@ def stack(episodes: Sequence[Episode]) -> Episode:
 
 def unstack(episodes: Episode) -> list[Episode]:
     """The tasks of a batch, one by one, padding left in."""
-    support, query = episodes
-    return [
-        Episode(Labelled(*(t[i] for t in support)), Labelled(*(t[i] for t in query)))
-        for i in range(len(support.mask))
-    ]
+    return [episodes.taken(task) for task in range(len(episodes.support.mask))]

@@ -155,11 +155,6 @@ def no_form(learner: MetaLearner, form: Form) -> ModelError:
     return ModelError(f"{type(learner).__name__} has no {form} form here; use form='stacked' or 'auto'.")
 
 
-def tasks_of(episodes: Episode, rows: slice) -> Episode:
-    """Some of a batch's tasks."""
-    return Episode(*(Labelled(*(t[rows] for t in part)) for part in episodes))
-
-
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     with generator_lock, torch.random.fork_rng(devices=[]):
