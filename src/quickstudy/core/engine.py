@@ -55,8 +55,8 @@ def meta_gradient(
         compile: trace and compile the step on first use (seconds to a minute), then run it two to three times as fast;
             for thousands of steps of the same shapes. A `CompileWarning` says why where that can't be.
         recompute: keep no more of an inner step than the weights it began at, and compute it again on the way back:
-            memory of one step instead of all, for a third more time. For MAML, ANIL, BOIL and others
-            whose loop is `descend`; those with a rule of their own keep their graphs.
+            memory of one step instead of all, for a third more time. For learners whose inner loop is made of
+            `descend` or `inner_step`: others have nothing to compute again, and refuse it.
         mixed: bfloat16 where torch's autocast takes it: for large networks on a GPU. Gradients are then right to two or
             three digits.
 
@@ -100,12 +100,17 @@ def meta_gradient(
                 continue
             with autocast(meta, mixed):
                 loss = task_losses(learner, leaves, part, form=form, seed=seed).sum() / tasks
+            if again and not again.met:
+                raise ModelError(
+                    f"recompute=True computes inner steps again, and {type(learner).__name__} took none that can be: "
+                    "those of `descend` and `inner_step`, such as MAML's. Leave it out."
+                )
             loss.backward()
             total += float(loss.detach())
         zero = torch.zeros_like
         return total, {k: g if (g := leaves[k].grad) is not None else zero(leaves[k]) for k in names}
 
-    with training(), recomputing(recompute), torch.enable_grad():
+    with training(), recomputing(recompute) as again, torch.enable_grad():
         try:
             return settled(learner, episodes, run) if form == "auto" else run(form)
         except (RuntimeError, MemoryError) as problem:

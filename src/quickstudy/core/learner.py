@@ -243,20 +243,43 @@ def descend(
         gradient = inner_gradient(loss, fast, support, fixed=fixed, second_order=second_order)
         return {name: weight - rate * gradient[name] for name, weight in fast.items()}
 
-    again = _recompute.get() and second_order and torch.is_grad_enabled()
     for _ in range(steps):
-        fast = recomputed(step, fast, fixed or {}) if again else step(fast, fixed or {})
+        fast = inner_step(step, fast, fixed or {}, second_order=second_order)
     return fast
 
 
-_recompute: ContextVar[bool] = ContextVar("quickstudy_recompute", default=False)
+def inner_step(
+    step: Callable[[Fast, Fast], Fast], fast: Fast, fixed: Fast, *, second_order: bool = True
+) -> Fast:
+    """`step(fast, fixed)`: one step of an inner loop, which may be computed again instead of being kept.
+
+    Args:
+        step: a function of these two alone: no meta-gradient reaches what else it uses.
+        second_order: False where the graph of a step is hardly worth computing again.
+    """
+    again = _again.get()
+    if again is None:
+        return step(fast, fixed)
+    again.met = True
+    worth = second_order and torch.is_grad_enabled()
+    return recomputed(step, fast, fixed) if worth else step(fast, fixed)
+
+
+class Again:
+    """That inner steps are to be computed again."""
+
+    met = False
+    """Whether there was any."""
+
+
+_again: ContextVar[Again | None] = ContextVar("quickstudy_again", default=None)
 
 
 @contextmanager
-def recomputing(on: bool) -> Iterator[None]:
-    """Within this block, with `on`, `descend` keeps no more of a step than the weights it began at."""
-    token = _recompute.set(on)
+def recomputing(on: bool) -> Iterator[Again | None]:
+    """Within this block, with `on`, an `inner_step` keeps no more than what it began at."""
+    token = _again.set(again := Again() if on else None)
     try:
-        yield
+        yield again
     finally:
-        _recompute.reset(token)
+        _again.reset(token)

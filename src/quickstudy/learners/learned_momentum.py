@@ -18,6 +18,7 @@ from quickstudy.core.learner import (
     NetLearner,
     in_precision_of,
     inner_gradient,
+    inner_step,
     part,
     prefixed,
     reshaped,
@@ -56,12 +57,19 @@ class LearnedMomentum(NetLearner):
         return prefixed(net, "net.") | in_precision_of(net, own)
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        fast = part(meta, "net.")
-        rate = {name: reshaped(meta[f"log_rate.{name}"].exp(), weight) for name, weight in fast.items()}
-        kept = {name: reshaped(meta[f"momentum.{name}"].sigmoid(), weight) for name, weight in fast.items()}
-        velocity = {name: torch.zeros_like(weight) for name, weight in fast.items()}
-        for _ in range(self.steps):
-            slope = inner_gradient(self.support_loss, fast, support, second_order=self.second_order)
+        def step(fast: Fast, fixed: Fast) -> Fast:
+            weights, velocity = part(fast, "net."), part(fast, "velocity.")
+            rate, kept = part(fixed, "rate."), part(fixed, "momentum.")
+            slope = inner_gradient(self.support_loss, weights, support, second_order=self.second_order)
             velocity = {name: kept[name] * v - (1 - kept[name]) * slope[name] for name, v in velocity.items()}
-            fast = {name: weight + rate[name] * velocity[name] for name, weight in fast.items()}
-        return self.adapted(fast, support)
+            weights = {name: weight + rate[name] * velocity[name] for name, weight in weights.items()}
+            return prefixed(weights, "net.") | prefixed(velocity, "velocity.")
+
+        start = part(meta, "net.")
+        fixed = {f"rate.{n}": reshaped(meta[f"log_rate.{n}"].exp(), w) for n, w in start.items()}
+        fixed |= {f"momentum.{n}": reshaped(meta[f"momentum.{n}"].sigmoid(), w) for n, w in start.items()}
+        still = {name: torch.zeros_like(weight) for name, weight in start.items()}
+        fast = prefixed(start, "net.") | prefixed(still, "velocity.")
+        for _ in range(self.steps):
+            fast = inner_step(step, fast, fixed, second_order=self.second_order)
+        return self.adapted(part(fast, "net."), support)

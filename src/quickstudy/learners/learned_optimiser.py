@@ -14,7 +14,16 @@ from torch import nn
 
 from quickstudy.core.coordinates import flatten, unflatten
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, in_precision_of, inner_gradient, part, prefixed
+from quickstudy.core.learner import (
+    Fast,
+    Meta,
+    NetLearner,
+    in_precision_of,
+    inner_gradient,
+    inner_step,
+    part,
+    prefixed,
+)
 from quickstudy.core.net import initial
 from quickstudy.core.spec import Positive, Size, Steps
 from quickstudy.learners.cells import blank, linear, lstm, scaled
@@ -60,12 +69,19 @@ class LearnedOptimiser(NetLearner):
         return [name for name in meta if self.learn_start or not name.startswith("net.")]
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        start, output = part(meta, "net."), part(meta, "output.")
-        theta = flatten(start, support)
-        first = second = blank(theta, self.hidden)
+        start = part(meta, "net.")
+
+        def step(fast: Fast, cells: Fast) -> Fast:
+            weights, output = unflatten(fast["theta"], start), part(cells, "output.")
+            gradient = inner_gradient(self.support_loss, weights, support, second_order=False)
+            h1, c1 = lstm(part(cells, "first."), scaled(flatten(gradient, support)), (fast["h1"], fast["c1"]))
+            h2, c2 = lstm(part(cells, "second."), h1, (fast["h2"], fast["c2"]))
+            update = self.scale * linear(output["weight"], output["bias"], h2).squeeze(-1)
+            return {"theta": fast["theta"] + update, "h1": h1, "c1": c1, "h2": h2, "c2": c2}
+
+        zero, _ = blank(theta := flatten(start, support), self.hidden)
+        fast = {"theta": theta} | dict.fromkeys(("h1", "c1", "h2", "c2"), zero)
+        cells = {name: value for name, value in meta.items() if not name.startswith("net.")}
         for _ in range(self.steps):
-            gradient = inner_gradient(self.support_loss, unflatten(theta, start), support, second_order=False)
-            first = lstm(part(meta, "first."), scaled(flatten(gradient, support)), first)
-            second = lstm(part(meta, "second."), first[0], second)
-            theta = theta + self.scale * linear(output["weight"], output["bias"], second[0]).squeeze(-1)
-        return self.adapted(unflatten(theta, start), support)
+            fast = inner_step(step, fast, cells)
+        return self.adapted(unflatten(fast["theta"], start), support)

@@ -20,7 +20,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from quickstudy.core.episode import Episode, Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, part, prefixed, reshaped
+from quickstudy.core.learner import (
+    Fast,
+    Meta,
+    NetLearner,
+    inner_gradient,
+    inner_step,
+    part,
+    prefixed,
+    reshaped,
+)
 from quickstudy.core.net import initial, parameters_of
 from quickstudy.core.spec import Rate, Steps
 
@@ -59,15 +68,21 @@ class MAMLPlusPlus(NetLearner):
         )
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
+        def step(weights: Fast, fixed: Fast) -> Fast:
+            rates, norms = part(fixed, "rate."), part(fixed, "norm.")
+            slope = inner_gradient(
+                self.support_loss, weights, support, fixed=norms, second_order=self.second_order
+            )
+            return {n: w - reshaped(rates[n], w) * slope[n] for n, w in weights.items()}
+
         weights, rates, norms = (part(meta, kind) for kind in ("net.", "rate.", "norm."))
-        step = support.mask.ndim - 1  # the dimension that steps have: after that of tasks, if there is one
-        norms = [{n: w.select(step, k) for n, w in norms.items()} for k in range(self.steps + 1)]
+        place = support.mask.ndim - 1  # the dimension of steps: after that of tasks, if there is one
+        norms = [{n: w.select(place, k) for n, w in norms.items()} for k in range(self.steps + 1)]
         path = [self.adapted(weights | norms[0], support)]
         for k in range(self.steps):
-            slope = inner_gradient(
-                self.support_loss, weights, support, fixed=norms[k], second_order=self.second_order
-            )
-            weights = {n: w - reshaped(rates[n][..., k], w) * slope[n] for n, w in weights.items()}
+            fixed = prefixed({n: rate[..., k] for n, rate in rates.items()}, "rate.")
+            fixed |= prefixed(norms[k], "norm.")
+            weights = inner_step(step, weights, fixed, second_order=self.second_order)
             path.append(self.adapted(weights | norms[k + 1], support))
         *early, fast = path
         if self.importance < 1:  # meta-training looks back at steps 1 to N - 1

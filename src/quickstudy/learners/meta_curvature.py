@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, part, prefixed
+from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, inner_step, part, prefixed
 from quickstudy.core.net import initial
 from quickstudy.core.spec import Rate, Steps
 
@@ -44,15 +44,20 @@ class MetaCurvature(NetLearner):
         }
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        weights, leading = part(meta, "net."), support.mask.ndim - 1
-        matrices = [part(meta, f"mode{mode}.") for mode in range(3)]
-        for _ in range(self.steps):
+        leading = support.mask.ndim - 1
+
+        def step(weights: Fast, modes: Fast) -> Fast:
             slope = inner_gradient(self.support_loss, weights, support, second_order=self.second_order)
-            weights = {
+            matrices = [part(modes, f"mode{mode}.") for mode in range(3)]
+            return {
                 name: weight
                 - self.rate * curved(slope[name], [m[name] for m in matrices if name in m], leading)
                 for name, weight in weights.items()
             }
+
+        weights, modes = part(meta, "net."), {name: m for name, m in meta.items() if name.startswith("mode")}
+        for _ in range(self.steps):
+            weights = inner_step(step, weights, modes, second_order=self.second_order)
         return self.adapted(weights, support)
 
 

@@ -21,6 +21,7 @@ from quickstudy.core.learner import (
     NetLearner,
     in_precision_of,
     inner_gradient,
+    inner_step,
     part,
     per_task,
     prefixed,
@@ -69,21 +70,27 @@ class MetaLSTM(NetLearner):
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         start = part(meta, "net.")
-        theta = flatten(start, support)
-        state, i, f = blank(theta, self.hidden), torch.zeros_like(theta), torch.zeros_like(theta)
-        for _ in range(self.steps):
-            weights = unflatten(theta, start)
+
+        def step(fast: Fast, cells: Fast) -> Fast:
+            theta, weights = fast["theta"], unflatten(fast["theta"], start)
             gradient = flatten(
                 inner_gradient(self.support_loss, weights, support, second_order=False), support
             )
             with torch.no_grad():
                 loss = per_task(self.support_loss, support, weights, support).unsqueeze(-1)
             seen = torch.cat([scaled(gradient), scaled(loss.expand_as(gradient))], -1)
-            state = h, _ = lstm(part(meta, "lstm."), seen, state)
-            i = self._gate(part(meta, "write."), h, theta, i)
-            f = self._gate(part(meta, "keep."), h, theta, f)
-            theta = f * theta - i * gradient
-        return self.adapted(unflatten(theta, start), support)
+            h, c = lstm(part(cells, "lstm."), seen, (fast["h"], fast["c"]))
+            i = self._gate(part(cells, "write."), h, theta, fast["i"])
+            f = self._gate(part(cells, "keep."), h, theta, fast["f"])
+            return {"theta": f * theta - i * gradient, "h": h, "c": c, "i": i, "f": f}
+
+        theta = flatten(start, support)
+        h, c = blank(theta, self.hidden)
+        fast = {"theta": theta, "h": h, "c": c, "i": torch.zeros_like(theta), "f": torch.zeros_like(theta)}
+        cells = {name: value for name, value in meta.items() if not name.startswith("net.")}
+        for _ in range(self.steps):
+            fast = inner_step(step, fast, cells)
+        return self.adapted(unflatten(fast["theta"], start), support)
 
     @staticmethod
     def _gate(gate: Meta, h: torch.Tensor, theta: torch.Tensor, before: torch.Tensor) -> torch.Tensor:

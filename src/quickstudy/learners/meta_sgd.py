@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, part, prefixed
+from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, inner_step, part, prefixed
 from quickstudy.core.net import initial
 from quickstudy.core.spec import Rate, Steps
 
@@ -42,8 +42,11 @@ class MetaSGD(NetLearner):
         }
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
+        def step(weights: Fast, rates: Fast) -> Fast:
+            slope = inner_gradient(self.support_loss, weights, support, second_order=self.second_order)
+            return {name: weight - rates[name] * slope[name] for name, weight in weights.items()}
+
         weights, rates = part(meta, "net."), part(meta, "rate.")
         for _ in range(self.steps):
-            slope = inner_gradient(self.support_loss, weights, support, second_order=self.second_order)
-            weights = {name: weight - rates[name] * slope[name] for name, weight in weights.items()}
+            weights = inner_step(step, weights, rates, second_order=self.second_order)
         return self.adapted(weights, support)
