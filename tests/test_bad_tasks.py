@@ -14,7 +14,25 @@ from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import DataError, DivergedError, ModelError
 from quickstudy.core.forms import choose_form
 from quickstudy.core.objective import Classify, Regress
-from quickstudy.learners import ANIL, MAML, Gaussian, Prototypical
+from quickstudy.learners import (
+    ANIL,
+    BOIL,
+    GE2E,
+    MAML,
+    DeepKernel,
+    Gaussian,
+    LogisticHead,
+    Matching,
+    MatchingFCE,
+    MetaOptNet,
+    NeuralProcess,
+    Pretrained,
+    ProtoMAML,
+    Prototypical,
+    Ridge,
+    Siamese,
+    SoftKMeans,
+)  # fmt: skip
 from quickstudy.nets import MLP
 
 THREE = Classify(ways=3)
@@ -56,11 +74,14 @@ def step(learner, episodes=None, **options):
         (both(tasks(), lambda p: p._replace(x=p.x.double())), "inputs are float64 but the parameters float32"),
         (both(tasks(), lambda p: Labelled(*(t[0] for t in p))), r"shape \[6\]; expected \[tasks, rows\].*stack"),
         (Episode(tasks().support, tasks(3).query), "4 supports but 3 queries"),
+        (both(tasks(), lambda p: p._replace(y=p.y.unsqueeze(-1))), r"shape \[4, 6, 1\].*one class number a row"),
+        (both(tasks(), lambda p: p._replace(mask=p.mask.float())), r"mask is float32; expected bool.*mask.bool\(\)"),
+        (both(tasks(), lambda p: p._replace(y=p.y[:, :2])), r"y \[4, 2\] and mask \[4, 6\] don't have the same rows"),
     ],
 )  # fmt: skip
 def test_tasks_that_cannot_be_learned_are_refused(episodes, message):
     learner = maml()
-    for run in (meta_gradient, outputs):
+    for run in (meta_gradient, outputs, lambda learner, meta, episodes: evaluate(learner, meta, [episodes])):
         with pytest.raises(DataError, match=message):
             run(learner, learner.init(0), episodes)
 
@@ -191,6 +212,103 @@ def test_stacked_tasks_are_adapted_to_one_by_one_where_a_network_takes_them_no_o
     fast = adapt(learner, meta, episodes.support)
     found = predict(learner, meta, fast, episodes.query.x, many=True)
     assert torch.equal(found, outputs(learner, meta, episodes))
+
+
+class Odd(nn.Module):
+    """A linear layer whose output is made into something else."""
+
+    def __init__(self, change, width=32):
+        super().__init__()
+        self.linear, self.change = nn.Linear(5, width), change
+
+    def forward(self, x):
+        return self.change(self.linear(x))
+
+
+@pytest.mark.parametrize("kind", [MAML, Prototypical, Ridge])
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (Odd(lambda z: (z, z)), r"\(Odd\) gives a tuple; expected one tensor.*returns that alone"),
+        (Odd(lambda z: {"logits": z}), "gives a dict; expected one tensor"),
+        (Head, r"the class Head itself; give one of it: Head\(…\)"),
+        (MLP, r"the class MLP itself; give one of it: MLP\(…\)"),
+        (torch.relu, r"a builtin.*expected an nn.Module, or a spec with `build`"),
+    ],
+)
+def test_what_is_no_network(unchecked, kind, net, message):
+    with pytest.raises(ModelError, match=message):
+        step(kind(objective=THREE, net=net))
+
+
+WIDTH = {MatchingFCE: {"width": 32}, Siamese: {"width": 32}}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [DeepKernel, GE2E, LogisticHead, Matching, MatchingFCE, MetaOptNet, Pretrained, ProtoMAML, Prototypical, Ridge,
+     Siamese, SoftKMeans],
+)  # fmt: skip
+def test_features_that_are_no_rows(kind):
+    for change, shape in ((lambda z: z.unflatten(1, (8, 4)), "8, 4"), (lambda z: z[:1], "32")):
+        learner = kind(objective=THREE, net=Odd(change), **WIDTH.get(kind, {}))
+        with pytest.raises(ModelError, match=rf"features of shape \[\d+, {shape}\] for .*, d\].*nn.Flatten"):
+            step(learner)
+
+
+def test_inputs_that_are_no_features():
+    images = both(tasks(), lambda p: p._replace(x=p.x.unsqueeze(-1)))
+    learner = Ridge(objective=THREE)
+    with pytest.raises(ModelError, match=r"Inputs have features of shape \[6, 5, 1\].*Flatten"):
+        outputs(learner, learner.init(0), images)
+
+
+def frozen(layer):
+    net = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    net[layer].requires_grad_(False)
+    return net
+
+
+def test_layers_that_are_to_adapt_but_are_frozen():
+    with pytest.raises(ModelError, match=r"ANIL adapts the last linear layer \(2\), which is frozen"):
+        step(ANIL(objective=THREE, net=frozen(2)))
+    with pytest.raises(ModelError, match=r"(?s)BOIL adapts the layers below.*none that learn"):
+        step(BOIL(objective=THREE, net=frozen(0)))
+    for learner in (ANIL(objective=THREE, net=frozen(0)), BOIL(objective=THREE, net=frozen(2))):
+        assert step(learner)[0] > 0
+
+
+def to_regress(dim=1):
+    return both(tasks(), lambda p: Labelled(p.x, p.x[..., :dim].clone(), p.mask))
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_decoder_and_a_head_of_another_width(width):
+    numbers = Regress(dim=2)
+    decoder = MLP(inputs=13, outputs=width)
+    learner = NeuralProcess(objective=numbers, encoder=MLP(inputs=7, outputs=8), decoder=decoder)
+    with pytest.raises(
+        ModelError, match=rf"decoder gives .*\[6, {width}\].*\[6, 4\], the means and then the"
+    ):
+        step(learner, to_regress(2))
+    learner = Pretrained(objective=numbers, net=nn.Linear(5, 4), head=nn.Linear(4, width))
+    with pytest.raises(ModelError, match=rf"\[12, {width}\] .*dim=2\) reads \[12, 2\]"):
+        step(learner, to_regress(2))
+    decoder = MLP(inputs=29, outputs=width + 1)
+    learner = NeuralProcess(objective=THREE, encoder=MLP(inputs=5, outputs=8), decoder=decoder)
+    with pytest.raises(ModelError, match=rf"decoder gives .*\[6, {width + 1}\].*takes \[6, 3\]"):
+        step(learner)
+
+
+def test_a_past_class_that_the_head_has_no_output_for():
+    past = both(tasks(), lambda p: p._replace(y=p.y + 2))
+    for width, message in ((4, r"class number 4; Pretrained's head has 4 outputs"), (5, None)):
+        learner = Pretrained(objective=THREE, net=nn.Linear(5, 4), head=nn.Linear(4, width))
+        if message is None:
+            assert step(learner, past)[0] > 0
+        else:
+            with pytest.raises(DataError, match=message):
+                step(learner, past)
 
 
 # -- Losses that aren't finite

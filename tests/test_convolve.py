@@ -421,3 +421,17 @@ def test_smooth_images_lose_no_more_precision_than_with_autograd():
         for form in ("loop", "hybrid")
     }
     assert error["hybrid"] < 10 * error["loop"], error
+
+
+@pytest.mark.parametrize("kind", [MAML, Reptile])
+@pytest.mark.parametrize("size", [2, 12])
+def test_images_of_another_size_than_the_head_reads(kind, size):
+    learner, part = kind(objective=Classify(ways=3), net=small(), steps=1), batch(6, (1, size, size), 3)
+    meta, other = learner.init(0), Episode(part, part)
+    for run in (
+        lambda: meta_gradient(learner, meta, other),
+        lambda: evaluate(learner, meta, [other]),
+        lambda: adapt(learner, meta, other.support),
+    ):
+        with pytest.raises(ModelError, match=rf"can't take inputs of shape \[\d+, 1, {size}, {size}\]"):
+            run()

@@ -168,3 +168,33 @@ def test_users_are_split_whole():
     assert [len(part.tasks) for part in parts] == [6, 2, 2] and sorted(firsts) == list(range(10))
     with pytest.raises(DataError, match="No task has more than 12 rows"):
         users().sampler(Shots(shots=12))
+
+
+@pytest.mark.parametrize("kind", [lambda t: t.numpy(), lambda t: t.tolist(), lambda t: t.int().numpy()])
+def test_arrays_and_lists_become_tensors(unchecked, kind):
+    x, y = torch.arange(24.0).reshape(12, 2), torch.arange(12) % 3
+    shots = Shots(ways=2, shots=2, queries=2, tasks=2)
+    found = MetaDataset(kind(x), kind(y), ["a", "b", "c"], names=kind(x[:3]))  # pyright: ignore[reportArgumentType]
+    assert found.classes == ("a", "b", "c") and found.y.dtype == torch.int64
+    expected = MetaDataset(x, y, ("a", "b", "c")).sampler(shots)(0)
+    for part, true in zip(found.sampler(shots)(0), expected, strict=True):
+        assert torch.equal(part.x.float(), true.x) and torch.equal(part.y, true.y)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (
+            torch.ones(4, 2),
+            torch.tensor([0.0, 1.0, 0.0, 1.0]),
+            r"y is float32 of shape \[4\]; expected class.*TaskDataset",
+        ),
+        (torch.ones(4, 2), torch.zeros(4, 1, dtype=torch.long), r"shape \[4, 1\].*y\.long\(\)\.flatten\(\)"),
+        (["a", "b"], torch.tensor([0, 1]), "x is a list that isn't made of numbers.*Encode"),
+        ([[1.0], [1.0, 2.0]], torch.tensor([0, 1]), "x is a list.*rows of one shape"),
+        (3.0, torch.tensor([0, 1]), "x is a single number; expected a row"),
+    ],
+)
+def test_what_is_no_meta_data_set(unchecked, x, y, message):
+    with pytest.raises(DataError, match=message):
+        MetaDataset(x, y, ("a", "b"))

@@ -28,7 +28,7 @@ def check_tasks(learner: MetaLearner, meta: Meta, episodes: Episode) -> None:
 
 def check_part(learner: MetaLearner, meta: Meta, part: Labelled, name: str) -> None:
     """The same for the supports or the queries alone, [tasks, rows, …]."""
-    if part.mask.ndim != 2:
+    if part.checked().mask.ndim != 2:
         raise DataError(
             f"The {name}'s mask has shape {list(part.mask.shape)}; expected [tasks, rows]. "
             "Use quickstudy's stack([episode]) for a single task."

@@ -12,15 +12,17 @@ A task's meta-gradient is computed along with its loss, so no more than one chun
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import conv2d, max_pool2d
 
 from quickstudy.core.blocks import Own, Pass
-from quickstudy.core.chain import chain_of
+from quickstudy.core.chain import Chain, chain_of
 from quickstudy.core.dual import keep_freed_memory, knows_slope, speaks_for
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.layers import Convolution, Patches, Rows
@@ -51,10 +53,29 @@ def applies(learner: MetaLearner, episodes: Episode) -> bool:
     chain = chain_of(sgd.net) if sgd else None
     if chain is None or any(part.x.shape[2] != chain[0].channels for part in episodes):
         return False
-    if chain[-1].shape[0] != learner.objective.outputs:  # the other forms say what is wrong
+    # Where numbers don't fit, the other forms say what is wrong.
+    if chain[-1].shape[0] != learner.objective.outputs or not all(
+        _passes(chain, *part.x.shape[3:]) for part in episodes
+    ):
         return False
     across_rows = any(link.block.norm and link.block.norm.groups is None for link in chain)
     return not across_rows or all(bool(part.mask.all()) for part in episodes)
+
+
+@lru_cache(maxsize=256)
+def _passes(chain: Chain, height: int, width: int) -> bool:
+    """Whether the first linear layer takes what the layers before it make of images of this size."""
+    x = torch.empty(1, 1, height, width, device="meta")
+    for link in chain:
+        layer, pool = link.block.layer, link.block.pool
+        if not isinstance(layer, Convolution):
+            return layer.mean or link.shape[1] == link.channels * x.numel()
+        try:
+            x = conv2d(x, x.new_empty(1, 1, *link.shape[2:]), None, *layer)
+            x = x if pool is None else max_pool2d(x, *pool)
+        except RuntimeError:  # nothing of it is left
+            return False
+    return True
 
 
 def applies_to_loss(learner: MetaLearner, episodes: Episode) -> bool:

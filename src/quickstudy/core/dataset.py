@@ -8,6 +8,7 @@ Two kinds of experience share one interface, `sampler(shots, seed)(step) -> Epis
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class Shots:
 
 @dataclass(frozen=True)
 class MetaDataset:
-    """Items with classes.
+    """Items with classes. Arrays and lists are taken, too, and become tensors.
 
     Args:
         x: inputs [N, …], all of them, once; tasks are rows of it.
@@ -79,6 +80,17 @@ class MetaDataset:
     decode: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("x", "y", "names"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _tensor(getattr(self, name), name))
+        if self.y.ndim != 1 or self.y.is_floating_point() or self.y.is_complex():
+            kind = str(self.y.dtype).removeprefix("torch.")
+            raise DataError(
+                f"y is {kind} of shape {list(self.y.shape)}; expected class numbers, one for each row of x: "
+                "y.long().flatten(), where it holds whole numbers. To regress, take a TaskDataset."
+            )
+        object.__setattr__(self, "y", self.y.long())
+        object.__setattr__(self, "classes", tuple(self.classes))
         if len(self.x) != len(self.y):
             raise DataError(f"x has {len(self.x)} rows but y has {len(self.y)}.")
         if len(self.y) and not 0 <= int(self.y.min()) <= int(self.y.max()) < len(self.classes):
@@ -246,6 +258,20 @@ class TaskDataset:
             return stack(chosen)
 
         return sample
+
+
+def _tensor(values: Any, name: str) -> Tensor:
+    """Arrays and lists as tensors."""
+    try:
+        found = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as problem:
+        raise DataError(
+            f"{name} is a {type(values).__name__} that isn't made of numbers in rows of one shape: {problem}. Encode "
+            "texts and other items first (see quickstudy.core.encoder)."
+        ) from problem
+    if not found.ndim:
+        raise DataError(f"{name} is a single number; expected a row for each item.")
+    return found
 
 
 def _most(count: Count) -> int:

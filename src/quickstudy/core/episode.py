@@ -24,23 +24,35 @@ class Labelled(NamedTuple):
         """Labelled rows that are all real unless a mask is given.
 
         Raises:
-            DataError: `x`, `y` and `mask` have different numbers of rows.
+            DataError: see `checked`.
         """
         mask = (
             torch.ones(y.shape[: 1 if y.is_floating_point() else y.ndim], dtype=torch.bool)
             if mask is None
             else mask
         )
+        return cls(x, y, mask).checked()
+
+    def checked(self) -> "Labelled":
+        """The same rows, if they are some.
+
+        Raises:
+            DataError: `x`, `y` and `mask` have different numbers of rows, or the mask is none.
+        """
+        x, y, mask = self
+        if mask.dtype != torch.bool:
+            kind = str(mask.dtype).removeprefix("torch.")
+            raise DataError(f"The mask is {kind}; expected bool, True for rows that are real: mask.bool().")
         if x.shape[: mask.ndim] != mask.shape or y.shape[: mask.ndim] != mask.shape:
             raise DataError(
                 f"x {list(x.shape)}, y {list(y.shape)} and mask {list(mask.shape)} don't have the same rows."
             )
-        return cls(x, y, mask)
+        return self
 
     def trimmed(self) -> "Labelled":
         """One task without its padding rows."""
         return (
-            self
+            self.checked()
             if bool(self.mask.all())
             else Labelled(self.x[self.mask], self.y[self.mask], self.mask[self.mask])
         )
@@ -51,7 +63,7 @@ class Labelled(NamedTuple):
         Padding may hold anything, NaN and class numbers that don't exist included, and no sum over rows can weigh it
         out: 0 · NaN is NaN.
         """
-        if bool(self.mask.all()):
+        if bool(self.checked().mask.all()):
             return self
 
         def blank(t: Tensor) -> Tensor:

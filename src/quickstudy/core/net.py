@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, backends, nn
 from torch._C._functorch import is_batchedtensor  # pyright: ignore[reportMissingImports]
 from torch.func import functional_call
@@ -68,8 +69,35 @@ def initial(net: Net, seed: int) -> dict[str, Tensor]:
     else:
         with generator_lock, torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            module = net.build()
+            module = _built(net)
     return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
+
+
+def _built(net: Any) -> nn.Module:
+    if isinstance(net, type):
+        raise ModelError(f"A network is the class {net.__name__} itself; give one of it: {net.__name__}(…).")
+    if not isinstance(net, NetSpec):
+        raise ModelError(
+            f"A network is {str(net)[:80]!r}, a {type(net).__name__}; expected an nn.Module, or a spec with "
+            "`build` such as quickstudy.nets.MLP(…)."
+        )
+    return net.build()
+
+
+def features(net: Net | None, params: dict[str, Tensor], x: Tensor) -> Float[Tensor, "n d"]:
+    """The network's output, or the inputs themselves where there is none, as one row of features for each input.
+
+    Raises:
+        ModelError: it's none; also as `apply`.
+    """
+    z = x if net is None else apply(net, params, x)
+    if z.ndim != 2 or len(z) != len(x):
+        raise ModelError(
+            f"{'Inputs have' if net is None else _named(net) + ' gives'} features of shape {list(z.shape)} for "
+            f"{len(x)} rows; expected [{len(x)}, d], one row of features each. Flatten what has more dimensions: "
+            "nn.Flatten() as the last layer."
+        )
+    return z
 
 
 def apply(net: Net, params: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -77,7 +105,7 @@ def apply(net: Net, params: dict[str, Tensor], x: Tensor) -> Tensor:
 
     Raises:
         Unmappable: it looks into its numbers, so that tasks can't pass together.
-        ModelError: it can't take these inputs, or changes a buffer.
+        ModelError: it can't take these inputs, gives something else than a tensor, or changes a buffer.
     """
     module = skeleton(net, _training.get())
     buffers = _buffers(module)
@@ -106,6 +134,11 @@ def apply(net: Net, params: dict[str, Tensor], x: Tensor) -> Tensor:
         raise ModelError(
             f"{_named(net)} changes a buffer while it runs, which would leak from one task into the next. Give what "
             "changes as an output, or leave it out."
+        )
+    if not isinstance(out, Tensor):
+        raise ModelError(
+            f"{_named(net)} gives a {type(out).__name__}; expected one tensor, a row of outputs for each input. "
+            "Wrap it in a module that returns that alone."
         )
     return out
 
@@ -141,7 +174,7 @@ class _Skeletons(threading.local):
 
 def _skeleton_of_spec(net: Any, training: bool) -> nn.Module:
     with generator_lock, torch.random.fork_rng(devices=[]):
-        return _checked(net.build()).train(training)
+        return _checked(_built(net)).train(training)
 
 
 def _skeleton_of_module(net: nn.Module, training: bool) -> nn.Module:
@@ -205,7 +238,7 @@ def parameters_of(net: Net, *kinds: type[nn.Module]) -> set[str]:
         module = net
     else:
         with generator_lock, torch.random.fork_rng(devices=[]), torch.device("meta"):
-            module = net.build()
+            module = _built(net)
     layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, kinds)]
     return {f"{name}.{own}".lstrip(".") for name, layer in layers for own in layer._parameters}
 

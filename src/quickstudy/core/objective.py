@@ -116,6 +116,11 @@ class Classify(Objective):
             raise DataError(
                 f"The {name}'s answers are {kind}; Classify reads class numbers, int64: y.long()."
             )
+        if y.shape != labelled.mask.shape:
+            raise DataError(
+                f"The {name}'s answers have shape {list(y.shape)}; Classify reads one class number a row, "
+                f"{list(labelled.mask.shape)}: y.squeeze(-1), or y.argmax(-1) of one-hot rows."
+            )
         least, most = torch.aminmax(torch.where(labelled.mask, y, 0))
         if int(least) < 0 or int(most) >= self.ways * (2 if described else 1):
             wrong = int(least) if int(least) < 0 else int(most)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from quickstudy.core.episode import Labelled
+from quickstudy.core.errors import ModelError
 from quickstudy.core.learner import Fast, Meta, NetLearner, descend
 from quickstudy.core.net import last_linear
 from quickstudy.core.spec import Rate, Steps
@@ -35,6 +36,11 @@ class ANIL(NetLearner):
         last = last_linear(self.net)
         body = {name: weight for name, weight in meta.items() if not name.startswith(last)}
         head = {name: weight for name, weight in meta.items() if name.startswith(last)}
+        if not head:
+            raise ModelError(
+                f"ANIL adapts the last linear layer ({last.rstrip('.') or 'the network'}), which is frozen. Let its "
+                "parameters require grad, or make a linear layer that does the last one of the module."
+            )
         # The body is bound, not moved: its gradient is never computed in the inner loop.
         head = descend(
             self.support_loss,

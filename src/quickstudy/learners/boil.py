@@ -38,7 +38,8 @@ class BOIL(NetLearner):
         head = {name: weight for name, weight in meta.items() if name.startswith(last)}
         if not body:
             raise ModelError(
-                f"BOIL adapts the layers below the last linear one, and {self.net} has none; use MAML."
+                f"BOIL adapts the layers below the last linear one, and {self.net} has none that "
+                "learn; use MAML, or let them require grad."
             )
         # The head is bound, not moved; the meta-gradient reaches it through the body's steps, too.
         body = descend(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.learner import Meta, MetaLearner, part, prefixed
-from quickstudy.core.net import Net, apply, initial
+from quickstudy.core.net import Net, features, initial
 from quickstudy.core.objective import Classify
 
 
@@ -24,7 +24,7 @@ class EmbeddingLearner(MetaLearner):
         return {} if self.net is None else prefixed(initial(self.net, seed), "net.")
 
     def embed(self, meta: Meta, x: Tensor) -> Float[Tensor, "n d"]:
-        return x if self.net is None else apply(self.net, part(meta, "net."), x)
+        return features(self.net, part(meta, "net."), x)
 
     def targets(self, rows: Labelled) -> Float[Tensor, "n k"]:
         """What a regression fits: rows of the identity for classes, else the answers; zero where masked."""

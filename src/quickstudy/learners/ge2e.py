@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.learner import Fast, Meta, MetaLearner
-from quickstudy.core.net import Net, apply, initial
+from quickstudy.core.net import Net, features, initial
 from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Positive
 
@@ -63,4 +63,4 @@ class GE2E(MetaLearner):
         return self.objective.loss(logits, rows._replace(mask=judged))
 
     def _embed(self, meta: Meta, x: Tensor) -> Float[Tensor, "n d"]:
-        return normalize(apply(self.net, meta, x), dim=-1)
+        return normalize(features(self.net, meta, x), dim=-1)

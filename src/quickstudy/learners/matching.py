@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.learner import Fast, Meta, MetaLearner, part, prefixed
-from quickstudy.core.net import Net, apply, initial
+from quickstudy.core.net import Net, features, initial
 from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Positive
 
@@ -58,11 +58,11 @@ class Matching(MetaLearner):
 
     def embed(self, meta: Meta, support: Labelled) -> Float[Tensor, "n d"]:
         """Embeddings of the support."""
-        return apply(self.net, part(meta, "net."), support.x)
+        return features(self.net, part(meta, "net."), support.x)
 
     def asked(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n d"]:
         """Embeddings of queries."""
-        return apply(self.net, part(meta, "net."), x)
+        return features(self.net, part(meta, "net."), x)
 
 
 def attention(likeness: Float[Tensor, "q n"], mask: Tensor) -> Float[Tensor, "q n"]:

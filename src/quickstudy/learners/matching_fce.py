@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import ModelError
 from quickstudy.core.learner import Fast, Meta, in_precision_of, part, prefixed
-from quickstudy.core.net import apply, initial
+from quickstudy.core.net import features, initial
 from quickstudy.core.spec import Size, Steps
 from quickstudy.learners.cells import lstm
 from quickstudy.learners.matching import Matching, attention
@@ -56,7 +56,7 @@ class MatchingFCE(Matching):
         return h if self.reads else z
 
     def _plain(self, meta: Meta, x: Tensor) -> Float[Tensor, "n d"]:
-        z = apply(self.net, part(meta, "net."), x)
+        z = features(self.net, part(meta, "net."), x)
         if z.shape[1:] != (self.width,):
             raise ModelError(
                 f"MatchingFCE has width={self.width}; its net gives features of shape {list(z.shape[1:])}."

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from quickstudy.core.episode import Episode, Labelled
-from quickstudy.core.errors import DataError
+from quickstudy.core.errors import DataError, ModelError
 from quickstudy.core.learner import Fast, Meta, MetaLearner, part, prefixed
-from quickstudy.core.net import Net, apply, initial
+from quickstudy.core.net import Net, apply, features, initial
 from quickstudy.core.objective import Classify, mean
 from quickstudy.core.spec import Positive
 from quickstudy.learners.prototypical import class_means
@@ -55,7 +55,7 @@ class NeuralProcess(MetaLearner):
             rows, slots = support.x, self.objective.one_hot(support)
         else:
             rows, slots = _beside(support.x, support.y), support.mask.unsqueeze(-1).to(support.y.dtype)
-        means, _ = class_means(apply(self.encoder, part(meta, "encoder."), rows), slots)
+        means, _ = class_means(features(self.encoder, part(meta, "encoder."), rows), slots)
         return {"representation": means.flatten(), "present": self.objective.present(support)}
 
     def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n k"]:
@@ -80,7 +80,15 @@ class NeuralProcess(MetaLearner):
 
     def _decode(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n out"]:
         same = fast["representation"].expand(len(x), -1)
-        return apply(self.decoder, part(meta, "decoder."), _beside(x, same))
+        out = apply(self.decoder, part(meta, "decoder."), _beside(x, same))
+        k = self.objective.outputs
+        expected = (len(x), k if isinstance(self.objective, Classify) else 2 * k)
+        if out.shape != expected:
+            raise ModelError(
+                f"NeuralProcess's decoder gives outputs of shape {list(out.shape)}; {self.objective} takes "
+                f"{list(expected)}{'' if k == expected[1] else ', the means and then the spreads'}."
+            )
+        return out
 
 
 def _beside(x: Tensor, y: Tensor) -> Tensor:

@@ -16,11 +16,12 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from quickstudy.core.episode import Episode, Labelled
+from quickstudy.core.errors import DataError
 from quickstudy.core.learner import Fast, Meta, part, prefixed
-from quickstudy.core.net import Net, apply, initial
+from quickstudy.core.net import Net, apply, initial, skeleton
 from quickstudy.core.objective import Classify, count
 from quickstudy.core.spec import Positive, Steps
 from quickstudy.learners.embedding import EmbeddingLearner, with_one
@@ -48,8 +49,18 @@ class Pretrained(EmbeddingLearner):
         return self.embedding(seed) | head
 
     def check_answers(self, rows: Labelled, name: str) -> None:
-        if self.head is None:  # otherwise classes are numbered across tasks
+        if self.head is None:
             super().check_answers(rows, name)
+        elif isinstance(self.objective, Classify):  # classes are numbered across tasks
+            wide = [
+                part.out_features for part in skeleton(self.head).modules() if isinstance(part, nn.Linear)
+            ]
+            most = int(torch.where(rows.mask, rows.y, 0).max())
+            if wide and most >= max(self.objective.ways, wide[-1]):
+                raise DataError(
+                    f"The {name} holds class number {most}; Pretrained's head has {wide[-1]} outputs. Give it one for "
+                    "each past class."
+                )
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         weights = self._probe(self.embed(meta, support.x), support)
@@ -63,7 +74,10 @@ class Pretrained(EmbeddingLearner):
         rows = Labelled(*(torch.cat(pair) for pair in zip(*episode, strict=True)))
         z = self.embed(meta, rows.x)
         if self.head is not None:
-            return self.objective.loss(apply(self.head, part(meta, "head."), z), rows)
+            told = apply(self.head, part(meta, "head."), z)
+            if not isinstance(self.objective, Classify):
+                told = self.objective.fitting(told)
+            return self.objective.loss(told, rows)
         weights = self._probe(z.detach(), rows)
         outputs = self.objective.restrict(with_one(z) @ weights, self.objective.present(rows))
         share = 1 / (2 if isinstance(self.objective, Classify) else self.objective.outputs)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.learner import Fast, Meta, NetLearner, descend, part, per_task, prefixed
-from quickstudy.core.net import Net, apply
+from quickstudy.core.net import Net, features
 from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Rate, Steps
 from quickstudy.learners.prototypical import class_means
@@ -56,8 +56,10 @@ class ProtoMAML(NetLearner):
         return self.objective.restrict(self.forward(fast, x), fast["present"])
 
     def forward(self, weights: Fast, x: Tensor) -> Float[Tensor, "n ways"]:
-        return apply(self.net, part(weights, "net."), x) @ weights["head.weight"].t() + weights["head.bias"]
+        return (
+            features(self.net, part(weights, "net."), x) @ weights["head.weight"].t() + weights["head.bias"]
+        )
 
     def prototypes(self, meta: Meta, support: Labelled) -> Float[Tensor, "ways d"]:
         """The mean embedding of each class of one task."""
-        return class_means(apply(self.net, meta, support.x), self.objective.one_hot(support))[0]
+        return class_means(features(self.net, meta, support.x), self.objective.one_hot(support))[0]

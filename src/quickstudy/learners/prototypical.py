@@ -13,7 +13,7 @@ from torch import Tensor
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.learner import Fast, Meta, MetaLearner
-from quickstudy.core.net import Net, apply, initial
+from quickstudy.core.net import Net, features, initial
 from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Positive
 
@@ -34,11 +34,11 @@ class Prototypical(MetaLearner):
         return initial(self.net, seed)
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        means, counts = class_means(apply(self.net, meta, support.x), self.objective.one_hot(support))
+        means, counts = class_means(features(self.net, meta, support.x), self.objective.one_hot(support))
         return {"prototypes": means, "present": counts > 0}
 
     def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n ways"]:
-        distances = squared_distances(apply(self.net, meta, x), fast["prototypes"])
+        distances = squared_distances(features(self.net, meta, x), fast["prototypes"])
         return self.objective.restrict(-self.scale * distances, fast["present"])
 
 

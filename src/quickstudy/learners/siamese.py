@@ -26,7 +26,7 @@ from torch.nn.functional import logsigmoid, normalize
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import ModelError
 from quickstudy.core.learner import Fast, Meta, MetaLearner, in_precision_of, part, prefixed
-from quickstudy.core.net import Net, apply, initial
+from quickstudy.core.net import Net, features, initial
 from quickstudy.core.objective import Classify, mean
 from quickstudy.core.spec import Positive, Size
 
@@ -81,7 +81,7 @@ class Siamese(MetaLearner):
         return (a.unsqueeze(1) - b).abs() @ meta["weight"] + meta["bias"]
 
     def _embed(self, meta: Meta, x: Tensor) -> Float[Tensor, "n d"]:
-        z = apply(self.net, part(meta, "net."), x)
+        z = features(self.net, part(meta, "net."), x)
         if z.shape[1:] != (self.width,):
             raise ModelError(
                 f"Siamese has width={self.width}; its net gives features of shape {list(z.shape[1:])}."

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.learner import Fast, Meta, MetaLearner
-from quickstudy.core.net import Net, apply, initial
+from quickstudy.core.net import Net, features, initial
 from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Positive, Steps
 from quickstudy.learners.prototypical import class_means, squared_distances
@@ -42,11 +42,11 @@ class SoftKMeans(MetaLearner):
         return initial(self.net, seed)
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        means, counts = class_means(apply(self.net, meta, support.x), self.objective.one_hot(support))
+        means, counts = class_means(features(self.net, meta, support.x), self.objective.one_hot(support))
         return {"prototypes": means, "counts": counts, "present": counts > 0}
 
     def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n ways"]:
-        z, prototypes = apply(self.net, meta, x), fast["prototypes"]
+        z, prototypes = features(self.net, meta, x), fast["prototypes"]
         sums, counts = fast["counts"].unsqueeze(-1) * prototypes, fast["counts"]
         for _ in range(self.rounds):
             share = self._logits(z, prototypes, fast["present"]).softmax(-1)
