@@ -3,12 +3,16 @@
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
+from toy import Words, sentences
 
-from quickstudy.core.dataset import Shots, TaskDataset
+from quickstudy.core import engine
+from quickstudy.core.adapted import Adapted
+from quickstudy.core.dataset import MetaDataset, Shots, TaskDataset
 from quickstudy.core.engine import adapt, evaluate, meta_gradient, meta_train, outputs, predict
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import DataError, DivergedError, ModelError
@@ -19,6 +23,7 @@ from quickstudy.learners import (
     BOIL,
     GE2E,
     MAML,
+    Centroid,
     DeepKernel,
     Gaussian,
     LogisticHead,
@@ -31,6 +36,7 @@ from quickstudy.learners import (
     Prototypical,
     Ridge,
     Siamese,
+    SimpleShot,
     SoftKMeans,
 )  # fmt: skip
 from quickstudy.nets import MLP
@@ -532,3 +538,133 @@ def test_padding_of_a_task_is_never_drawn():
         assert part.mask.all() and part.x.max() < 12
     with pytest.raises(DataError, match="No task has more than 12 rows"):
         TaskDataset((task,)).sampler(Shots(shots=12))
+
+
+unchecked = pytest.mark.usefixtures("unchecked")
+
+
+@unchecked
+@pytest.mark.parametrize(
+    "kind", [Prototypical, GE2E, LogisticHead, ProtoMAML], ids=lambda kind: kind.__name__
+)
+def test_an_objective_of_another_kind(kind):
+    with pytest.raises(DataError, match=rf"{kind.__name__}.objective is Regress.*expected Classify"):
+        kind(objective=Regress(), net=nn.Linear(5, 3))
+
+
+@unchecked
+def test_an_objective_or_a_rate_that_is_none():
+    with pytest.raises(DataError, match=r"objective is CrossEntropyLoss.*Classify\(ways=5\)"):
+        MAML(objective=nn.CrossEntropyLoss(), net=nn.Linear(5, 3))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(DataError, match=r"MAML.rate is the text '0.1'; give a number"):
+        maml(rate="0.1")
+
+
+def test_weights_that_are_not_the_learners_own():
+    weight = {"weight": torch.zeros(3, 5)}
+    for use in (
+        lambda meta: evaluate(maml(), meta, [tasks()]),
+        lambda meta: next(meta_train(maml(), lambda _: tasks(), steps=1, meta=meta)),
+    ):
+        with pytest.raises(ModelError, match="needs the tensor 'bias', which is missing"):
+            use(weight)
+        with pytest.raises(ModelError, match=r"no tensor 'running_mean'.*named_parameters"):
+            use(weight | {"bias": torch.zeros(3), "running_mean": torch.zeros(3)})
+
+
+@unchecked
+def test_batches_and_samples_that_are_none():
+    learner = maml()
+    for wrong in (tasks(), lambda step: tasks()):
+        with pytest.raises(DataError, match=r"evaluate takes batches of tasks: \[episode\]"):
+            evaluate(learner, learner.init(0), wrong)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(DataError, match="no batch to judge by"):
+        evaluate(learner, learner.init(0), [])
+    with pytest.raises(DataError, match="sample is a Episode; expected a function"):
+        next(meta_train(learner, tasks(), steps=1))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_network_that_stops_the_gradient():
+    learner = Prototypical(objective=THREE, net=Head(lambda net, x: net.linear(x).detach()))
+    with pytest.raises(ModelError, match="the network stops the gradient"):
+        step(learner)
+
+
+def test_a_learner_without_anything_to_learn_says_what_to_do_with_it():
+    simple = SimpleShot(objective=THREE, dim=5)
+    for learner, advice in ((simple, "use its `estimate`"), (Centroid(objective=THREE), "use it as it is")):
+        with pytest.raises(ModelError, match=f"learns nothing by gradient; {advice}"):
+            next(meta_train(learner, lambda _: tasks(), steps=1))
+
+
+def test_past_tasks_that_hold_no_numbers():
+    past = [Labelled.of(torch.randn(12, 5), torch.arange(12) % 3) for _ in range(3)]
+    past[1].x[4, 2] = torch.nan
+    with pytest.raises(DataError, match="inputs that aren't finite; leave those rows out"):
+        Gaussian(objective=THREE, dim=5).estimate(past)
+
+
+@unchecked
+@pytest.mark.parametrize("fractions", [(-0.5, 0.9, 0.6), (0.9, 0.9, 0.9), (60, 20, 20)], ids=str)
+def test_shares_that_are_none(fractions):
+    data = MetaDataset(torch.randn(24, 5), torch.arange(24) % 12, tuple("abcdefghijkl"))
+    with pytest.raises(DataError, match="expected three shares that sum to 1"):
+        data.split(fractions)
+    x = torch.randn(4, 1)
+    with pytest.raises(DataError, match="expected three shares that sum to 1"):
+        TaskDataset((Labelled.of(x, x),) * 12).split(fractions)
+
+
+@unchecked
+def test_labels_that_are_no_text_are_refused_before_they_are_lost(tmp_path):
+    task = sentences()
+    numbers = {label: i for i, label in enumerate(task.labels)}
+    learner = Centroid(objective=THREE)
+    model = Adapted.learn(learner, {}, task, Words())
+    odd = replace(model, labels=tuple(numbers[label] for label in model.labels))
+    with pytest.raises(DataError, match=r"Label 0 is a int; labels that are kept are text: str\(label\)"):
+        odd.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+class OwnLoss(MAML):
+    def loss(self, meta, episode):
+        return 2 * self.outer_loss(meta, self.adapt(meta, episode.support), episode)
+
+
+def test_an_inner_loop_with_a_loss_of_its_own_goes_one_by_one():
+    plain, own = maml(), OwnLoss(objective=THREE, net=nn.Linear(5, 3))
+    meta = plain.init(0)
+    expected, gradient = meta_gradient(plain, meta, tasks())
+    found, ours = meta_gradient(own, meta, tasks())
+    assert found == pytest.approx(2 * expected, rel=1e-5)
+    assert all(torch.allclose(ours[name], 2 * gradient[name], rtol=1e-4, atol=1e-6) for name in ours)
+    with pytest.raises(ModelError, match="override `outer_loss` instead"):
+        meta_gradient(own, meta, tasks(), form="stacked")
+
+
+def test_where_memory_runs_out_never_more_tasks_go_at_once(monkeypatch):
+    tried = []
+
+    def full(learner, meta, episodes, **_):
+        tried.append(len(episodes.support.mask))
+        raise MemoryError
+
+    monkeypatch.setattr(engine, "task_losses", full)
+    learner = maml(MLP(inputs=5, outputs=3, hidden=(8,)))
+    for form, first in (("loop", 1), ("stacked", 4)):
+        tried.clear()
+        with pytest.raises(ModelError, match="One task of"):
+            step(learner, form=form)
+        assert tried == sorted(tried, reverse=True) and (tried[0], tried[-1]) == (first, 1)
+
+
+def test_a_pretrained_head_reads_no_answers_of_another_shape():
+    learner = Pretrained(objective=Regress(), net=nn.Linear(5, 4), head=nn.Linear(4, 1))
+    x = torch.randn(2, 6, 5)
+    flat = Labelled(x, torch.randn(2, 6), torch.ones(2, 6, dtype=torch.bool))
+    with pytest.raises(DataError, match=r"reads real numbers of shape \[2, 6, 1\]"):
+        step(learner, Episode(flat, flat))
+    classes = Pretrained(objective=THREE, net=nn.Linear(5, 4), head=nn.Linear(4, 9))
+    with pytest.raises(DataError, match="class number -1; Pretrained's head has 9 outputs"):
+        step(classes, both(tasks(), lambda p: p._replace(y=p.y - 1)))

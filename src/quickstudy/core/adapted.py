@@ -125,7 +125,14 @@ class Adapted:
         return cls.from_parts(tensors, record, encoder, str(folder))
 
     def parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The model as tensors and a JSON record, for a folder that holds more than this."""
+        """The model as tensors and a JSON record, for a folder that holds more than this.
+
+        Raises DataError for labels that aren't text, which a file wouldn't give back.
+        """
+        if odd := [label for label in self.labels if not isinstance(label, str)]:
+            raise DataError(
+                f"Label {odd[0]!r} is a {type(odd[0]).__name__}; labels that are kept are text: str(label)."
+            )
         parts = {"meta": self.meta, "fast": self.fast, "support": self.support._asdict()}
         tensors = {
             f"{part}.{name}": value.contiguous()

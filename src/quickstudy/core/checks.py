@@ -31,7 +31,8 @@ def check_part(learner: MetaLearner, meta: Meta, part: Labelled, name: str) -> N
     if part.checked().mask.ndim != 2:
         raise DataError(
             f"The {name}'s mask has shape {list(part.mask.shape)}; expected [tasks, rows]. "
-            "Use quickstudy's stack([episode]) for a single task."
+            "Use quickstudy's stack([episode]) for a single task; where tasks are stacked already, give Labelled.of a "
+            "mask of that shape."
         )
     if not len(part.mask):
         raise DataError("The batch holds no task; give one or more.")

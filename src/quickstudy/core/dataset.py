@@ -125,10 +125,12 @@ class MetaDataset:
         )
 
     def split(self, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2), seed: int = 0) -> "Split":
-        """Split by class at random: no class is in two parts."""
-        order = np.random.default_rng(seed).permutation(len(self.classes))
-        first, second = (np.cumsum(fractions)[:2] * len(order)).round().astype(int)
-        return Split(*(self.only(sorted(part.tolist())) for part in np.split(order, [first, second])))
+        """Split by class at random: no class is in two parts.
+
+        Raises DataError for fractions below 0 or of more than 1 together.
+        """
+        parts = _parted(len(self.classes), fractions, seed)
+        return Split(*(self.only(sorted(part.tolist())) for part in parts))
 
     def join(self, other: "MetaDataset") -> "MetaDataset":
         """Both data sets as one; classes of the same name stay apart.
@@ -234,10 +236,9 @@ class TaskDataset:
     def split(
         self, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2), seed: int = 0
     ) -> tuple["TaskDataset", ...]:
-        """Split by task at random: no user, learner or function is in two parts."""
-        order = np.random.default_rng(seed).permutation(len(self.tasks))
-        cuts = (np.cumsum(fractions)[:2] * len(order)).round().astype(int)
-        return tuple(TaskDataset(tuple(self.tasks[i] for i in part)) for part in np.split(order, cuts))
+        """Split by task at random: no user, learner or function is in two parts. Raises DataError as there."""
+        parts = _parted(len(self.tasks), fractions, seed)
+        return tuple(TaskDataset(tuple(self.tasks[i] for i in part)) for part in parts)
 
     def sampler(self, shots: Shots, seed: int = 0) -> Sample:
         """Draw `shots.tasks` tasks; of each, `shots.shots` rows to learn from and up to `shots.queries` to judge by."""
@@ -258,6 +259,14 @@ class TaskDataset:
             return stack(chosen)
 
         return sample
+
+
+def _parted(number: int, fractions: tuple[float, float, float], seed: int) -> list[np.ndarray]:
+    """0 to `number` - 1 in random order, cut into three."""
+    if min(fractions) < 0 or sum(fractions) > 1 + 1e-9:
+        raise DataError(f"The fractions are {fractions}; expected three shares that sum to 1.")
+    cuts = (np.cumsum(fractions)[:2] * number).round().astype(int)
+    return np.split(np.random.default_rng(seed).permutation(number), cuts)
 
 
 def _tensor(values: Any, name: str) -> Tensor:

@@ -18,7 +18,7 @@ from quickstudy.core import compiled, convolve, cores, dual
 from quickstudy.core.checkpoint import TrainingState
 from quickstudy.core.checks import check_part, check_tasks, diverged, finite, out_of_memory, too_big
 from quickstudy.core.episode import Episode, Labelled, unstack
-from quickstudy.core.errors import ModelError
+from quickstudy.core.errors import DataError, ModelError
 from quickstudy.core.forms import (
     Form,
     adapt_all,
@@ -55,8 +55,9 @@ def meta_gradient(
         compile: trace and compile the step on first use (seconds to a minute), then run it two to three times as fast;
             for thousands of steps of the same shapes. A `CompileWarning` says why where that can't be.
         recompute: keep no more of an inner step than the weights it began at, and compute it again on the way back:
-            memory of one step instead of all, for a third more time. For learners whose inner loop is made of
-            `descend` or `inner_step`: others have nothing to compute again, and refuse it.
+            memory of one step instead of all, for half as much time again. For learners whose inner loop is made of
+            `descend` or `inner_step`: others have nothing to compute again, and refuse it. The dual form, which
+            bounds its memory by itself, stays as it is.
         mixed: bfloat16 where torch's autocast takes it: for large networks on a GPU. Gradients are then right to two or
             three digits.
 
@@ -69,9 +70,7 @@ def meta_gradient(
     """
     names = learner.trainable(meta)
     if not names:
-        raise ModelError(
-            f"{type(learner).__name__} has nothing that follows a gradient; use its `estimate`, or `evaluate`."
-        )
+        raise ModelError(f"{type(learner).__name__} has nothing that follows a gradient; `evaluate` it.")
     if form not in get_args(Form):
         raise ModelError(f"form={form!r}; there are {', '.join(map(repr, get_args(Form)))}.")
     if chunk is not None and chunk < 1:
@@ -80,14 +79,19 @@ def meta_gradient(
         raise ModelError("compile=True has no recompute or mixed form; leave one of them out.")
     check_tasks(learner, meta, episodes)
     tasks = len(episodes.support.mask)
+    used = chunk or tasks  # tasks at once, at the last try
 
     def run(form: Form) -> tuple[float, Meta]:
-        if form in ("dual", "hybrid") and (mixed or recompute):
-            form = "stacked" if form == "dual" else "loop"
+        nonlocal used
+        # The dual form bounds its memory by itself, in a fraction of the time that computing again takes.
+        if form == "dual" and mixed:
+            form = "stacked"
+        elif form == "hybrid" and (mixed or recompute):
+            form = "loop"
         size = chunk
         if size is None and form == "dual" and dual.applies_to_loss(learner, episodes):
             size = dual.at_once(learner, meta, episodes)
-        size = size or (1 if form == "loop" else tasks)
+        used = size = size or (1 if form == "loop" else tasks)
         leaves = {k: v.detach().requires_grad_(k in names) for k, v in meta.items()}
         total = 0.0
         for start in range(0, tasks, size):
@@ -100,10 +104,15 @@ def meta_gradient(
                 continue
             with autocast(meta, mixed):
                 loss = task_losses(learner, leaves, part, form=form, seed=seed).sum() / tasks
-            if again and not again.met:
+            if again and not again.met and form != "dual":
                 raise ModelError(
                     f"recompute=True computes inner steps again, and {type(learner).__name__} took none that can be: "
-                    "those of `descend` and `inner_step`, such as MAML's. Leave it out."
+                    "those of `descend` and `inner_step`, such as MAML's, with steps of 1 or more. Leave it out."
+                )
+            if not loss.requires_grad:
+                raise ModelError(
+                    f"{type(learner).__name__}'s loss doesn't hang on what it learns: the network stops the gradient. "
+                    "Look for detach(), .numpy() or torch.no_grad() in it."
                 )
             loss.backward()
             total += float(loss.detach())
@@ -116,10 +125,10 @@ def meta_gradient(
         except (RuntimeError, MemoryError) as problem:
             if not too_big(problem):
                 raise
-            if tasks == 1 or chunk == 1:
+            if used == 1:
                 out_of_memory(learner, episodes, problem)
     return meta_gradient(
-        learner, meta, episodes, form=form, chunk=math.ceil((chunk or tasks) / 2), seed=seed, compile=compile,
+        learner, meta, episodes, form=form, chunk=math.ceil(used / 2), seed=seed, compile=compile,
         recompute=recompute, mixed=mixed,
     )  # fmt: skip
 
@@ -251,13 +260,23 @@ class Scores(NamedTuple):
 
 
 def evaluate(learner: MetaLearner, meta: Meta, batches: Iterable[Episode], *, form: Form = "auto") -> Scores:
-    """Adapt to every task's support and judge by its query. Their interval: `report.Estimate.of(scores.score)`."""
+    """Adapt to every task's support and judge by its query. Their interval: `report.Estimate.of(scores.score)`.
+
+    Raises:
+        DataError: there is no batch, or tasks that can't be learned from or judged by.
+        ModelError: `meta` isn't this learner's, or a single task is too big.
+    """
+    if isinstance(batches, Episode) or callable(batches):
+        raise DataError("evaluate takes batches of tasks: [episode], or map(sampler, range(10)).")
+    learner.check(meta)
     scores, losses = [], []
     for batch in batches:
         episodes = batch.blanked()
         out = outputs(learner, meta, episodes, form=form, blank=False)
         scores.append(learner.objective.score(out, episodes.query))
         losses.append(learner.objective.loss(out, episodes.query))
+    if not scores:
+        raise DataError("There was no batch to judge by; give one or more.")
     return Scores(torch.cat(scores), torch.cat(losses))
 
 
@@ -322,6 +341,13 @@ def meta_train(
         raise ModelError(f"optimiser={optimiser!r}; there are 'adam' and 'sgd'.")
     if clip is not None and not clip > 0:
         raise ModelError(f"clip={clip}; expected a bound above 0, or None.")
+    if not callable(sample):
+        raise DataError(
+            f"sample is a {type(sample).__name__}; expected a function from a step's number to its batch of tasks, "
+            "such as dataset.sampler(Shots(…))."
+        )
+    if meta is not None:
+        learner.check(meta)
     meta = dict(meta if meta is not None else learner.init(seed))
     if resume is not None:
         meta = {
@@ -330,7 +356,8 @@ def meta_train(
         learner.check(meta)
     names = tuple(learner.trainable(meta))
     if not names:
-        raise ModelError(f"{type(learner).__name__} learns nothing by gradient; use its `estimate` instead.")
+        instead = "use its `estimate`" if hasattr(learner, "estimate") else "use it as it is"
+        raise ModelError(f"{type(learner).__name__} learns nothing by gradient; {instead}.")
     # The optimiser moves its own copies, so that no tensor handed in or given out ever changes.
     leaves = [meta[name].detach().clone().requires_grad_() for name in names]
     # foreach and fused variants sum in another order on some machines; the plain one is the same everywhere.

@@ -40,6 +40,8 @@ def choose_form(learner: MetaLearner, episodes: Episode) -> Form:
     if convolve.applies_to_loss(learner, episodes) and convolve.pays(episodes):
         return "hybrid"
     ragged = _ragged(episodes)
+    if _mixes(learner):
+        return "loop"
     if not learner.maps or (ragged and learner.transductive):
         return "loop"
     if any_has(learner, *_NO_VMAP_RULE) or any(net in _unmappable for net in _modules(learner)):
@@ -105,10 +107,20 @@ def _modules(learner: MetaLearner) -> list[nn.Module]:
 
 def stacked_losses(learner: MetaLearner, meta: Meta, episodes: Episode) -> Float[Tensor, "tasks"]:
     """The losses with all tasks stacked; differentiable, with no decision that depends on what tensors hold."""
-    if not learner.inner_loop or type(learner).loss is not MetaLearner.loss:
+    if _mixes(learner):
+        raise ModelError(
+            f"{type(learner).__name__} has an inner loop and a `loss` of its own, which hides its steps' gradients "
+            "from the stacked form; use form='loop' or 'auto', or override `outer_loss` instead."
+        )
+    if not learner.inner_loop:
         return over_tasks(learner.loss, (None, 0))(meta, episodes)
     fast = adapt_all(learner, meta, episodes.support)
     return over_tasks(learner.outer_loss, (None, 0, 0))(meta, fast, episodes)
+
+
+def _mixes(learner: MetaLearner) -> bool:
+    """Whether `loss`, mapped over tasks, would follow inner gradients, which can't be seen from within."""
+    return learner.inner_loop and type(learner).loss is not MetaLearner.loss
 
 
 def _ragged(episodes: Episode) -> bool:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quickstudy.core.episode import Episode, Labelled
-from quickstudy.core.errors import ModelError
+from quickstudy.core.errors import DataError, ModelError
 from quickstudy.core.net import Net, NetSpec, apply, initial, over_tasks, plain_attention
 from quickstudy.core.objective import Objective
 from quickstudy.core.recompute import recomputed
@@ -58,6 +58,21 @@ class MetaLearner(Spec, ABC):
     """Whether a row of a support may describe a class, as its y says by a number `ways` higher: see `Gaussian`."""
     symmetric: ClassVar[frozenset[str]] = frozenset({"order", "labels"})
     """Changes of the support that change nothing else: its order; the numbering of its classes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        wanted = next(field.type for field in fields(self) if field.name == "objective")
+        if not isinstance(self.objective, wanted):  # pyright: ignore[reportArgumentType]
+            if isinstance(self.objective, Objective):
+                advice = f"{type(self).__name__} doesn't answer so; docs/choose.md says which learners do."
+            else:
+                advice = (
+                    "The loss is the objective's: Classify(ways=5) for classes, Regress(dim=1) for numbers."
+                )
+            name = getattr(wanted, "__name__", str(wanted))
+            raise DataError(
+                f"{type(self).__name__}.objective is {str(self.objective)[:80]}; expected {name}(…). {advice}"
+            )
 
     @abstractmethod
     def init(self, seed: int = 0) -> Meta:
@@ -99,7 +114,7 @@ class MetaLearner(Spec, ABC):
         """Refuse a `meta` that isn't one of this learner's, before any network is built: a file may ask for a huge one.
 
         Raises:
-            ModelError: an entry that `init` gives is missing or has another shape.
+            ModelError: an entry that `init` gives is missing or has another shape, or one is there that it lacks.
         """
         with torch.device("meta"):  # shapes without memory
             expected = {name: list(value.shape) for name, value in self.init().items()}
@@ -110,6 +125,11 @@ class MetaLearner(Spec, ABC):
                 raise ModelError(
                     f"{type(self).__name__} needs {name!r} of shape {shape}; it has {list(meta[name].shape)}."
                 )
+        if unknown := sorted(meta.keys() - expected.keys()):
+            raise ModelError(
+                f"{type(self).__name__} has no tensor {unknown[0]!r}. Of a module's state_dict() give its parameters "
+                "alone: dict(module.named_parameters())."
+            )
 
     def check_answers(self, rows: Labelled, name: str) -> None:
         """Refuse answers that it can't read; `name` is "support" or "query". Raises DataError."""

@@ -53,8 +53,11 @@ class Spec:
             DataError: a value outside it.
         """
         for name, adapter in _ranges(type(self)):
+            value = getattr(self, name)
+            if isinstance(value, str):  # which pydantic would read as a number, and torch would not
+                raise DataError(f"{type(self).__name__}.{name} is the text {value[:80]!r}; give a number.")
             try:
-                adapter.validate_python(getattr(self, name))
+                adapter.validate_python(value)
             except ValidationError as error:
                 # Only the range: what pydantic doesn't take for a number, such as numpy's, may be one.
                 first = next((e for e in error.errors() if e["type"] in _OUTSIDE), None)

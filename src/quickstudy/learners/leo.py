@@ -101,7 +101,7 @@ class LEO(MetaLearner):
         left, right = (x @ half for half in part["relation1"].chunk(2, -2))
         pairs = (left.unsqueeze(-2) + right.unsqueeze(-3)).relu().flatten(-3, -2)
         pairs = (pairs @ part["relation2"]).relu().unflatten(-2, (x.shape[-2], -1))
-        others = (support.mask / count(support.mask)).to(x.dtype)
+        others = support.mask.to(x.dtype) / count(support.mask)
         mine = self.objective.one_hot(support).transpose(-1, -2).to(x.dtype)
         mine = mine / mine.sum(-1, keepdim=True).clamp(min=1)
         return mine @ (others.unsqueeze(-2).unsqueeze(-2) @ pairs).squeeze(-2) @ part["relation3"]

@@ -35,6 +35,7 @@ class Logistic(MetaLearner):
     iterations: int = 300
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (self.inverse_penalty > 0 and 0 < self.iterations <= 100_000):
             raise DataError(
                 f"Logistic wants inverse_penalty > 0 and 1 to 100,000 iterations; got {self.inverse_penalty:g} and "

@@ -37,6 +37,7 @@ class Pool(MetaLearner):
     maps: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.members or len(self.members) != len(self.weights):
             raise DataError(
                 f"Pool has {len(self.members)} members and {len(self.weights)} weights; give one weight to each member."

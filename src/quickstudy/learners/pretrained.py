@@ -49,17 +49,17 @@ class Pretrained(EmbeddingLearner):
         return self.embedding(seed) | head
 
     def check_answers(self, rows: Labelled, name: str) -> None:
-        if self.head is None:
+        if self.head is None or not isinstance(self.objective, Classify):
             super().check_answers(rows, name)
-        elif isinstance(self.objective, Classify):  # classes are numbered across tasks
+        else:  # classes are numbered across tasks
             wide = [
                 part.out_features for part in skeleton(self.head).modules() if isinstance(part, nn.Linear)
             ]
-            most = int(torch.where(rows.mask, rows.y, 0).max())
-            if wide and most >= max(self.objective.ways, wide[-1]):
+            least, most = (int(n) for n in torch.aminmax(torch.where(rows.mask, rows.y, 0)))
+            if least < 0 or (wide and most >= max(self.objective.ways, wide[-1])):
                 raise DataError(
-                    f"The {name} holds class number {most}; Pretrained's head has {wide[-1]} outputs. Give it one for "
-                    "each past class."
+                    f"The {name} holds class number {least if least < 0 else most}; Pretrained's head has "
+                    f"{wide[-1] if wide else 'some'} outputs, one for each past class, from 0."
                 )
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:

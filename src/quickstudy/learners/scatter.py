@@ -64,6 +64,8 @@ def joint_basis(
         tasks: past tasks, each with one vote.
         classes: how many classes they hold, against which the strengths of shrinking are weighed.
     """
+    if not all(bool(torch.isfinite(task.x).all()) for task in tasks):
+        raise DataError("Past tasks hold inputs that aren't finite; leave those rows out.")
     spread = [task for task in tasks if degrees(task)]
     within = torch.stack([scatter_within(task) for task in spread]).mean(0)
     # Examples that all encode alike have no scatter; features of length 1 never truly have less than this.
