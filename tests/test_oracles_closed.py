@@ -512,17 +512,3 @@ def test_a_loss_that_is_not_a_number_says_so_and_nothing_breaks(learner):
     assert math.isnan(loss)
     fine = stack([one(episodes, 0), one(episodes, 2)])
     assert math.isfinite(meta_gradient(learner, learner.init(0), fine)[0])
-
-
-@pytest.mark.parametrize("kind", [MetaOptNet, LogisticHead, Pretrained])
-def test_a_row_that_describes_a_class_is_no_example(kind):
-    """Its number is `ways` higher; a head of examples doesn't know what to do with it."""
-    learner, task = kind(objective=THREE), one(blobs(), 0)
-    meta = learner.init(0)
-    told = Labelled.of(
-        torch.cat([task.support.x, torch.ones(1, 6)]), torch.cat([task.support.y, torch.tensor([4])])
-    )
-    found, expected = (
-        predict(learner, meta, adapt(learner, meta, part), task.query.x) for part in (told, task.support)
-    )
-    assert torch.allclose(found, expected, atol=1e-9)
