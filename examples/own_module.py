@@ -5,11 +5,13 @@
 Two runs end at the same numbers: what dropout drops is drawn from the step's seed.
 """
 
+import torch
 from torch import nn
 
 from quickstudy import MAML, Classify, Estimate, Shots, evaluate, meta_train
 from quickstudy.domains.synthetic import GaussianClasses
 
+torch.manual_seed(0)  # a module draws its own weights, when it is made
 network = nn.Sequential(
     nn.Linear(16, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Dropout(0.1),
     nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 5),
