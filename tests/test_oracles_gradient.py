@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from toy import blob_sampler, whole, with_garbage
+from toy import blob_sampler, blobs, whole, with_garbage
 
 from quickstudy.core.engine import adapt, meta_gradient, meta_train, outputs, predict, task_losses
 from quickstudy.core.episode import Episode, Labelled, stack
@@ -123,6 +123,41 @@ def objective(regress):
 
 
 # -- The pseudo-codes
+
+
+@orders
+def test_maml_with_a_zero_head_is_maml_from_there_and_the_head_stays(second_order):
+    shared = {"objective": Classify(ways=WAYS), "net": spec(), "rate": 0.5, "second_order": second_order}
+    learner, plain = MAML(**shared, zero_head=True), MAML(**shared)
+    meta, episodes = learner.init(1), tasks(regress=False)
+    head = {"3.weight", "3.bias"}
+    assert {name for name, value in meta.items() if not value.any()} >= head
+    loss, ours = meta_gradient(learner, meta, episodes)
+    same_loss, theirs = meta_gradient(plain, meta, episodes)
+    assert loss == pytest.approx(same_loss, rel=EXACT)
+    assert distance(ours, {k: v for k, v in theirs.items() if k not in head}) < EXACT
+    for step in meta_train(learner, blob_sampler(tasks=2, ways=WAYS, dim=DIM), steps=3):
+        meta = step.meta
+    assert not any(meta[name].any() for name in head)
+    assert any(not torch.equal(meta[name], value) for name, value in learner.init(0).items())
+
+
+def test_with_a_zero_head_answers_go_with_their_classes_however_these_are_numbered():
+    episodes = blobs(tasks=2, ways=WAYS, dim=DIM, seed=4)
+    turned = Episode(*(part._replace(y=(part.y + 1) % WAYS) for part in episodes))
+    for zero_head in (True, False):
+        learner = MAML(objective=Classify(ways=WAYS), net=spec(), rate=0.5, zero_head=zero_head)
+        meta = learner.init(2)
+        here, there = outputs(learner, meta, episodes), outputs(learner, meta, turned)
+        assert torch.allclose(here.roll(1, -1), there, atol=1e-12) == zero_head
+
+
+def test_a_head_that_is_not_zero_is_refused_where_it_should_be():
+    plain = MAML(objective=Classify(ways=WAYS), net=spec())
+    learner, sample = replace(plain, zero_head=True), blob_sampler(ways=WAYS, dim=DIM)
+    told = r"last layer of 0, and '3\.weight' isn't\. Set it to 0, or take zero_head=False"
+    with pytest.raises(ModelError, match=told):
+        list(meta_train(learner, sample, steps=1, meta=plain.init(0)))
 
 
 @kinds

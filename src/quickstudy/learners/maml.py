@@ -2,14 +2,19 @@
 
     θ'_i = θ - α ∇_θ L_i(θ; support)      θ ← θ - β ∇_θ Σ_i L_i(θ'_i; query)
 
-Finn, Abbeel & Levine 2017, arXiv:1703.03400, equation 1 and algorithm 2.
+Finn, Abbeel & Levine 2017, arXiv:1703.03400, equation 1 and algorithm 2. With `zero_head`, θ's last layer is 0 before
+every task: Kao, Chiu & Chen 2022, arXiv:2106.15367, section 3.3.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from quickstudy.core.episode import Labelled
+from quickstudy.core.errors import ModelError
 from quickstudy.core.learner import Fast, Meta, NetLearner, PlainSGD, descend
+from quickstudy.core.net import last_linear
 from quickstudy.core.spec import Rate, Steps
 
 
@@ -23,16 +28,40 @@ class MAML(NetLearner):
     """Inner learning rate α; the paper's .01 to .4."""
     second_order: bool = True
     """Differentiate through the inner steps."""
+    zero_head: bool = False
+    """The last linear layer is 0 before every task and the outer loop leaves it so: no class is another's better by its
+    number, and many classes are learned in fewer tasks. It wants a larger rate; the first step moves the head alone."""
 
     paper: ClassVar[str] = "Finn, Abbeel & Levine 2017. Model-Agnostic Meta-Learning. arXiv:1703.03400"
     inner_loop: ClassVar[bool] = True
     symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
+
+    def init(self, seed: int = 0) -> Meta:
+        weights = super().init(seed)
+        return weights | {name: torch.zeros_like(weights[name]) for name in self._zeros(weights)}
+
+    def trainable(self, meta: Meta) -> list[str]:
+        zeros = self._zeros(meta)
+        return [name for name in super().trainable(meta) if name not in zeros]
+
+    def check(self, meta: Meta) -> None:
+        super().check(meta)
+        if moved := [name for name in self._zeros(meta) if meta[name].any()]:
+            raise ModelError(
+                f"MAML(zero_head=True) begins every task with a last layer of 0, and {moved[0]!r} isn't. Set it to 0, "
+                "or take zero_head=False."
+            )
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         fast = descend(
             self.support_loss, meta, support, steps=self.steps, rate=self.rate, second_order=self.second_order
         )
         return self.adapted(fast, support)
+
+    def _zeros(self, meta: Meta) -> list[str]:
+        """The entries that stay at 0 between tasks."""
+        head = last_linear(self.net) if self.zero_head else None
+        return [name for name in meta if head is not None and name.startswith(head)]
 
     def plain_sgd(self) -> PlainSGD:
         return PlainSGD(self.net, self.steps, self.rate, self.second_order)
