@@ -22,6 +22,7 @@ from quickstudy.learners import (
     ANIL,
     BOIL,
     GE2E,
+    LEO,
     MAML,
     Centroid,
     DeepKernel,
@@ -116,6 +117,63 @@ def test_a_row_may_describe_a_class_where_the_learner_reads_that():
     assert outputs(learner, learner.init(0), episodes).shape == (4, 6, 3)
     with pytest.raises(DataError, match="class number 5"):
         step(maml(), episodes)
+
+
+def test_a_query_about_a_class_that_the_support_lacks_teaches_nothing():
+    episodes = tasks()
+    for part in episodes:
+        part.y[2].clamp_(max=1)
+    episodes.query.y[2, 3] = 2
+    with pytest.raises(
+        DataError, match=r"Task 2 \(of 4, from 0\) asks about class 2, of which its support has no"
+    ):
+        step(maml(), episodes)
+    assert evaluate(maml(), maml().init(0), [episodes]).score[2] < 100  # in use it's a wrong answer
+    padded = episodes.query.mask.clone()
+    padded[2, 3] = False
+    assert step(maml(), Episode(episodes.support, episodes.query._replace(mask=padded)))[0] > 0
+
+
+def test_classes_of_all_past_tasks_are_for_training_alone():
+    learner = Pretrained(objective=THREE, net=MLP(inputs=5, outputs=4), head=nn.Linear(4, 20))
+    episodes = both(tasks(), lambda p: p._replace(y=p.y + 9))
+    assert step(learner, episodes)[0] > 0
+    with pytest.raises(DataError, match=r"class number 11; Classify\(ways=3\) reads 0 to 2"):
+        evaluate(learner, learner.init(0), [episodes])
+
+
+@pytest.mark.parametrize("learner", [Gaussian(objective=THREE, dim=4), LEO(objective=THREE, dim=6)], ids=str)
+def test_features_of_another_width(learner):
+    told = rf"inputs have shape \[4, 6, 5\]; {type(learner).__name__}\(dim={learner.dim}\) takes rows of"
+    with pytest.raises(DataError, match=told):
+        outputs(learner, learner.init(0), tasks())
+
+
+UNTYPED = """
+import torch
+from torch import nn
+from quickstudy.core.engine import adapt, predict
+from quickstudy.core.episode import Episode, Labelled
+from quickstudy.core.errors import DataError
+from quickstudy.core.objective import Classify
+from quickstudy.learners import MAML
+learner, part = MAML(objective=Classify(ways=3), net=nn.Linear(5, 3)), Labelled.of(torch.ones(3, 5), torch.arange(3))
+meta = learner.init(0)
+fast = adapt(learner, meta, part)
+for call in (lambda: adapt(learner, meta, Episode(part, part)), lambda: predict(learner, meta, fast, part.x.numpy())):
+    try:
+        call()
+    except DataError as problem:
+        print(problem)
+"""
+
+
+def test_what_is_no_support_and_no_tensor():
+    told = subprocess.run([sys.executable, "-c", UNTYPED], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == [
+        "adapt learns from a support alone; give episode.support.",
+        "predict's inputs are of ndarray; expected a tensor: torch.as_tensor(x).",
+    ]
 
 
 def test_numbers_to_regress_have_a_column():

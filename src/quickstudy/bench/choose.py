@@ -1,6 +1,6 @@
 """`quickstudy bench choose`: every learner on several kinds of tasks, at the same budget of past tasks.
 
-    quickstudy bench choose                              all learners; about 25 minutes of one core
+    quickstudy bench choose                              all learners; an hour or more of one core
     quickstudy bench choose --only MAML,Ridge            these alone; other rows of the file stay
     quickstudy bench choose --kinds minilm               sentences by MiniLM, where its package is there
     quickstudy bench choose --kinds omniglot --data FOLDER

@@ -10,6 +10,7 @@ from torch import Tensor
 from quickstudy.core import convolve, dual
 from quickstudy.core.checks import check_part, check_tasks, out_of_memory, too_big
 from quickstudy.core.episode import Episode, Labelled, unstack
+from quickstudy.core.errors import DataError
 from quickstudy.core.forms import Form, adapt_all, check_stacked, no_form, settled
 from quickstudy.core.learner import Fast, Meta, MetaLearner
 from quickstudy.core.net import Unmappable, over_tasks
@@ -22,6 +23,8 @@ def adapt(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
         DataError: tasks that can't be learned from.
         ModelError: padding would enter a network's statistics, or a single task is too big.
     """
+    if isinstance(support, Episode):
+        raise DataError("adapt learns from a support alone; give episode.support.")
     alone = support.mask.ndim == 1
     support = support.trimmed() if alone else support.blanked()
     tasks = Labelled(*(t.unsqueeze(0) for t in support)) if alone else support
@@ -66,7 +69,12 @@ def _as_fit(learner: MetaLearner, parts: tuple[Labelled, ...], run: Callable[...
 
 
 def predict(learner: MetaLearner, meta: Meta, fast: Fast, x: Tensor, *, many: bool = False) -> Tensor:
-    """Outputs for x [n, …] of one adapted task, or [tasks, n, …] when `many`; nothing is differentiated through."""
+    """Outputs for x [n, …] of one adapted task, or [tasks, n, …] when `many`; nothing is differentiated through.
+
+    Raises DataError: x is no tensor.
+    """
+    if not isinstance(x, Tensor):
+        raise DataError(f"predict's inputs are of {type(x).__name__}; expected a tensor: torch.as_tensor(x).")
     with torch.no_grad():
         if not many:
             return learner.predict(meta, fast, x)

@@ -10,23 +10,24 @@ from torch import Tensor
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import DataError, DivergedError, ModelError
 from quickstudy.core.learner import Meta, MetaLearner
+from quickstudy.core.objective import ABSENT, Classify
 
 
-def check_tasks(learner: MetaLearner, meta: Meta, episodes: Episode) -> None:
-    """Refuse stacked tasks that the learner can't learn from or be judged by.
+def check_tasks(learner: MetaLearner, meta: Meta, episodes: Episode, *, trains: bool = False) -> None:
+    """Refuse stacked tasks that the learner can't learn from or be judged by, or that can't be meta-trained on.
 
     Raises:
         DataError: tasks aren't stacked, have no rows, answers that the objective doesn't know, or another precision
             than `meta`.
     """
     for name, part in zip(("support", "query"), episodes, strict=True):
-        check_part(learner, meta, part, name)
+        check_part(learner, meta, part, name, trains=trains)
     first, second = (len(part.mask) for part in episodes)
     if first != second:
         raise DataError(f"There are {first} supports but {second} queries; each task has one of either.")
 
 
-def check_part(learner: MetaLearner, meta: Meta, part: Labelled, name: str) -> None:
+def check_part(learner: MetaLearner, meta: Meta, part: Labelled, name: str, *, trains: bool = False) -> None:
     """The same for the supports or the queries alone, [tasks, rows, …]."""
     if part.checked().mask.ndim != 2:
         raise DataError(
@@ -44,11 +45,38 @@ def check_part(learner: MetaLearner, meta: Meta, part: Labelled, name: str) -> N
             f"Task {empty} (of {len(filled)}, from 0) has no {name} rows, so there is nothing to {use}; "
             "give one example or more, or leave the task out."
         )
-    learner.check_answers(part, name)
+    dim = getattr(learner, "dim", None)  # of learners that take features as they are
+    if isinstance(dim, int) and (part.x.ndim != 3 or part.x.shape[-1] != dim):
+        raise DataError(
+            f"The {name}'s inputs have shape {list(part.x.shape)}; {type(learner).__name__}(dim={dim}) takes rows of "
+            f"{dim} numbers, [tasks, rows, {dim}]."
+        )
+    learner.check_answers(part, name, trains=trains)
     numbers = {value.dtype for value in meta.values() if value.is_floating_point()}
     if part.x.is_floating_point() and len(numbers) == 1 and part.x.dtype not in numbers:
         ours, theirs = (str(kind).removeprefix("torch.") for kind in (part.x.dtype, *numbers))
         raise DataError(f"The {name}'s inputs are {ours} but the parameters {theirs}; convert one of them.")
+
+
+def refuse_unanswerable(learner: MetaLearner, episodes: Episode, loss: float) -> None:
+    """Where a loss is as large as an absent class makes it: refuse queries of classes that their support lacks.
+
+    Args:
+        loss: the mean over tasks. A learner of one's own may well answer for such classes; its loss is then small.
+
+    Raises:
+        DataError: names the task and the class.
+    """
+    support, query = episodes
+    if not isinstance(learner.objective, Classify) or loss * query.mask.numel() < -ABSENT / 2:
+        return
+    here = learner.objective.present(support).gather(-1, torch.where(query.mask, query.y, 0))
+    if (absent := query.mask & ~here).any():
+        task, row = absent.nonzero()[0].tolist()
+        raise DataError(
+            f"Task {task} (of {len(here)}, from 0) asks about class {int(query.y[task, row])}, of which its support "
+            "has no example: nothing can be learned from that. Leave these queries out, or give the support one."
+        )
 
 
 def finite(loss: float, gradient: Meta) -> bool:

@@ -19,7 +19,7 @@ from quickstudy.core.answers import adapt as adapt  # of the engine as others se
 from quickstudy.core.answers import outputs as outputs
 from quickstudy.core.answers import predict as predict
 from quickstudy.core.checkpoint import TrainingState
-from quickstudy.core.checks import check_tasks, diverged, finite, out_of_memory, too_big
+from quickstudy.core.checks import check_tasks, diverged, finite, out_of_memory, refuse_unanswerable, too_big
 from quickstudy.core.episode import Episode
 from quickstudy.core.errors import DataError, ModelError
 from quickstudy.core.forms import (
@@ -78,7 +78,7 @@ def meta_gradient(
         raise ModelError(f"chunk={chunk}; expected 1 task or more at once, or None.")
     if compile and (recompute or mixed):
         raise ModelError("compile=True has no recompute or mixed form; leave one of them out.")
-    check_tasks(learner, meta, episodes)
+    check_tasks(learner, meta, episodes, trains=True)
     tasks = len(episodes.support.mask)
     used = chunk or tasks  # tasks at once, at the last try
 
@@ -122,7 +122,9 @@ def meta_gradient(
 
     with training(), recomputing(recompute) as again, torch.enable_grad():
         try:
-            return settled(learner, episodes, run) if form == "auto" else run(form)
+            found = settled(learner, episodes, run) if form == "auto" else run(form)
+            refuse_unanswerable(learner, episodes, found[0])
+            return found
         except (RuntimeError, MemoryError) as problem:
             if not too_big(problem):
                 raise

@@ -131,8 +131,12 @@ class MetaLearner(Spec, ABC):
                 "alone: dict(module.named_parameters())."
             )
 
-    def check_answers(self, rows: Labelled, name: str) -> None:
-        """Refuse answers that it can't read; `name` is "support" or "query". Raises DataError."""
+    def check_answers(self, rows: Labelled, name: str, *, trains: bool = False) -> None:
+        """Refuse answers that it can't read; `name` is "support" or "query". Raises DataError.
+
+        Args:
+            trains: whether they are there to meta-train on.
+        """
         self.objective.check(rows, name, described=name == "support" and self.describes)
 
     def plain_sgd(self) -> PlainSGD | None:

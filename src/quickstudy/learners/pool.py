@@ -61,9 +61,9 @@ class Pool(MetaLearner):
     def nets(self) -> list[Net]:
         return [net for member in self.members for net in member.nets()]
 
-    def check_answers(self, rows: Labelled, name: str) -> None:
+    def check_answers(self, rows: Labelled, name: str, *, trains: bool = False) -> None:
         for member in self.members:
-            member.check_answers(rows, name)
+            member.check_answers(rows, name, trains=trains)
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         pairs = zip(self.members, self._parts(meta), strict=True)
