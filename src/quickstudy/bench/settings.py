@@ -136,7 +136,10 @@ SETTINGS: Mapping[type[MetaLearner], Setting] = {
     FineTune: _inner(),
     # The paper's pull of 2 holds small networks where they are.
     IMAML: Setting(
-        tuple({"rate": rate, "strength": pull} for rate, pull in ((0.1, 2.0), (0.3, 0.5), (1.0, 0.1))),
+        (
+            *({"rate": rate, "strength": pull} for rate, pull in ((0.1, 2.0), (0.3, 0.5), (1.0, 0.1))),
+            {"rate": 0.01, "strength": 2.0, "steps": 50},  # as little as never overshoots
+        ),
         numbers=Setting(
             tuple({"rate": rate, "strength": pull} for rate, pull in ((0.01, 2.0), (0.03, 0.5), (0.03, 0.1)))
         ),

@@ -25,7 +25,8 @@ class IMAML(NetLearner):
     """Inner steps; the authors' 16 (5-way Omniglot), all on the regularised loss; their code takes the pull in one step
     at the end. The meta-gradient is exact only where they reach the minimum."""
     rate: Rate = 0.1
-    """Inner learning rate; the authors' code takes .1. Below 2 / (λ + the largest curvature of the loss)."""
+    """Inner learning rate; the authors' code takes .1. Below 2 / (λ + the largest curvature of the loss): above it the
+    steps overshoot, and the loss rises from batch to batch. Then take a lower rate, and more steps."""
     strength: Positive = 2.0
     """λ, how strongly the solution is pulled towards the start; the paper's 2 (Omniglot)."""
     solver_steps: Steps = 5
