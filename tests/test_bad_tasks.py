@@ -3,7 +3,7 @@
 import pickle
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from quickstudy.core.engine import adapt, evaluate, meta_gradient, meta_train, o
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import DataError, DivergedError, ModelError
 from quickstudy.core.forms import choose_form
+from quickstudy.core.learner import part as part_of
 from quickstudy.core.objective import Classify, Regress
 from quickstudy.learners import (
     ANIL,
@@ -32,6 +33,7 @@ from quickstudy.learners import (
     MatchingFCE,
     MetaOptNet,
     NeuralProcess,
+    Pool,
     Pretrained,
     ProtoMAML,
     Prototypical,
@@ -134,6 +136,26 @@ def test_a_query_about_a_class_that_the_support_lacks_teaches_nothing():
     assert step(maml(), Episode(episodes.support, episodes.query._replace(mask=padded)))[0] > 0
 
 
+def test_ordinary_losses_of_many_queries_are_not_refused():
+    episodes = tasks(number=40, queries=150)
+    for part in episodes:
+        part.y[2].clamp_(max=1)
+    assert step(maml(), episodes)[0] > 0
+    episodes.query.y[2, 3] = 2
+
+    @dataclass(frozen=True, kw_only=True)
+    class KnowsAll(MAML):
+        """Its classes mean the same in every task, so that it answers for those that a support lacks."""
+
+        def predict(self, meta, fast, x):
+            return self.forward(part_of(fast, "net."), x)
+
+    learner = KnowsAll(objective=THREE, net=nn.Linear(5, 3), rate=30.0)
+    assert step(learner, episodes)[0] * 40 * 150 > 5000
+    head = Pretrained(objective=THREE, net=MLP(inputs=5, outputs=4), head=nn.Linear(4, 64))
+    assert step(head, both(episodes, lambda p: p._replace(y=p.y + 40)))[0] * 40 * 150 > 5000
+
+
 def test_classes_of_all_past_tasks_are_for_training_alone():
     learner = Pretrained(objective=THREE, net=MLP(inputs=5, outputs=4), head=nn.Linear(4, 20))
     episodes = both(tasks(), lambda p: p._replace(y=p.y + 9))
@@ -142,9 +164,14 @@ def test_classes_of_all_past_tasks_are_for_training_alone():
         evaluate(learner, learner.init(0), [episodes])
 
 
-@pytest.mark.parametrize("learner", [Gaussian(objective=THREE, dim=4), LEO(objective=THREE, dim=6)], ids=str)
+@pytest.mark.parametrize(
+    "learner",
+    [Gaussian(objective=THREE, dim=4), LEO(objective=THREE, dim=4), SimpleShot(objective=THREE, dim=4),
+     Pool(objective=THREE, members=(Centroid(objective=THREE), Gaussian(objective=THREE, dim=4)), weights=(1.0, 1.0))],
+    ids=lambda learner: type(learner).__name__,
+)  # fmt: skip
 def test_features_of_another_width(learner):
-    told = rf"inputs have shape \[4, 6, 5\]; {type(learner).__name__}\(dim={learner.dim}\) takes rows of"
+    told = rf"inputs have shape \[4, 6, 5\]; {type(learner).__name__} is one for features of 4 numbers"
     with pytest.raises(DataError, match=told):
         outputs(learner, learner.init(0), tasks())
 

@@ -5,11 +5,12 @@ masked, absent classes are cut away instead of being silenced.
 """
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from toy import blob_sampler, blobs, whole, with_garbage
 
 from quickstudy.core.engine import adapt, meta_gradient, meta_train, outputs, predict, task_losses
@@ -18,6 +19,7 @@ from quickstudy.core.errors import DataError, ModelError
 from quickstudy.core.learner import inner_gradient, part
 from quickstudy.core.net import last_linear, parameters_of
 from quickstudy.core.objective import Classify, Regress
+from quickstudy.core.spec import Spec
 from quickstudy.learners import (
     BOIL,
     CAVIA,
@@ -158,6 +160,50 @@ def test_a_head_that_is_not_zero_is_refused_where_it_should_be():
     told = r"last layer of 0, and '3\.weight' isn't\. Set it to 0, or take zero_head=False"
     with pytest.raises(ModelError, match=told):
         list(meta_train(learner, sample, steps=1, meta=plain.init(0)))
+
+
+def test_a_head_that_cannot_be_put_to_zero_is_refused():
+    def learner(change):
+        head = nn.Linear(5, WAYS)
+        change(head)
+        return MAML(
+            objective=Classify(ways=WAYS),
+            net=nn.Sequential(nn.Linear(DIM, 5), nn.ReLU(), head),
+            zero_head=True,
+        )
+
+    for change in (
+        lambda head: head.requires_grad_(False),
+        lambda head: head.weight.requires_grad_(False),
+        nn.utils.parametrizations.weight_norm,
+    ):
+        with pytest.raises(
+            ModelError, match=r"its '2\.\w+' is frozen, shared with another layer or made of others"
+        ):
+            learner(change).init(0)
+
+
+class Moved(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("by", torch.full((DIM,), 0.5))
+
+    def forward(self, x):
+        return x + self.by
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithBuffer(Spec):
+    def build(self):
+        return nn.Sequential(Moved(), nn.Linear(DIM, 5), nn.ReLU(), nn.Linear(5, WAYS))
+
+
+def test_a_network_with_a_buffer_may_be_checked_before_it_is_run():
+    shared = {"objective": Classify(ways=WAYS), "net": WithBuffer(), "rate": 0.5}
+    learner, episodes = MAML(**shared, zero_head=True), tasks(regress=False)
+    meta = {k: torch.zeros_like(v) if k.startswith("3.") else v for k, v in MAML(**shared).init(0).items()}
+    learner.check(meta)  # builds it for its shapes alone
+    assert torch.equal(outputs(learner, meta, episodes), outputs(MAML(**shared), meta, episodes))
 
 
 @kinds

@@ -1,7 +1,7 @@
 """What must hold of tasks before a learner is run on them; shapes cost nothing to look at, contents microseconds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import torch
@@ -45,11 +45,11 @@ def check_part(learner: MetaLearner, meta: Meta, part: Labelled, name: str, *, t
             f"Task {empty} (of {len(filled)}, from 0) has no {name} rows, so there is nothing to {use}; "
             "give one example or more, or leave the task out."
         )
-    dim = getattr(learner, "dim", None)  # of learners that take features as they are
-    if isinstance(dim, int) and (part.x.ndim != 3 or part.x.shape[-1] != dim):
+    width = learner.row_width()
+    if width is not None and (part.x.ndim != 3 or part.x.shape[-1] != width):
         raise DataError(
-            f"The {name}'s inputs have shape {list(part.x.shape)}; {type(learner).__name__}(dim={dim}) takes rows of "
-            f"{dim} numbers, [tasks, rows, {dim}]."
+            f"The {name}'s inputs have shape {list(part.x.shape)}; {type(learner).__name__} is one for features of "
+            f"{width} numbers, [tasks, rows, {width}]. Give it others, or build it with their number."
         )
     learner.check_answers(part, name, trains=trains)
     numbers = {value.dtype for value in meta.values() if value.is_floating_point()}
@@ -58,21 +58,40 @@ def check_part(learner: MetaLearner, meta: Meta, part: Labelled, name: str, *, t
         raise DataError(f"The {name}'s inputs are {ours} but the parameters {theirs}; convert one of them.")
 
 
-def refuse_unanswerable(learner: MetaLearner, episodes: Episode, loss: float) -> None:
-    """Where a loss is as large as an absent class makes it: refuse queries of classes that their support lacks.
+def refuse_unanswerable(
+    learner: MetaLearner, episodes: Episode, loss: float, losses: Callable[[Episode], Tensor]
+) -> None:
+    """Where the loss is as large as absent classes make it: refuse queries of classes that their support lacks.
+
+    A learner of one's own may well answer for such classes: its loss is smaller. One with an outer loss of its own is
+    left alone.
 
     Args:
-        loss: the mean over tasks. A learner of one's own may well answer for such classes; its loss is then small.
+        loss: the mean over tasks.
+        losses: each task's; it's asked about a single one, where something seems wrong.
 
     Raises:
         DataError: names the task and the class.
     """
     support, query = episodes
-    if not isinstance(learner.objective, Classify) or loss * query.mask.numel() < -ABSENT / 2:
+    plain = type(learner).loss is MetaLearner.loss and type(learner).outer_loss is MetaLearner.outer_loss
+    if (
+        not plain
+        or learner.describes
+        or not isinstance(learner.objective, Classify)
+        or not math.isfinite(loss)
+    ):
+        return
+    least = -ABSENT / 2  # what `restrict` makes of a row of an absent class, at the very least
+    if loss * query.mask.numel() < least:
         return
     here = learner.objective.present(support).gather(-1, torch.where(query.mask, query.y, 0))
-    if (absent := query.mask & ~here).any():
-        task, row = absent.nonzero()[0].tolist()
+    absent = query.mask & ~here
+    if not absent.any():
+        return
+    task, row = absent.nonzero()[0].tolist()
+    share = float(absent[task].sum() / query.mask[task].sum())
+    if float(losses(episodes.taken(slice(task, task + 1)))) >= share * least:
         raise DataError(
             f"Task {task} (of {len(here)}, from 0) asks about class {int(query.y[task, row])}, of which its support "
             "has no example: nothing can be learned from that. Leave these queries out, or give the support one."

@@ -120,10 +120,14 @@ def meta_gradient(
         zero = torch.zeros_like
         return total, {k: g if (g := leaves[k].grad) is not None else zero(leaves[k]) for k in names}
 
+    def losses(part: Episode) -> Tensor:
+        with torch.no_grad():
+            return task_losses(learner, meta, part, seed=seed)
+
     with training(), recomputing(recompute) as again, torch.enable_grad():
         try:
             found = settled(learner, episodes, run) if form == "auto" else run(form)
-            refuse_unanswerable(learner, episodes, found[0])
+            refuse_unanswerable(learner, episodes, found[0], losses)
             return found
         except (RuntimeError, MemoryError) as problem:
             if not too_big(problem):

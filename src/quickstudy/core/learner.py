@@ -103,6 +103,10 @@ class MetaLearner(Spec, ABC):
         values = [getattr(self, field.name) for field in fields(self)]
         return [value for value in values if isinstance(value, NetSpec | nn.Module)]
 
+    def row_width(self) -> int | None:
+        """How many numbers an input has, where features are taken as they are; None where a network says it."""
+        return None
+
     def left_out(self, meta: Meta, support: Labelled, x: Tensor, output: int) -> Float[Tensor, "n k"] | None:
         """Outputs for one input x […] without each of the support's rows, where adapting anew can be avoided.
 
@@ -132,9 +136,10 @@ class MetaLearner(Spec, ABC):
             )
 
     def check_answers(self, rows: Labelled, name: str, *, trains: bool = False) -> None:
-        """Refuse answers that it can't read; `name` is "support" or "query". Raises DataError.
+        """Refuse answers that it can't read, of stacked tasks. Raises DataError.
 
         Args:
+            name: "support" or "query".
             trains: whether they are there to meta-train on.
         """
         self.objective.check(rows, name, described=name == "support" and self.describes)

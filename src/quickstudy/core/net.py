@@ -173,7 +173,8 @@ class _Skeletons(threading.local):
 
 
 def _skeleton_of_spec(net: Any, training: bool) -> nn.Module:
-    with generator_lock, torch.random.fork_rng(devices=[]):
+    # It is kept, so it must hold numbers even where it is first asked for by what builds for shapes alone.
+    with generator_lock, torch.random.fork_rng(devices=[]), torch.device("cpu"):
         return _checked(_built(net)).train(training)
 
 

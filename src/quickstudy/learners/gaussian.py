@@ -80,6 +80,9 @@ class Gaussian(MetaLearner):
         # Covariances come in closed form (`estimate`); what weighs them follows a gradient, where no search does.
         return ["calibration", "own"]
 
+    def row_width(self) -> int:
+        return self.dim
+
     def estimate(self, tasks: Sequence[Labelled], names: Sequence[Tensor | None] = ()) -> Meta:
         """Learn the prior from past tasks, one vote each.
 

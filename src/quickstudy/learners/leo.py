@@ -71,6 +71,9 @@ class LEO(MetaLearner):
         logs = {name: torch.tensor(rate).log() for name, rate in rates.items()}
         return initial(_Parts(self.dim, self.latent), seed) | logs
 
+    def row_width(self) -> int:
+        return self.dim
+
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         start = codes = self._encode(meta, support)
         decoder = {"decoder": meta["decoder.weight"]}

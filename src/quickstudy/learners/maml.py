@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import nn
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import ModelError
 from quickstudy.core.learner import Fast, Meta, NetLearner, PlainSGD, descend
-from quickstudy.core.net import last_linear
+from quickstudy.core.net import last_linear, parameters_of
 from quickstudy.core.spec import Rate, Steps
 
 
@@ -30,7 +31,7 @@ class MAML(NetLearner):
     """Differentiate through the inner steps."""
     zero_head: bool = False
     """The last linear layer is 0 before every task and the outer loop leaves it so: no class is another's better by its
-    number, and many classes are learned in fewer tasks. It wants a larger rate; the first step moves the head alone."""
+    number. It wants a larger rate, as the first step moves the head alone; meant for many classes."""
 
     paper: ClassVar[str] = "Finn, Abbeel & Levine 2017. Model-Agnostic Meta-Learning. arXiv:1703.03400"
     inner_loop: ClassVar[bool] = True
@@ -60,8 +61,18 @@ class MAML(NetLearner):
 
     def _zeros(self, meta: Meta) -> list[str]:
         """The entries that stay at 0 between tasks."""
-        head = last_linear(self.net) if self.zero_head else None
-        return [name for name in meta if head is not None and name.startswith(head)]
+        if not self.zero_head:
+            return []
+        head = last_linear(self.net)
+        own = {f"{head}weight"} | {
+            name for name in parameters_of(self.net, nn.Linear) if name.startswith(head)
+        }
+        if missing := sorted(own - meta.keys()):
+            raise ModelError(
+                f"MAML(zero_head=True) puts the last linear layer to 0, and its {missing[0]!r} is frozen, shared with "
+                "another layer or made of others. Give the network a plain layer for a head, or take zero_head=False."
+            )
+        return [name for name in meta if name.startswith(head)]
 
     def plain_sgd(self) -> PlainSGD:
         return PlainSGD(self.net, self.steps, self.rate, self.second_order)

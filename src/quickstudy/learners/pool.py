@@ -58,6 +58,9 @@ class Pool(MetaLearner):
         own = [member.trainable(part) for member, part in zip(self.members, self._parts(meta), strict=True)]
         return [f"{i}.{name}" for i, names in enumerate(own) for name in names]
 
+    def row_width(self) -> int | None:
+        return next((width for member in self.members if (width := member.row_width()) is not None), None)
+
     def nets(self) -> list[Net]:
         return [net for member in self.members for net in member.nets()]
 

@@ -45,6 +45,9 @@ class SimpleShot(MetaLearner):
     def trainable(self, meta: Meta) -> list[str]:
         return []  # the mean comes in closed form, by `estimate`
 
+    def row_width(self) -> int:
+        return self.dim
+
     def estimate(self, tasks: Sequence[Labelled]) -> Meta:
         """Learn the mean of past classes, one vote each; where each has as many examples, that of all examples.
 
