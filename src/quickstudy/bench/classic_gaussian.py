@@ -81,8 +81,8 @@ def recipes() -> dict[str, Recipe]:
         "ANIL": Recipe(learners.ANIL(**deep)),
         "BOIL": Recipe(learners.BOIL(**deep)),
         "CAVIA": Recipe(learners.CAVIA(**aware, steps=2)),
-        # The authors' 16 steps of .1 overshoot here, and what isn't the minimum teaches to overshoot further; so do
-        # these after 1,000 batches at the others' outer rate.
+        # The authors' 16 steps of .1 overshoot here, and what isn't the minimum teaches to overshoot further. In the
+        # end these do, too: see the log.
         "IMAML": Recipe(learners.IMAML(**deep, steps=50, rate=0.01), rate=0.001),
         # It learns from the support alone, and in the paper too from more examples than it is judged by.
         "Reptile": Recipe(learners.Reptile(**deep), shots=15),
