@@ -3,7 +3,7 @@
 import pickle
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +17,6 @@ from quickstudy.core.engine import adapt, evaluate, meta_gradient, meta_train, o
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import DataError, DivergedError, ModelError
 from quickstudy.core.forms import choose_form
-from quickstudy.core.learner import part as part_of
 from quickstudy.core.objective import Classify, Regress
 from quickstudy.learners import (
     ANIL,
@@ -119,41 +118,6 @@ def test_a_row_may_describe_a_class_where_the_learner_reads_that():
     assert outputs(learner, learner.init(0), episodes).shape == (4, 6, 3)
     with pytest.raises(DataError, match="class number 5"):
         step(maml(), episodes)
-
-
-def test_a_query_about_a_class_that_the_support_lacks_teaches_nothing():
-    episodes = tasks()
-    for part in episodes:
-        part.y[2].clamp_(max=1)
-    episodes.query.y[2, 3] = 2
-    with pytest.raises(
-        DataError, match=r"Task 2 \(of 4, from 0\) asks about class 2, of which its support has no"
-    ):
-        step(maml(), episodes)
-    assert evaluate(maml(), maml().init(0), [episodes]).score[2] < 100  # in use it's a wrong answer
-    padded = episodes.query.mask.clone()
-    padded[2, 3] = False
-    assert step(maml(), Episode(episodes.support, episodes.query._replace(mask=padded)))[0] > 0
-
-
-def test_ordinary_losses_of_many_queries_are_not_refused():
-    episodes = tasks(number=40, queries=150)
-    for part in episodes:
-        part.y[2].clamp_(max=1)
-    assert step(maml(), episodes)[0] > 0
-    episodes.query.y[2, 3] = 2
-
-    @dataclass(frozen=True, kw_only=True)
-    class KnowsAll(MAML):
-        """Its classes mean the same in every task, so that it answers for those that a support lacks."""
-
-        def predict(self, meta, fast, x):
-            return self.forward(part_of(fast, "net."), x)
-
-    learner = KnowsAll(objective=THREE, net=nn.Linear(5, 3), rate=30.0)
-    assert step(learner, episodes)[0] * 40 * 150 > 5000
-    head = Pretrained(objective=THREE, net=MLP(inputs=5, outputs=4), head=nn.Linear(4, 64))
-    assert step(head, both(episodes, lambda p: p._replace(y=p.y + 40)))[0] * 40 * 150 > 5000
 
 
 def test_classes_of_all_past_tasks_are_for_training_alone():

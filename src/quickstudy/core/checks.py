@@ -1,7 +1,7 @@
 """What must hold of tasks before a learner is run on them; shapes cost nothing to look at, contents microseconds."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import DataError, DivergedError, ModelError
 from quickstudy.core.learner import Meta, MetaLearner
-from quickstudy.core.objective import ABSENT, Classify
 
 
 def check_tasks(learner: MetaLearner, meta: Meta, episodes: Episode, *, trains: bool = False) -> None:
@@ -56,46 +55,6 @@ def check_part(learner: MetaLearner, meta: Meta, part: Labelled, name: str, *, t
     if part.x.is_floating_point() and len(numbers) == 1 and part.x.dtype not in numbers:
         ours, theirs = (str(kind).removeprefix("torch.") for kind in (part.x.dtype, *numbers))
         raise DataError(f"The {name}'s inputs are {ours} but the parameters {theirs}; convert one of them.")
-
-
-def refuse_unanswerable(
-    learner: MetaLearner, episodes: Episode, loss: float, losses: Callable[[Episode], Tensor]
-) -> None:
-    """Where the loss is as large as absent classes make it: refuse queries of classes that their support lacks.
-
-    A learner of one's own may well answer for such classes: its loss is smaller. One with an outer loss of its own is
-    left alone.
-
-    Args:
-        loss: the mean over tasks.
-        losses: each task's; it's asked about a single one, where something seems wrong.
-
-    Raises:
-        DataError: names the task and the class.
-    """
-    support, query = episodes
-    plain = type(learner).loss is MetaLearner.loss and type(learner).outer_loss is MetaLearner.outer_loss
-    if (
-        not plain
-        or learner.describes
-        or not isinstance(learner.objective, Classify)
-        or not math.isfinite(loss)
-    ):
-        return
-    least = -ABSENT / 2  # what `restrict` makes of a row of an absent class, at the very least
-    if loss * query.mask.numel() < least:
-        return
-    here = learner.objective.present(support).gather(-1, torch.where(query.mask, query.y, 0))
-    absent = query.mask & ~here
-    if not absent.any():
-        return
-    task, row = absent.nonzero()[0].tolist()
-    share = float(absent[task].sum() / query.mask[task].sum())
-    if float(losses(episodes.taken(slice(task, task + 1)))) >= share * least:
-        raise DataError(
-            f"Task {task} (of {len(here)}, from 0) asks about class {int(query.y[task, row])}, of which its support "
-            "has no example: nothing can be learned from that. Leave these queries out, or give the support one."
-        )
 
 
 def finite(loss: float, gradient: Meta) -> bool:

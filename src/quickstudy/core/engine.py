@@ -19,7 +19,7 @@ from quickstudy.core.answers import adapt as adapt  # of the engine as others se
 from quickstudy.core.answers import outputs as outputs
 from quickstudy.core.answers import predict as predict
 from quickstudy.core.checkpoint import TrainingState
-from quickstudy.core.checks import check_tasks, diverged, finite, out_of_memory, refuse_unanswerable, too_big
+from quickstudy.core.checks import check_tasks, diverged, finite, out_of_memory, too_big
 from quickstudy.core.episode import Episode
 from quickstudy.core.errors import DataError, ModelError
 from quickstudy.core.forms import (
@@ -120,15 +120,9 @@ def meta_gradient(
         zero = torch.zeros_like
         return total, {k: g if (g := leaves[k].grad) is not None else zero(leaves[k]) for k in names}
 
-    def losses(part: Episode) -> Tensor:
-        with torch.no_grad():
-            return task_losses(learner, meta, part, seed=seed)
-
     with training(), recomputing(recompute) as again, torch.enable_grad():
         try:
-            found = settled(learner, episodes, run) if form == "auto" else run(form)
-            refuse_unanswerable(learner, episodes, found[0], losses)
-            return found
+            return settled(learner, episodes, run) if form == "auto" else run(form)
         except (RuntimeError, MemoryError) as problem:
             if not too_big(problem):
                 raise

@@ -150,6 +150,16 @@ class MetaLearner(Spec, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FeatureLearner(MetaLearner):
+    """A learner that takes features as they are, in rows of `dim` numbers."""
+
+    dim: int
+
+    def row_width(self) -> int:
+        return self.dim
+
+
+@dataclass(frozen=True, kw_only=True)
 class NetLearner(MetaLearner):
     """A learner whose `meta` and `fast` are the parameters of a network that maps inputs to outputs."""
 

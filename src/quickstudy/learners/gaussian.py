@@ -29,13 +29,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from quickstudy.core.episode import Labelled
-from quickstudy.core.learner import Fast, Meta, MetaLearner
+from quickstudy.core.learner import Fast, FeatureLearner, Meta
 from quickstudy.core.objective import Classify
 from quickstudy.learners.scatter import class_means, fit_descriptions, in_span, joint_basis, numbered
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gaussian(MetaLearner):
+class Gaussian(FeatureLearner):
     """Gaussian classes with a learned prior.
 
     A row of the support may describe a class instead of being an example of it: its y is then the class's number plus
@@ -79,9 +79,6 @@ class Gaussian(MetaLearner):
     def trainable(self, meta: Meta) -> list[str]:
         # Covariances come in closed form (`estimate`); what weighs them follows a gradient, where no search does.
         return ["calibration", "own"]
-
-    def row_width(self) -> int:
-        return self.dim
 
     def estimate(self, tasks: Sequence[Labelled], names: Sequence[Tensor | None] = ()) -> Meta:
         """Learn the prior from past tasks, one vote each.

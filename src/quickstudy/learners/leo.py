@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quickstudy.core.episode import Episode, Labelled
-from quickstudy.core.learner import Fast, Meta, MetaLearner, inner_gradient, reshaped
+from quickstudy.core.learner import Fast, FeatureLearner, Meta, inner_gradient, reshaped
 from quickstudy.core.net import initial
 from quickstudy.core.objective import Classify, count
 from quickstudy.core.spec import Positive, Rate, Size, Steps
@@ -42,7 +42,7 @@ class _Parts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LEO(MetaLearner):
+class LEO(FeatureLearner):
     """LEO on fixed features, as the paper's: a network that gives them is trained beforehand."""
 
     objective: Classify
@@ -70,9 +70,6 @@ class LEO(MetaLearner):
         rates = {"log_rate": self.rate, "log_tuning_rate": self.tuning_rate}
         logs = {name: torch.tensor(rate).log() for name, rate in rates.items()}
         return initial(_Parts(self.dim, self.latent), seed) | logs
-
-    def row_width(self) -> int:
-        return self.dim
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
         start = codes = self._encode(meta, support)

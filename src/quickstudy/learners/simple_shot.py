@@ -19,14 +19,14 @@ from torch.nn.functional import normalize
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import DataError
-from quickstudy.core.learner import Fast, Meta, MetaLearner
+from quickstudy.core.learner import Fast, FeatureLearner, Meta
 from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Positive, Size
 from quickstudy.learners.prototypical import class_means, squared_distances
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimpleShot(MetaLearner):
+class SimpleShot(FeatureLearner):
     """Nearest centroid of centred features of length 1."""
 
     objective: Classify
@@ -44,9 +44,6 @@ class SimpleShot(MetaLearner):
 
     def trainable(self, meta: Meta) -> list[str]:
         return []  # the mean comes in closed form, by `estimate`
-
-    def row_width(self) -> int:
-        return self.dim
 
     def estimate(self, tasks: Sequence[Labelled]) -> Meta:
         """Learn the mean of past classes, one vote each; where each has as many examples, that of all examples.
