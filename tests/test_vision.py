@@ -10,9 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from quickstudy.core.dataset import Shots
+from quickstudy.core.dataset import MetaDataset, Shots
 from quickstudy.core.errors import DataError
-from quickstudy.domains.vision import omniglot, read_image_folder, read_omniglot, rotated, vinyals_split
+from quickstudy.domains.vision import (
+    distorted,
+    mirrored,
+    omniglot,
+    read_image_folder,
+    read_omniglot,
+    rotated,
+    vinyals_split,
+)
 from quickstudy.domains.vision.tasks import TEST, VALID
 
 PARTS = {
@@ -135,6 +143,108 @@ def test_rotations_are_classes_of_their_own(data):
         assert torch.equal(rows[f"{name}/rot180"], straight.flip(-1, -2))
         assert torch.equal(rows[f"{name}/rot270"][:, :, :, -1], straight[:, :, 0])
     assert turned.groups[turned.classes.index("Greek/character02/rot270")] == "Greek"
+
+
+def test_mirror_images_are_classes_of_their_own(data):
+    both = mirrored(data)
+    number = len(data.classes)
+    assert both.classes[number:] == tuple(f"{name}/mirrored" for name in data.classes)
+    for own, seen in zip(both.rows()[:number], both.rows()[number:], strict=True):
+        assert torch.equal(both.x[own].flip(-1), both.x[seen])
+    assert both.groups == data.groups * 2 and both.decode is data.decode
+
+
+SHOTS = Shots(ways=3, shots=1, queries=1, tasks=2)
+NONE = {"turn": 0, "shear": 0, "scale": 0, "shift": 0, "chance": 1}
+
+
+def test_an_undistorted_image_is_the_same_image(data):
+    plain = data.sampler(SHOTS)
+    for sample in (distorted(plain, **NONE), distorted(plain, chance=0)):
+        for old, new in zip(plain(3), sample(3), strict=True):
+            assert torch.allclose(old.x, new.x, atol=1e-6)
+
+
+def test_distortions_are_those_asked_for():
+    """Each alone, told from where the ink of a square in the middle goes."""
+    square = torch.zeros(200, 1, 29, 29)
+    square[:, :, 10:19, 10:19] = 1
+    squares = MetaDataset(square, torch.arange(200) // 2, tuple(str(c) for c in range(100)))
+    sample = squares.sampler(Shots(ways=100, shots=1, queries=1, tasks=1))
+
+    def inks(**asked):
+        x = distorted(sample, **NONE | asked)(0).support.x[0, :, 0].double()
+        at = torch.arange(29.0, dtype=torch.float64) - 14
+        mass = x.sum((1, 2))
+        across, down = x.sum(1) @ at / mass, x.sum(2) @ at / mass
+        both = torch.einsum("nij,i,j->n", x, at, at) / mass - across * down
+        return mass, across, down, both
+
+    mass, across, *_ = inks()
+    assert torch.allclose(mass, torch.tensor(81.0).double()) and across.abs().max() < 1e-5
+
+    mass, across, down, *_ = inks(shift=3 / 29)
+    assert 2.5 < across.abs().max() <= 3 + 1e-4 and 2.5 < down.abs().max() <= 3 + 1e-4
+    assert torch.allclose(mass, torch.tensor(81.0).double(), atol=1e-3)
+    assert across.min() < -1 and across.max() > 1 and (across - down).abs().max() > 1
+
+    mass, across, *_ = inks(scale=0.2)
+    assert (
+        mass.max() <= 81 / 0.8**2 + 3
+        and mass.min() >= 81 / 1.2**2 - 3
+        and mass.max() > 95
+        and mass.min() < 70
+    )
+    assert across.abs().max() < 1e-4
+
+    mass, across, _, both = inks(shear=0.3)
+    assert both.abs().max() > 1 and across.abs().max() < 1e-4
+
+    mass, across, *_ = inks(turn=45)
+    assert (mass - 81).abs().max() < 2 and across.abs().max() < 1e-3
+    corner = distorted(sample, **NONE | {"turn": 45})(0).support.x[0, :, 0, 10, 10]
+    assert corner.min() < 0.1  # where a turned square has no ink any more
+
+
+def test_half_of_the_images_are_left_as_they_are(data):
+    plain = data.sampler(Shots(ways=40, shots=1, queries=1, tasks=5))
+    moved = distorted(plain, **NONE | {"turn": 90, "chance": 0.5})
+    same = (plain(0).support.x - moved(0).support.x).abs().flatten(2).amax(-1) < 1e-5
+    assert 0.35 < same.double().mean() < 0.65
+
+
+def test_distorted_tasks_are_drawn_again_the_same_and_each_image_apart(data):
+    plain = data.sampler(SHOTS)
+    sample = distorted(plain, seed=4)
+    first, again, other, elsewhere = sample(7), sample(7), sample(8), distorted(plain, seed=5)(7)
+    assert torch.equal(first.support.x, again.support.x) and torch.equal(first.query.x, again.query.x)
+    assert torch.equal(first.support.y, plain(7).support.y) and torch.equal(
+        first.query.mask, plain(7).query.mask
+    )
+    assert not torch.equal(first.support.x, elsewhere.support.x)
+    assert not torch.equal(first.support.x, other.support.x)
+    one = data.only([0])
+    alike = MetaDataset(
+        one.x[:1].expand(4, -1, -1, -1), torch.tensor([0, 0, 1, 1]), ("a", "b"), decode=one.decode
+    )
+    drawn = distorted(alike.sampler(Shots(ways=2, shots=1, queries=1, tasks=1)), chance=1)(0)
+    images = torch.cat([drawn.support.x[0], drawn.query.x[0]])
+    assert all(not torch.equal(images[i], images[j]) for i in range(4) for j in range(i))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"turn": -1}, {"turn": 181}, {"shear": 1}, {"scale": 1.0}, {"shift": float("nan")}, {"chance": 2}],
+)
+def test_distortions_that_are_none_are_refused(data, asked):
+    with pytest.raises(DataError, match=f"{next(iter(asked))}=.*expected"):
+        distorted(data.sampler(SHOTS), **asked)
+
+
+def test_only_images_are_distorted():
+    rows = MetaDataset(torch.randn(8, 5), torch.arange(8) // 2, tuple("abcd"))
+    with pytest.raises(DataError, match="expected images"):
+        distorted(rows.sampler(SHOTS))(0)
 
 
 def test_the_split_keeps_a_characters_rotations_together(tmp_path):
