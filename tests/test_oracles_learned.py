@@ -18,7 +18,7 @@ from quickstudy.core.engine import meta_gradient, meta_train, task_losses
 from quickstudy.core.episode import Episode, Labelled, stack
 from quickstudy.core.implicit import solve
 from quickstudy.core.objective import Classify, Regress
-from quickstudy.learners import IMAML, LEO, LearnedMomentum, LearnedOptimiser, MetaLSTM
+from quickstudy.learners import IMAML, LEO, MAML, LearnedMomentum, LearnedOptimiser, MetaLSTM
 from quickstudy.learners.cells import lstm, scaled
 from quickstudy.nets import MLP
 
@@ -307,6 +307,40 @@ def test_implicit_maml_without_conjugate_gradients_is_first_order():
         return {k: w + (meta[k] - meta[k].detach()) for k, w in weights.items()}
 
     check(learner, adapt, module, learner.init(0), ragged(False), False)
+
+
+def test_implicit_maml_never_steps_uphill():
+    """A rate that overshoots comes to the minimum all the same, each task by a rate of its own."""
+    support = sinusoids(tasks=2).support
+    support = support._replace(x=support.x * torch.tensor([0.1, 3.0])[:, None, None])
+    net = MLP(inputs=1, outputs=1, hidden=())
+    theta = {name: value + 0.5 for name, value in MAML(objective=Regress(dim=1), net=net).init(0).items()}
+
+    def found(steps, rate, tasks=slice(2)):
+        learner = IMAML(objective=Regress(dim=1), net=net, steps=steps, rate=rate, strength=2.0)
+        some = support.taken(tasks)
+        at = {name: value.expand(len(some.mask), *value.shape) for name, value in theta.items()}
+        return torch.cat([learner.adapt(at, some)[f"net.{name}"].flatten(1) for name in theta], 1)
+
+    # Of weight and bias: closed form, and the loss that steps descend on.
+    start = torch.cat([value.flatten() for value in theta.values()])
+    design = torch.cat([support.x, torch.ones_like(support.x)], -1)
+    hessian = 2 * design.mT @ design / design.shape[1] + 2 * torch.eye(2)
+    pulled = 2 * (design.mT @ support.y)[..., 0] / design.shape[1] + 2 * start
+    exact = torch.linalg.solve(hessian, pulled)
+    fastest = torch.linalg.eigvalsh(hessian)[:, -1]
+    assert 2 / fastest[1] < 0.4 < 2 / fastest[0], "it overshoots in the second task alone"
+    assert (found(200, 0.4) - exact).abs().max() < 1e-12
+    assert (found(200, 7.0) - exact).abs().max() < 1e-12
+    assert torch.allclose(found(3, 0.4)[0], found(3, 0.4, slice(1))[0], rtol=0, atol=1e-14)
+
+    def losses(row):
+        wrong = (design @ row[..., None] - support.y).pow(2).mean((1, 2))
+        return wrong + (row - start).pow(2).sum(-1)
+
+    each = torch.stack([losses(found(steps, 7.0)) for steps in range(1, 12)])
+    assert (each.diff(dim=0) <= 1e-12).all()
+    assert (each[-1] < losses(start.expand(2, 2)) - 0.01).all()
 
 
 def test_implicit_maml_keeps_no_graph_of_its_inner_loop():

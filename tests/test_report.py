@@ -28,7 +28,7 @@ finite = st.floats(-1e6, 1e6)
 def show(report: Report, width: int = 160) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
     console.print(report.table())
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def size(png: bytes) -> tuple[int, int]:

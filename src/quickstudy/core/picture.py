@@ -178,7 +178,7 @@ def _dress(axis: "Axes", title: str, grid: str = "x") -> None:
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.spines["bottom"].set_color("#BBBBBB")
     axis.tick_params(length=0, labelcolor=QUIET, labelsize=9)
-    axis.grid(axis=grid, color="#E6E6E6", linewidth=0.8)  # type: ignore[arg-type]
+    axis.grid(axis=grid, color="#E6E6E6", linewidth=0.8)  # pyright: ignore[reportArgumentType]
     axis.set_axisbelow(True)
 
 

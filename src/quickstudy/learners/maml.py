@@ -7,6 +7,7 @@ every task: Kao, Chiu & Chen 2022, arXiv:2106.15367, section 3.3.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -63,10 +64,7 @@ class MAML(NetLearner):
         """The entries that stay at 0 between tasks."""
         if not self.zero_head:
             return []
-        head = last_linear(self.net)
-        own = {f"{head}weight"} | {
-            name for name in parameters_of(self.net, nn.Linear) if name.startswith(head)
-        }
+        head, own = self._head
         if missing := sorted(own - meta.keys()):
             raise ModelError(
                 f"MAML(zero_head=True) puts the last linear layer to 0, and its {missing[0]!r} is frozen, shared with "
@@ -76,3 +74,10 @@ class MAML(NetLearner):
 
     def plain_sgd(self) -> PlainSGD:
         return PlainSGD(self.net, self.steps, self.rate, self.second_order)
+
+    @cached_property
+    def _head(self) -> tuple[str, frozenset[str]]:
+        """What names of the last linear layer begin with, and the names of what it owns."""
+        head = last_linear(self.net)
+        owned = {name for name in parameters_of(self.net, nn.Linear) if name.startswith(head)}
+        return head, frozenset({f"{head}weight"} | owned)

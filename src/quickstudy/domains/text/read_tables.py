@@ -207,7 +207,7 @@ def _json_list(source: TextSource) -> Iterator[tuple[int, Any]]:
     def next_character() -> str:  # that isn't white space; '' at the end
         nonlocal text, at
         while True:
-            at = space.match(text, at).end()  # type: ignore[union-attr]
+            at = space.match(text, at).end()  # pyright: ignore[reportOptionalMemberAccess]
             if at < len(text):
                 return text[at]
             text, at = next(chunks, ""), 0
