@@ -385,6 +385,26 @@ def test_conjugate_gradients_stop_where_the_system_is_not_positive_definite():
     assert torch.allclose(x[1], torch.tensor([1.0, 1 / 2, 1 / 3]))
 
 
+def test_conjugate_gradients_are_shorter_than_the_solution_however_few():
+    """From 0; the meta-gradient of a task that is curved a thousandfold must not outgrow what it is made of."""
+    scale = torch.logspace(0, 4, 12)
+    b = torch.ones(12)
+    found = torch.stack([solve(lambda v: scale * v, b, steps) for steps in range(1, 13)])
+    lengths = found.norm(dim=-1)
+    assert (lengths.diff() >= -1e-9).all() and (lengths <= (b / scale).norm() + 1e-9).all()
+    assert torch.equal(solve(lambda v: scale * v, b, 0), b)
+
+
+def test_conjugate_gradients_stop_along_what_is_too_flat():
+    scale = torch.tensor([[4.0, 2.0, 0.1], [4.0, 2.0, 1.0], [0.1, 0.1, 0.2]])
+    b = torch.tensor([[1.0, 1.0, 1e-3], [1.0, 1.0, 1e-3], [1.0, 1.0, 1.0]])
+    free, held = (solve(lambda v: scale * v, b, 30, least=least) for least in (0.0, 0.5))
+    assert torch.allclose(free, b / scale)
+    assert torch.allclose(held[1], free[1]) and torch.equal(held[2], b[2])
+    assert held[0, 2].abs() < free[0, 2] / 2, "the flat direction isn't followed to its end"
+    assert torch.allclose(held[0, :2], free[0, :2], rtol=1e-2)
+
+
 # -- Latent embedding optimisation
 
 

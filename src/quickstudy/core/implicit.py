@@ -55,7 +55,11 @@ def proximal_minimiser(
         return v + flatten(dict(zip(at, curved, strict=True)), support) / strength
 
     solved = _Implicit.apply(
-        flatten(start, support), flatten(at, support).detach(), lambda g: solve(product, g, solver_steps)
+        flatten(start, support),
+        flatten(at, support).detach(),
+        # Where the loss is convex, I + H/λ is I or more. Below half of it the pull hardly holds the loss: `found` is no
+        # minimum that one could follow, and few steps would go far.
+        lambda g: solve(product, g, solver_steps, least=0.5),
     )
     return unflatten(solved, at)
 
@@ -75,20 +79,24 @@ class _Implicit(torch.autograd.Function):
             return ctx.derivative(gradient), None, None
 
 
-def solve(product: Product, b: Float[Tensor, "*tasks p"], steps: int) -> Float[Tensor, "*tasks p"]:
-    """A x = b for a symmetric positive definite A, known by x ↦ A x: `steps` of conjugate gradients from x = b.
+def solve(
+    product: Product, b: Float[Tensor, "*tasks p"], steps: int, *, least: float = 0.0
+) -> Float[Tensor, "*tasks p"]:
+    """A x = b for a symmetric positive definite A, known by x ↦ A x: `steps` of conjugate gradients from x = 0.
 
-    For stacked tasks each has its own A. A task stops where A turns out not to be positive definite along the way.
+    For stacked tasks each has its own A. A task stops at a direction d along which A turns out to be too flat, d·A d at
+    most `least` of d·d, and keeps what it has (Steihaug 1983, doi:10.1137/0720042): from 0 that is shorter than the
+    solution, however few the steps. Without a step, or where the first direction is flat, x = b.
     """
-    x, residual = b, b - product(b)
-    direction, size = residual, residual.pow(2).sum(-1, keepdim=True)
-    least = torch.finfo(b.dtype).tiny  # where a task is solved to the last digit, 0 / 0 must not come up
+    x, residual, direction = torch.zeros_like(b), b, b
+    size = residual.pow(2).sum(-1, keepdim=True)
+    tiny = torch.finfo(b.dtype).tiny  # where a task is solved to the last digit, 0 / 0 must not come up
     for _ in range(steps):
         image = product(direction)
         curvature = (direction * image).sum(-1, keepdim=True)
-        going = curvature > 0
+        going = curvature > least * direction.pow(2).sum(-1, keepdim=True)
         length = torch.where(going, size / torch.where(going, curvature, 1.0), 0.0)
         x, residual = x + length * direction, residual - length * image
         before, size = size, residual.pow(2).sum(-1, keepdim=True)
-        direction = torch.where(going, residual + size / before.clamp(min=least) * direction, 0.0)
-    return x
+        direction = torch.where(going, residual + size / before.clamp(min=tiny) * direction, 0.0)
+    return torch.where((x == 0).all(-1, keepdim=True), b, x)
