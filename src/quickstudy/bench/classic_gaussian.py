@@ -81,9 +81,9 @@ def recipes() -> dict[str, Recipe]:
         "ANIL": Recipe(learners.ANIL(**deep)),
         "BOIL": Recipe(learners.BOIL(**deep)),
         "CAVIA": Recipe(learners.CAVIA(**aware, steps=2)),
-        # The authors' 16 steps of .1 overshoot here, and what isn't the minimum teaches to overshoot further. In the
-        # end these do, too: see the log.
-        "IMAML": Recipe(learners.IMAML(**deep, steps=50, rate=0.01), rate=0.001),
+        # On tasks of other seeds, 5-shot: the paper's λ of 2 has 88 points after 500 batches, this 91; at three times
+        # the outer rate it unlearns again after some hundreds.
+        "IMAML": Recipe(learners.IMAML(**deep, steps=30, rate=0.3, strength=0.5), rate=0.001),
         # It learns from the support alone, and in the paper too from more examples than it is judged by.
         "Reptile": Recipe(learners.Reptile(**deep), shots=15),
         "FineTune": Recipe(learners.FineTune(**deep)),

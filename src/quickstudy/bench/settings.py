@@ -138,7 +138,7 @@ SETTINGS: Mapping[type[MetaLearner], Setting] = {
     IMAML: Setting(
         (
             *({"rate": rate, "strength": pull} for rate, pull in ((0.1, 2.0), (0.3, 0.5), (1.0, 0.1))),
-            {"rate": 0.01, "strength": 2.0, "steps": 50},  # overshoots last; see the log
+            {"rate": 0.3, "strength": 0.5, "steps": 30},
         ),
         numbers=Setting(
             tuple({"rate": rate, "strength": pull} for rate, pull in ((0.01, 2.0), (0.03, 0.5), (0.03, 0.1)))

@@ -35,8 +35,8 @@ class IMAML(NetLearner):
     strength: Positive = 2.0
     """λ, how strongly the solution is pulled towards the start; the paper's 2 (Omniglot)."""
     solver_steps: Steps = 5
-    """Of conjugate gradients; the authors' 5. Their code damps the system, to 2 I + H / (λ + 10) by default; ours
-    doesn't."""
+    """Of conjugate gradients; the authors' 5. Their code damps the system, to 2 I + H / (λ + 10) by default; ours stops
+    along directions in which I + H / λ is less than half of I."""
 
     paper: ClassVar[str] = (
         "Rajeswaran, Finn, Kakade & Levine 2019. Meta-Learning with Implicit Gradients. arXiv:1909.04630"
