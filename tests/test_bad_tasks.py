@@ -27,6 +27,7 @@ from quickstudy.learners import (
     Centroid,
     DeepKernel,
     Gaussian,
+    Logistic,
     LogisticHead,
     Matching,
     MatchingFCE,
@@ -377,6 +378,33 @@ def spoiled(at, task):
         return episodes
 
     return sample
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_in_use_numbers_that_are_none_are_named(value):
+    """No answer is given that would be NaN for every query."""
+    support = tasks().support.taken(0)
+    learner = maml(steps=2)
+    meta = learner.init(0)
+    x = support.x.clone()
+    x[4, 2] = value
+    bad = support._replace(x=x)
+    for who, known in ((learner, meta), (Logistic(objective=THREE), {}), (Centroid(objective=THREE), {})):
+        with pytest.raises(
+            DataError, match=r"Row 4 \(from 0\) of the support has an input that is NaN or infinite"
+        ):
+            adapt(who, known, bad)
+    batch = tasks()
+    for which, name in enumerate(("support", "query")):
+        x = batch[which].x.clone()
+        x[2, 1, 0] = value
+        spoilt = batch._replace(**{name: batch[which]._replace(x=x)})
+        with pytest.raises(DataError, match=rf"Row 1 \(from 0\) of the {name} of task 2 \(of 4, from 0\)"):
+            evaluate(learner, meta, [spoilt])
+        mask = batch[which].mask.clone()
+        mask[2, 1] = False
+        hidden = spoilt._replace(**{name: spoilt[which]._replace(mask=mask)})
+        assert bool(evaluate(learner, meta, [hidden]).loss.isfinite().all())
 
 
 @pytest.mark.parametrize("form", ["auto", "stacked", "loop"])

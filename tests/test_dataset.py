@@ -1,5 +1,7 @@
 """Data sets of classes and of tasks: splits that share nothing, samplers without state."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from quickstudy.core.dataset import MetaDataset, Shots, TaskDataset
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import DataError
+from quickstudy.domains.vision import mirrored, rotated
 
 
 def dataset(classes=8, each=6, groups=()):
@@ -148,6 +151,27 @@ def users(sizes=(5, 9, 3, 12)):
             for i, n in enumerate(sizes)
         )
     )
+
+
+def test_a_split_keeps_together_what_was_made_of_one_class():
+    plain = MetaDataset(
+        torch.rand(40, 1, 6, 6), torch.arange(20).repeat_interleave(2), tuple(map(str, range(20)))
+    )
+    for data in (
+        mirrored(rotated(plain)), rotated(mirrored(plain)), rotated(plain).join(mirrored(plain.only([1, 4, 2]))),
+        rotated(plain).only(range(10, 60)),
+    ):  # fmt: skip
+        parts = list(vars(data.split(seed=3)).values())
+        bases = [{name.split("/")[0] for name in part.classes} for part in parts]
+        assert sum(len(part.classes) for part in parts) == len(data.classes) and all(bases)
+        if len(data.kin) == len(plain.classes) * 8:
+            assert not (bases[0] & bases[1] or bases[0] & bases[2] or bases[1] & bases[2])
+        kin = [set(part.kin) for part in parts]
+        assert not (kin[0] & kin[1] or kin[0] & kin[2] or kin[1] & kin[2])
+    # Joined data sets have nothing to do with one another.
+    assert len(set(plain.join(plain).kin)) == 40 and len(set(plain.only([3]).join(plain).kin)) == 21
+    with pytest.raises(DataError, match="20 classes but 2 numbers of kin"):
+        replace(plain, kin=(1, 2))
 
 
 def test_a_user_s_rows_are_split_in_two_and_never_mixed_with_another_s():

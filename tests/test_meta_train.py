@@ -7,10 +7,10 @@ import torch
 from toy import blob_sampler, blobs
 
 from quickstudy.core.checkpoint import load_state, save_state
-from quickstudy.core.engine import meta_gradient, meta_train
-from quickstudy.core.errors import CheckpointError
+from quickstudy.core.engine import evaluate, meta_gradient, meta_train
+from quickstudy.core.errors import CheckpointError, DataError, ModelError
 from quickstudy.core.objective import Classify
-from quickstudy.learners import MAML, Prototypical, Reptile
+from quickstudy.learners import ANIL, MAML, Prototypical, Reptile
 from quickstudy.nets import MLP
 
 SAMPLE = blob_sampler(tasks=3, ways=3, shots=2, queries=3, dim=6)
@@ -58,6 +58,51 @@ def test_a_state_of_another_run_is_refused(tmp_path):
     save_state(tmp_path / "run", step.state(encoder="this one"))
     with pytest.raises(CheckpointError, match="encoder"):
         load_state(tmp_path / "run", {"encoder": "another"})
+
+
+def test_a_state_of_another_learner_optimiser_or_seed_is_refused(tmp_path):
+    kept = next(meta_train(learner(), SAMPLE, steps=2, seed=1)).state()
+    save_state(tmp_path / "run", kept)
+    mine = learner()
+    other = ANIL(objective=mine.objective, net=mine.net)
+    for state in (kept, load_state(tmp_path / "run", {})):
+        for who, how, said in (
+            (other, {"seed": 1}, "learner MAML, not ANIL"),
+            (mine, {"seed": 2}, "seed 1, not 2"),
+            (mine, {"seed": 1, "optimiser": "sgd"}, "optimiser adam, not sgd"),
+        ):
+            with pytest.raises(CheckpointError, match=said):
+                next(meta_train(who, SAMPLE, steps=4, resume=state, **how))
+        with pytest.raises(ModelError, match="leave `meta` out"):
+            next(meta_train(mine, SAMPLE, steps=4, seed=1, resume=state, meta=mine.init(0)))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_state_is_told_and_numbers_name_a_run_as_text_does(tmp_path):
+    with pytest.raises(CheckpointError, match=r"resume is a str; expected a training state: load_state"):
+        next(meta_train(learner(), SAMPLE, steps=4, resume="run"))
+    save_state(tmp_path / "run", next(meta_train(learner(), SAMPLE, steps=2)).state(seed=1))
+    with pytest.raises(CheckpointError, match="seed 1, the run uses 2"):
+        load_state(tmp_path / "run", {"seed": "2"})
+    assert load_state(tmp_path / "run", {"seed": "1"}).step == 1
+
+
+@pytest.mark.parametrize(
+    "how", [{"rate": -1.0}, {"rate": float("nan")}, {"weight_decay": -1.0}, {"steps": -3}]
+)
+def test_what_is_no_rate_or_number_of_steps(how):
+    with pytest.raises(ModelError, match=f"{next(iter(how))}=.*expected a rate above 0"):
+        next(meta_train(learner(), SAMPLE, **{"steps": 2} | how))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_a_sampler_gives_must_be_tasks():
+    support, query = SAMPLE(0)
+    for given, said in ((None, "gave a NoneType"), ((support, query), r"Episode\(support, query\)")):
+        with pytest.raises(DataError, match=said):
+            next(meta_train(learner(), lambda _, given=given: given, steps=2))
+        with pytest.raises(DataError, match=said):
+            evaluate(learner(), learner().init(0), [given])
 
 
 def test_stopping_anywhere_is_fine_and_later_steps_leave_earlier_results_alone():

@@ -16,7 +16,10 @@ from toy import blobs, one, sinusoids, with_garbage
 
 from quickstudy.core.engine import meta_gradient, meta_train, task_losses
 from quickstudy.core.episode import Episode, Labelled, stack
+from quickstudy.core.errors import DivergedError
 from quickstudy.core.implicit import solve
+from quickstudy.core.learner import inner_gradient, per_task
+from quickstudy.core.net import training
 from quickstudy.core.objective import Classify, Regress
 from quickstudy.learners import IMAML, LEO, MAML, LearnedMomentum, LearnedOptimiser, MetaLSTM
 from quickstudy.learners.cells import lstm, scaled
@@ -341,6 +344,49 @@ def test_implicit_maml_never_steps_uphill():
     each = torch.stack([losses(found(steps, 7.0)) for steps in range(1, 12)])
     assert (each.diff(dim=0) <= 1e-12).all()
     assert (each[-1] < losses(start.expand(2, 2)) - 0.01).all()
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_implicit_maml_descends_through_dropout(norm):
+    """A step's two losses are of one mask: what comes is plain descent, as by two masks it isn't."""
+    net = MLP(inputs=4, outputs=3, hidden=(32,), norm=norm, dropout=0.5)
+    support, meta = blobs(tasks=2, dim=4).support, MAML(objective=Classify(ways=3), net=net).init(0)
+    learner = IMAML(objective=Classify(ways=3), net=net, steps=30, rate=0.05, strength=0.1)
+    tiled = {name: value.expand(2, *value.shape) for name, value in meta.items()}
+    with training():
+        torch.manual_seed(0)
+        found = learner.adapt(tiled, support)
+        torch.manual_seed(0)
+        weights = tiled
+        for _ in range(30):
+            with torch.random.fork_rng([]):
+                slope = inner_gradient(learner.support_loss, weights, support, second_order=False)
+            per_task(learner.support_loss, support, weights, support)  # draws as much as a look ahead
+            weights = {k: w - 0.05 * (slope[k] + 0.1 * (w - tiled[k])) for k, w in weights.items()}
+    assert all(torch.allclose(found[f"net.{name}"], w, atol=1e-9) for name, w in weights.items())
+
+
+@pytest.mark.parametrize("where", ["input", "loss", "slope"])
+def test_implicit_maml_hides_nothing_that_is_no_number(where):
+    class Spoilt(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x):
+            marked = (x[:, :1] > 900).to(x)
+            if where == "slope":  # the root's derivative at 0 is infinite, times 0
+                return self.layer(x.clamp(max=1)) + marked * (0 * self.layer.weight.sum()).sqrt()
+            return self.layer(x) + (marked * float("nan") if bool(where == "loss") else 0)
+
+    episodes = blobs(tasks=3, dim=4)
+    x = episodes.support.x.clone()
+    x[1, 2] = float("nan") if where == "input" else 1000.0
+    spoilt = episodes._replace(support=episodes.support._replace(x=x))
+    net = MLP(inputs=4, outputs=3, hidden=()) if where == "input" else Spoilt()
+    learner = IMAML(objective=Classify(ways=3), net=net, steps=3)
+    with pytest.raises(DivergedError, match="step 1"):
+        list(meta_train(learner, lambda _: spoilt, steps=2))
 
 
 def test_implicit_maml_keeps_no_graph_of_its_inner_loop():

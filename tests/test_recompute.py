@@ -6,7 +6,7 @@ from test_bad_tasks import tasks
 from torch import nn
 
 from quickstudy.core.engine import meta_gradient, meta_train
-from quickstudy.core.episode import Episode
+from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import ModelError
 from quickstudy.core.objective import Classify
 from quickstudy.learners import (
@@ -14,6 +14,7 @@ from quickstudy.learners import (
     BOIL,
     IMAML,
     MAML,
+    Gaussian,
     LearnedMomentum,
     LearnedOptimiser,
     MAMLPlusPlus,
@@ -21,6 +22,7 @@ from quickstudy.learners import (
     MetaLSTM,
     MetaSGD,
     Prototypical,
+    Ridge,
 )
 from quickstudy.nets import MLP
 
@@ -129,6 +131,21 @@ def test_mixed_precision_is_right_to_its_digits():
         off = torch.cat([(found[k] - exact[k]).flatten() for k in exact]).norm()
         assert 0 < off < 0.05 * torch.cat([g.flatten() for g in exact.values()]).norm()
         assert all(g.dtype == torch.float32 for g in found.values())
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_solvers_of_linear_systems_take_no_part_in_mixed_precision(rows):
+    """Whichever of their two equal systems is the smaller one."""
+    draw = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 3 * rows, 6, generator=draw).float(), torch.arange(3).repeat(2, rows)
+    episodes = Episode(Labelled.of(x, y), Labelled.of(x + 0.1, y))
+    for learner in (
+        Ridge(objective=Classify(ways=3), net=MLP(inputs=6, outputs=4, hidden=())),
+        Gaussian(objective=Classify(ways=3), dim=6),
+    ):
+        meta = {k: v.float() for k, v in learner.init(0).items()}
+        exact, rough = (meta_gradient(learner, meta, episodes, mixed=on)[0] for on in (False, True))
+        assert rough == pytest.approx(exact, rel=0.05)
 
 
 def test_what_cannot_be_combined():

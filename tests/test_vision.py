@@ -152,6 +152,8 @@ def test_mirror_images_are_classes_of_their_own(data):
     for own, seen in zip(both.rows()[:number], both.rows()[number:], strict=True):
         assert torch.equal(both.x[own].flip(-1), both.x[seen])
     assert both.groups == data.groups * 2 and both.decode is data.decode
+    named = MetaDataset(data.x, data.y, data.classes, names=torch.rand(len(data.classes), 3))
+    assert mirrored(named).names is None
 
 
 SHOTS = Shots(ways=3, shots=1, queries=1, tasks=2)
@@ -197,13 +199,43 @@ def test_distortions_are_those_asked_for():
     )
     assert across.abs().max() < 1e-4
 
+    # A square of 9 pixels has a variance of 20/3 along each axis; a slope of at most .3 moves that much of one to both.
     mass, across, _, both = inks(shear=0.3)
-    assert both.abs().max() > 1 and across.abs().max() < 1e-4
+    assert 1 < both.abs().max() < 1.5 * (0.3 + 0.3) * 20 / 3 and across.abs().max() < 1e-4
+    assert (both > 0.3).any() and (both < -0.3).any()
 
     mass, across, *_ = inks(turn=45)
     assert (mass - 81).abs().max() < 2 and across.abs().max() < 1e-3
     corner = distorted(sample, **NONE | {"turn": 45})(0).support.x[0, :, 0, 10, 10]
     assert corner.min() < 0.1  # where a turned square has no ink any more
+
+
+@pytest.mark.parametrize(("height", "width"), [(41, 41), (41, 61), (61, 41)])
+def test_turns_are_of_at_most_so_many_degrees_whatever_the_sides(height, width):
+    """Told from the axis of a bar's ink."""
+    bar = torch.zeros(200, 1, height, width)
+    bar[:, :, height // 2, width // 2 - 15 : width // 2 + 16] = 1
+    sample = MetaDataset(bar, torch.arange(200) // 2, tuple(map(str, range(100)))).sampler(
+        Shots(ways=100, shots=1, queries=1, tasks=1)
+    )
+    x = distorted(sample, **NONE | {"turn": 20})(0).support.x[0, :, 0].double()
+    down, across = (torch.arange(float(n), dtype=torch.float64) - n // 2 for n in (height, width))
+    mass = x.sum((1, 2))
+    moments = [(x.sum(1) @ across**2) / mass, (x.sum(2) @ down**2) / mass]
+    both = torch.einsum("nij,i,j->n", x, down, across) / mass
+    angles = torch.rad2deg(0.5 * torch.atan2(2 * both, moments[0] - moments[1]))
+    assert 18 < angles.abs().max() < 20.5 and angles.min() < -15 and angles.max() > 15
+
+
+def test_tasks_without_queries_are_distorted(data):
+    drawn = distorted(data.sampler(Shots(ways=3, shots=1, queries=0, tasks=2)), chance=1)(0)
+    assert drawn.query.x.shape[:2] == (2, 0) and drawn.support.x.shape == (2, 3, 1, 28, 28)
+
+
+def test_each_batch_is_distorted_anew(data):
+    always = data.sampler(SHOTS)(0)
+    sample = distorted(lambda _: always, chance=1)
+    assert not torch.equal(sample(0).support.x, sample(1).support.x)
 
 
 def test_half_of_the_images_are_left_as_they_are(data):

@@ -58,7 +58,14 @@ def train(
         meta = {k.removeprefix("meta."): v for k, v in resume.tensors.items() if k.startswith("meta.")}
         run.show(f"{name}: going on from step {resume.step}")
     for step in meta_train(
-        learner, sample, steps=steps, rate=rate, decay=decay, seed=run.seed, meta=start, resume=resume
+        learner,
+        sample,
+        steps=steps,
+        rate=rate,
+        decay=decay,
+        seed=run.seed,
+        meta=start if resume is None else None,
+        resume=resume,
     ):
         meta = step.meta
         if step.number % (every or KEEP_EVERY) == 0 or step.number == steps:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quickstudy.core import convolve, dual
-from quickstudy.core.checks import check_part, check_tasks, out_of_memory, too_big
+from quickstudy.core.checks import check_finite, check_part, check_tasks, out_of_memory, too_big
 from quickstudy.core.episode import Episode, Labelled, unstack
 from quickstudy.core.errors import DataError
 from quickstudy.core.forms import Form, adapt_all, check_stacked, no_form, settled
@@ -29,6 +29,7 @@ def adapt(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
     support = support.trimmed() if alone else support.blanked()
     tasks = Labelled(*(t.unsqueeze(0) for t in support)) if alone else support
     check_part(learner, meta, tasks, "support")
+    check_finite(support, "support")
     both = Episode(tasks, tasks)
     hybrid = convolve.applies(learner, both) and convolve.pays(both)
     if not (alone or hybrid or learner.transductive):  # of transductive ones only the answers hang together

@@ -136,7 +136,7 @@ def load_state(folder: Path | str, expect: Mapping[str, str]) -> TrainingState:
         if name in stored
         else f"without noting its {name}, the run uses {_short(value)}"
         for name, value in expect.items()
-        if stored.get(name) != value
+        if name not in stored or str(stored[name]) != str(value)
     ]
     if wrong:
         raise CheckpointError(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -55,6 +55,36 @@ def check_part(learner: MetaLearner, meta: Meta, part: Labelled, name: str, *, t
     if part.x.is_floating_point() and len(numbers) == 1 and part.x.dtype not in numbers:
         ours, theirs = (str(kind).removeprefix("torch.") for kind in (part.x.dtype, *numbers))
         raise DataError(f"The {name}'s inputs are {ours} but the parameters {theirs}; convert one of them.")
+
+
+def check_finite(part: Labelled, name: str) -> None:
+    """Whether inputs are numbers, of the real rows of [tasks, rows, …] or [rows, …].
+
+    For use. In meta-training a loss that is none says more, and `evaluate` leaves the other tasks their scores.
+    """
+    if part.x.is_floating_point() and not bool(torch.isfinite(part.x).all()):
+        bad = ~torch.isfinite(part.x).flatten(part.mask.ndim).all(-1) & part.mask
+        if bool(bad.any()):
+            *task, row = bad.nonzero()[0].tolist()
+            where = f" of task {task[0]} (of {len(bad)}, from 0)" if task else ""
+            raise DataError(
+                f"Row {row} (from 0) of the {name}{where} has an input that is NaN or infinite ({int(bad.sum())} rows "
+                "have). Leave such rows out, mask them, or fill in numbers."
+            )
+
+
+def check_batch(episodes: Any, source: str) -> None:
+    """Whether these are tasks."""
+    if not isinstance(episodes, Episode):
+        hint = (
+            " These are a pair: Episode(support, query)."
+            if isinstance(episodes, tuple) and len(episodes) == 2
+            else ""
+        )
+        raise DataError(
+            f"{source} gave a {type(episodes).__name__}; expected an Episode of stacked tasks, as "
+            f"dataset.sampler(Shots(…)) and stack([…]) make them.{hint}"
+        )
 
 
 def finite(loss: float, gradient: Meta) -> bool:

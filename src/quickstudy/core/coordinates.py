@@ -10,7 +10,8 @@ from quickstudy.core.episode import Labelled
 def flatten(weights: dict[str, Tensor], support: Labelled) -> Float[Tensor, "*tasks p"]:
     """All weights in one row, or in one row a task where the support's tasks are stacked."""
     tasks = support.mask.shape[:-1]
-    return torch.cat([weight.reshape(*tasks, -1) for weight in weights.values()], -1)
+    rows = [weight.reshape(*tasks, -1) for weight in weights.values()]
+    return torch.cat(rows, -1) if rows else torch.zeros(*tasks, 0)
 
 
 def unflatten(row: Float[Tensor, "*tasks p"], like: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -70,6 +70,8 @@ class MetaDataset:
         names: an optional input [classes, …] for each class's name or description.
         decode: what makes inputs of the rows of x that a task draws, where x is stored in another form: images as
             bytes, a quarter of the memory.
+        kin: a number for each class; classes of the same number were made of one another (turned, mirrored), so that
+            `split` keeps them together. By default each class has its own.
     """
 
     x: Shaped[Tensor, "..."]
@@ -78,6 +80,7 @@ class MetaDataset:
     groups: tuple[str, ...] = ()
     names: Shaped[Tensor, "..."] | None = None
     decode: Callable[[Tensor], Tensor] | None = None
+    kin: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("x", "y", "names"):
@@ -103,6 +106,11 @@ class MetaDataset:
             raise DataError(
                 f"{len(self.classes)} classes but {len(self.groups)} groups; name one group per class."
             )
+        object.__setattr__(self, "kin", tuple(self.kin) or tuple(range(len(self.classes))))
+        if len(self.kin) != len(self.classes):
+            raise DataError(
+                f"{len(self.classes)} classes but {len(self.kin)} numbers of kin; give one to each class."
+            )
 
     def rows(self) -> list[Int[Tensor, " m"]]:
         """The row numbers of each class."""
@@ -122,15 +130,17 @@ class MetaDataset:
             classes=tuple(self.classes[c] for c in chosen),
             groups=tuple(self.groups[c] for c in chosen),
             names=None if self.names is None else self.names[chosen],
+            kin=tuple(self.kin[c] for c in chosen),
         )
 
     def split(self, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2), seed: int = 0) -> "Split":
-        """Split by class at random: no class is in two parts.
+        """Split by class at random: no class is in two parts, nor is one that was made of it (`kin`).
 
         Raises DataError for fractions below 0 or of more than 1 together.
         """
-        parts = _parted(len(self.classes), fractions, seed)
-        return Split(*(self.only(sorted(part.tolist())) for part in parts))
+        families = list(dict.fromkeys(self.kin))
+        parts = [{families[i] for i in part} for part in _parted(len(families), fractions, seed)]
+        return Split(*(self.only([c for c, own in enumerate(self.kin) if own in part]) for part in parts))
 
     def join(self, other: "MetaDataset") -> "MetaDataset":
         """Both data sets as one; classes of the same name stay apart.
@@ -140,6 +150,7 @@ class MetaDataset:
         """
         if self.decode is not other.decode:
             raise DataError("The two data sets have different `decode`; store their rows in one form first.")
+        beyond = 1 + max(self.kin, default=0) - min(other.kin, default=0)
         both_named = self.names is not None and other.names is not None
         return MetaDataset(
             torch.cat([self.x, other.x]),
@@ -148,6 +159,7 @@ class MetaDataset:
             self.groups + other.groups,
             torch.cat([self.names, other.names]) if both_named else None,  # pyright: ignore[reportArgumentType]
             self.decode,
+            self.kin + tuple(own + beyond for own in other.kin),
         )
 
     def sampler(self, shots: Shots, seed: int = 0, *, odds: Mapping[str, float] | None = None) -> Sample:

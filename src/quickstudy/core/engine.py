@@ -7,7 +7,7 @@ of tasks of one shape (`quickstudy.core.compiled`).
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -19,9 +19,17 @@ from quickstudy.core.answers import adapt as adapt  # of the engine as others se
 from quickstudy.core.answers import outputs as outputs
 from quickstudy.core.answers import predict as predict
 from quickstudy.core.checkpoint import TrainingState
-from quickstudy.core.checks import check_tasks, diverged, finite, out_of_memory, too_big
+from quickstudy.core.checks import (
+    check_batch,
+    check_finite,
+    check_tasks,
+    diverged,
+    finite,
+    out_of_memory,
+    too_big,
+)
 from quickstudy.core.episode import Episode
-from quickstudy.core.errors import DataError, ModelError
+from quickstudy.core.errors import CheckpointError, DataError, ModelError
 from quickstudy.core.forms import (
     Form,
     check_stacked,
@@ -171,7 +179,10 @@ def evaluate(learner: MetaLearner, meta: Meta, batches: Iterable[Episode], *, fo
     learner.check(meta)
     scores, losses = [], []
     for batch in batches:
+        check_batch(batch, "The batches")
         episodes = batch.blanked()
+        for part, name in ((episodes.support, "support"), (episodes.query, "query")):
+            check_finite(part, name)
         out = outputs(learner, meta, episodes, form=form, blank=False)
         scores.append(learner.objective.score(out, episodes.query))
         losses.append(learner.objective.loss(out, episodes.query))
@@ -189,12 +200,16 @@ class Step:
     meta: Meta
     slots: dict[str, Tensor]
     """The optimiser's moments and counts after the step, copied: they stay those of this step."""
+    made: dict[str, str] = field(default_factory=dict, kw_only=True)
+    """What a run that goes on from here must share: the kind of learner, the optimiser, the seed."""
 
     def state(self, **fingerprints: str) -> TrainingState:
         """Everything that a resumed run needs; `fingerprints` name the encoder, data and settings it must share."""
         tensors = {f"meta.{k}": v.detach().clone() for k, v in self.meta.items()}
         tensors |= {f"optimiser.{name}": value.clone() for name, value in self.slots.items()}
-        return TrainingState(step=self.number, tensors=tensors, record={"fingerprints": dict(fingerprints)})
+        return TrainingState(
+            step=self.number, tensors=tensors, record={"fingerprints": dict(fingerprints), "made": self.made}
+        )
 
 
 def meta_train(
@@ -228,17 +243,22 @@ def meta_train(
         optimiser: "adam" or "sgd", the latter with momentum .9.
         clip: bound on the norm of the whole meta-gradient.
         seed: of the initial meta-parameters and of dropout.
-        meta: what to start from instead of `learner.init(seed)`.
+        meta: what to start from instead of `learner.init(seed)`; not together with `resume`, which holds its own.
         resume: a state to go on from; the run ends at the same numbers as one that was never stopped.
         form, chunk, compile, recompute, mixed: see `meta_gradient`.
         threads: for each step; None takes one where work is small, else as many as torch is set to.
 
     Raises:
         DivergedError: a loss or gradient that isn't finite; the last step given is the last good one.
+        CheckpointError: `resume` is of another kind of learner, another optimiser or another seed.
         DataError, ModelError: as `meta_gradient`.
     """
     if optimiser not in ("adam", "sgd"):
         raise ModelError(f"optimiser={optimiser!r}; there are 'adam' and 'sgd'.")
+    if not (rate > 0 and weight_decay >= 0 and steps >= 0):
+        raise ModelError(
+            f"rate={rate}, weight_decay={weight_decay}, steps={steps}; expected a rate above 0, the others not below."
+        )
     if clip is not None and not clip > 0:
         raise ModelError(f"clip={clip}; expected a bound above 0, or None.")
     if not callable(sample):
@@ -246,6 +266,9 @@ def meta_train(
             f"sample is a {type(sample).__name__}; expected a function from a step's number to its batch of tasks, "
             "such as dataset.sampler(Shots(…))."
         )
+    made = {"learner": type(learner).__name__, "optimiser": optimiser, "seed": str(seed)}
+    if resume is not None:
+        _check_resumed(resume, meta, made)
     if meta is not None:
         learner.check(meta)
     meta = dict(meta if meta is not None else learner.init(seed))
@@ -270,6 +293,7 @@ def meta_train(
         _restore(outer, names, resume)
     for number in range(resume.step if resume else 0, steps):
         episodes, own = sample(number), seed * 1_000_003 + number
+        check_batch(episodes, f"sample({number})")
         with cores.threads(cores.threads_for(meta, episodes) if threads is None else threads):
             loss, gradient = meta_gradient(
                 learner, meta, episodes, form=form, chunk=chunk, seed=own, compile=compile, recompute=recompute,
@@ -293,7 +317,25 @@ def meta_train(
             for i, own in state.items()
             for slot, value in own.items()
         }
-        yield Step(number + 1, loss, meta, slots)
+        yield Step(number + 1, loss, meta, slots, made=made)
+
+
+def _check_resumed(resume: TrainingState, meta: Meta | None, made: dict[str, str]) -> None:
+    if not isinstance(resume, TrainingState):
+        raise CheckpointError(
+            f"resume is a {type(resume).__name__}; expected a training state: load_state(folder, {{}})."
+        )
+    if meta is not None:
+        raise ModelError("`resume` holds the meta-parameters to go on from; leave `meta` out, or `resume`.")
+    before = resume.record.get("made") or {}
+    wrong = [
+        f"{name} {before[name]}, not {now}" for name, now in made.items() if before.get(name, now) != now
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"This state was made with {'; '.join(wrong)}. Going on would mix two runs: go on with what it was made "
+            "with, or start a new run from what it learned, by `meta`."
+        )
 
 
 def _restore(outer: torch.optim.Optimizer, names: tuple[str, ...], resume: TrainingState) -> None:

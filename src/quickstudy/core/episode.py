@@ -1,7 +1,7 @@
 """Episode: a task as torch sees it; ragged tasks are padded, and a mask says which rows are real."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Shaped
@@ -20,12 +20,13 @@ class Labelled(NamedTuple):
     mask: Bool[Tensor, "*tasks n"]
 
     @classmethod
-    def of(cls, x: Tensor, y: Tensor, mask: Tensor | None = None) -> "Labelled":
-        """Labelled rows that are all real unless a mask is given.
+    def of(cls, x: Any, y: Any, mask: Tensor | None = None) -> "Labelled":
+        """Labelled rows that are all real unless a mask is given. Arrays and lists become tensors.
 
         Raises:
             DataError: see `checked`.
         """
+        x, y = torch.as_tensor(x), torch.as_tensor(y)
         mask = (
             torch.ones(y.shape[: 1 if y.is_floating_point() else y.ndim], dtype=torch.bool)
             if mask is None

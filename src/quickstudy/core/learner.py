@@ -224,6 +224,18 @@ def inner_gradient(
         fixed: parameters that the loss needs but that don't move here; the meta-gradient still reaches them.
         second_order: keep the graph, so that a meta-gradient flows through the step.
     """
+    return loss_and_gradient(loss, fast, support, fixed=fixed, second_order=second_order)[1]
+
+
+def loss_and_gradient(
+    loss: Callable[[Fast, Labelled], Tensor],
+    fast: Fast,
+    support: Labelled,
+    *,
+    fixed: Fast | None = None,
+    second_order: bool = True,
+) -> tuple[Float[Tensor, "*tasks"], Fast]:
+    """`inner_gradient` with the loss of each task, which no gradient flows through."""
     differentiated = any(t.requires_grad for t in (*fast.values(), *(fixed or {}).values(), support.x))
     keep = second_order and torch.is_grad_enabled() and differentiated
     # A first-order step still lets the meta-gradient reach the parameters it started from (they enter additively), so
@@ -236,10 +248,8 @@ def inner_gradient(
     fixed = {k: v if keep else v.detach() for k, v in (fixed or {}).items()}
     # Fused attention kernels have no second derivative; which kernel runs is chosen in the forward pass.
     with torch.enable_grad(), plain_attention if keep else nullcontext():
-        if support.mask.ndim > 1:
-            total = over_tasks(loss)(fixed | at, support).sum()
-        else:
-            total = loss(fixed | at, support)
+        losses = (over_tasks(loss) if support.mask.ndim > 1 else loss)(fixed | at, support)
+        total = losses.sum()
         if not total.requires_grad:
             raise ModelError(
                 "An inner step has no gradient to follow: the support's loss doesn't depend on the parameters in a way "
@@ -247,7 +257,9 @@ def inner_gradient(
                 "network's forward pass."
             )
         grads = torch.autograd.grad(total, list(at.values()), create_graph=keep, allow_unused=True)
-    return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(at.items(), grads, strict=True)}
+    return losses.detach(), {
+        k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(at.items(), grads, strict=True)
+    }
 
 
 def per_task(function: Callable[..., Tensor], support: Labelled, *arguments: Any) -> Tensor:

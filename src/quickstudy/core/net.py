@@ -50,6 +50,11 @@ def training() -> Iterator[None]:
         _training.reset(token)
 
 
+def in_training() -> bool:
+    """Whether networks run in training mode here."""
+    return _training.get()
+
+
 def autocast(like: dict[str, Tensor], on: bool) -> AbstractContextManager[Any]:
     """bfloat16 where torch takes it to be safe, on the device of these parameters."""
     if not on:
@@ -57,6 +62,11 @@ def autocast(like: dict[str, Tensor], on: bool) -> AbstractContextManager[Any]:
     device = next(iter(like.values())).device.type
     # Its cache would hand weights of one graph to the next: each inner step has new ones.
     return torch.autocast(device, torch.bfloat16, cache_enabled=False)
+
+
+def full_precision(like: Tensor) -> AbstractContextManager[Any]:
+    """No bfloat16 in here, on the device of this tensor: no solver of linear systems takes it."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def initial(net: Net, seed: int) -> dict[str, Tensor]:

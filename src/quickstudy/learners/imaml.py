@@ -6,8 +6,9 @@ Rajeswaran, Finn, Kakade & Levine 2019, arXiv:1909.04630, equation 3, lemma 1, a
 the support's loss at φ_i. Memory doesn't grow with the number of inner steps, and any solver may take their place.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -16,7 +17,8 @@ from torch import Tensor
 from quickstudy.core.coordinates import flatten, unflatten
 from quickstudy.core.episode import Labelled
 from quickstudy.core.implicit import proximal_minimiser
-from quickstudy.core.learner import Fast, Meta, NetLearner, inner_gradient, per_task
+from quickstudy.core.learner import Fast, Meta, NetLearner, loss_and_gradient, per_task
+from quickstudy.core.net import in_training
 from quickstudy.core.spec import Positive, Rate, Steps
 
 
@@ -58,22 +60,40 @@ class IMAML(NetLearner):
         return self.adapted(fast, support)
 
     def _descended(self, meta: Meta, support: Labelled) -> Fast:
-        """Gradient descent on the regularised loss, which never rises."""
-        start = flatten(meta, support)
-
-        def regularised(row: Float[Tensor, "*tasks p"]) -> Float[Tensor, "*tasks"]:
-            loss = per_task(self.support_loss, support, unflatten(row, meta), support)
-            return loss + self.strength / 2 * (row - start).pow(2).sum(-1)
-
-        row, lowest = start, regularised(start)
-        rate = torch.full_like(lowest, self.rate)
-        # Steps go on where the loss can't tell them apart any more: at the minimum, weights are still inexact.
-        rounding = 10 * torch.finfo(lowest.dtype).eps
+        """Gradient descent on the regularised loss; but for rounding it never rises."""
+        row = start = flatten(meta, support)
+        rate = None
         for _ in range(self.steps):
-            slope = inner_gradient(self.support_loss, unflatten(row, meta), support, second_order=False)
-            ahead = row - rate[..., None] * (flatten(slope, support) + self.strength * (row - start))
-            loss = regularised(ahead)
-            taken = loss <= lowest + rounding * lowest.abs()
+            # Both losses of a step are of one dropout mask: by two, the luckier one would decide.
+            with _drawing_again(row):
+                loss, slopes = loss_and_gradient(
+                    self.support_loss, unflatten(row, meta), support, second_order=False
+                )
+            now = loss + self._pull(row, start)
+            rate = torch.full_like(now, self.rate) if rate is None else rate
+            slope = flatten(slopes, support) + self.strength * (row - start)
+            ahead = row - rate[..., None] * slope
+            then = per_task(self.support_loss, support, unflatten(ahead, meta), support)
+            then = then + self._pull(ahead, start)
+            # Steps go on where the loss can't tell them apart any more: at the minimum, weights are still inexact.
+            # What was no number before the step must be seen to be none.
+            taken = (
+                (then <= now + 10 * torch.finfo(now.dtype).eps * now.abs())
+                | ~slope.sum(-1).isfinite()
+                | now.isnan()
+            )
             row = torch.where(taken[..., None], ahead, row)
-            lowest, rate = torch.where(taken, loss, lowest), torch.where(taken, rate, rate / 2)
+            rate = torch.where(taken, rate, rate / 2)
         return unflatten(row, meta)
+
+    def _pull(
+        self, row: Float[Tensor, "*tasks p"], start: Float[Tensor, "*tasks p"]
+    ) -> Float[Tensor, "*tasks"]:
+        return self.strength / 2 * (row - start).pow(2).sum(-1)
+
+
+def _drawing_again(like: Tensor) -> AbstractContextManager[Any]:
+    """What is drawn in here is drawn again after it."""
+    if not in_training():
+        return nullcontext()
+    return torch.random.fork_rng([like.device] if like.is_cuda else [])

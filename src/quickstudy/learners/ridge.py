@@ -15,6 +15,7 @@ from torch import Tensor
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.learner import Fast, Meta
+from quickstudy.core.net import full_precision
 from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Positive
 from quickstudy.learners.embedding import EmbeddingLearner, with_one
@@ -56,8 +57,9 @@ def least_squares(
     z: Float[Tensor, "n d"], y: Float[Tensor, "n k"], penalty: Float[Tensor, ""]
 ) -> Float[Tensor, "d k"]:
     """The weights that minimise ‖Z W - Y‖² + λ ‖W‖², by the smaller of two equal systems."""
-    rows, columns = z.shape
-    y = y.to(z.dtype)
-    if rows <= columns:
-        return z.t() @ torch.linalg.solve(z @ z.t() + penalty * torch.eye(rows).to(z), y)
-    return torch.linalg.solve(z.t() @ z + penalty * torch.eye(columns).to(z), z.t() @ y)
+    with full_precision(z):
+        z, y = z.to(penalty.dtype), y.to(penalty.dtype)
+        rows, columns = z.shape
+        if rows <= columns:
+            return z.t() @ torch.linalg.solve(z @ z.t() + penalty * torch.eye(rows).to(z), y)
+        return torch.linalg.solve(z.t() @ z + penalty * torch.eye(columns).to(z), z.t() @ y)

@@ -9,6 +9,7 @@ from torch import Tensor
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import DataError
 from quickstudy.core.learner import Meta
+from quickstudy.core.net import full_precision
 
 
 def numbered(tasks: Sequence[Labelled]) -> tuple[list[Labelled], list[Tensor]]:
@@ -117,9 +118,11 @@ def in_span(
     rows: Float[Tensor, "k d"], residual: Float[Tensor, "n d"], strength: Float[Tensor, ""]
 ) -> Float[Tensor, "k d"]:
     """Return rows · RᵀR (ν + RᵀR)⁻¹: the part of each row that lies where the residuals R scatter by more than ν."""
-    eye = torch.eye(min(residual.shape), dtype=residual.dtype)
-    if len(residual) < residual.shape[1]:  # the smaller side of R is the one to solve on
-        gram = residual @ residual.t()
-        return torch.linalg.solve(gram + strength * eye, residual @ rows.t()).t() @ residual
-    gram = residual.t() @ residual
-    return torch.linalg.solve(gram + strength * eye, gram @ rows.t()).t()
+    with full_precision(rows):
+        rows, residual = rows.to(strength.dtype), residual.to(strength.dtype)
+        eye = torch.eye(min(residual.shape), dtype=residual.dtype)
+        if len(residual) < residual.shape[1]:  # the smaller side of R is the one to solve on
+            gram = residual @ residual.t()
+            return torch.linalg.solve(gram + strength * eye, residual @ rows.t()).t() @ residual
+        gram = residual.t() @ residual
+        return torch.linalg.solve(gram + strength * eye, gram @ rows.t()).t()

@@ -140,7 +140,7 @@ def _ppo(
         rate=outer.rate,
         clip=outer.norm,
         seed=seed,
-        meta=meta,
+        meta=meta if state is None else None,
         resume=None if state is None else replace(state, step=number * outer.epochs),
     )
     return last

@@ -17,9 +17,8 @@ from quickstudy.core.errors import DataError
 
 def mirrored(data: MetaDataset) -> MetaDataset:
     """Every class twice, as it is and left for right: "…/mirrored" is a class of its own."""
-    return data.join(
-        replace(data, x=data.x.flip(-1), classes=tuple(f"{name}/mirrored" for name in data.classes))
-    )
+    seen = replace(data, x=data.x.flip(-1), classes=tuple(f"{name}/mirrored" for name in data.classes))
+    return replace(data.join(seen), names=None, kin=data.kin * 2)
 
 
 def distorted(
@@ -35,8 +34,9 @@ def distorted(
     """The tasks of `sample` with every image, support and query, turned, sheared, scaled and shifted by chance.
 
     Koch, Zemel & Salakhutdinov 2015, "Siamese Neural Networks for One-shot Image Recognition", section 3.3, whose
-    ranges are the defaults; their shift is of two pixels in 105. What comes in from outside of an image is 0. Batch
-    number `step` is a pure function of (seed, step), as the sampler's is.
+    ranges are the defaults; their shift is of two pixels in 105. Bounds are those of the part that is looked at: one
+    that is a fifth smaller shows all of it a quarter larger. What comes in from outside of an image is 0. Batch number
+    `step` is a pure function of (seed, step), as the sampler's is; distort what is distorted already by another seed.
 
     Args:
         sample: draws tasks of images [tasks, n, channels, height, width].
@@ -69,14 +69,18 @@ def distorted(
                     f"`distorted` got inputs {list(x.shape)}, {x.dtype}; expected images, [tasks, n, channels, height, "
                     "width], of floating point."
                 )
-            n = x.shape[0] * x.shape[1]
+            n, (height, width) = x.shape[0] * x.shape[1], x.shape[-2:]
+            if n == 0:
+                return x
             angle, one = by(math.radians(turn), n), torch.ones(n, dtype=torch.float64)
             turned = _matrix(angle.cos(), -angle.sin(), angle.sin(), angle.cos())
             sheared = _matrix(one, by(shear, n), by(shear, n), one)
             scaled = torch.diag_embed(torch.stack([1 + by(scale, n), 1 + by(scale, n)], -1))
             # An image spans from -1 to 1.
             moved = 2 * torch.stack([by(shift, n), by(shift, n)], -1)
-            theta = torch.cat([turned @ sheared @ scaled, moved[:, :, None]], -1).to(x)
+            # A turn is one of pixels, which are as wide as high, and a grid is of shares of each axis.
+            aspect = torch.tensor([[1.0, height / width], [width / height, 1.0]], dtype=torch.float64)
+            theta = torch.cat([turned @ sheared @ scaled * aspect, moved[:, :, None]], -1).to(x)
             grid = functional.affine_grid(theta, [n, *x.shape[2:]], align_corners=False)
             return functional.grid_sample(x.flatten(0, 1), grid, align_corners=False).view_as(x)
 

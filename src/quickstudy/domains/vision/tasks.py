@@ -39,6 +39,7 @@ def rotated(data: MetaDataset) -> MetaDataset:
         classes=tuple(f"{name}/rot{90 * turn:03}" for turn in turns for name in data.classes),
         groups=data.groups * len(turns),
         names=None,
+        kin=data.kin * len(turns),
     )
 
 
