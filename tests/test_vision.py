@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -279,6 +280,41 @@ def test_only_images_are_distorted():
         distorted(rows.sampler(SHOTS))(0)
 
 
+@pytest.mark.parametrize("change", [rotated, mirrored])
+def test_only_data_sets_of_images_are_rotated_and_mirrored(data, change):
+    rows = MetaDataset(torch.randn(8, 5), torch.arange(8) // 2, tuple("abcd"))
+    name = change.__name__
+    with pytest.raises(
+        DataError, match=rf"`{name}` got inputs \[8, 5\]; expected images, \[n, channels, h.*width\]"
+    ):
+        change(rows)
+    flat = MetaDataset(torch.randn(8, 5, 5), rows.y, rows.classes)
+    with pytest.raises(DataError, match=r"\[8, 5, 5\]; expected images.*x\.unsqueeze\(1\)"):
+        change(flat)
+    for wrong, called in ((data.sampler(SHOTS), "function"), (data.x, "Tensor"), (data.split(), "Split")):
+        with pytest.raises(DataError, match=rf"`{name}` got a {called}; expected a MetaDataset.*{name}\("):
+            change(wrong)
+
+
+def test_only_square_images_are_rotated():
+    def of(*shape):
+        return MetaDataset(torch.randn(4, *shape), torch.arange(4) // 2, ("a", "b"))
+
+    with pytest.raises(
+        DataError, match=r"\[4, 1, 6, 9\], of height 6 and width 9; expected square.*crop or resize"
+    ):
+        rotated(of(1, 6, 9))
+    with pytest.raises(DataError, match=r"\[4, 6, 6, 3\].*x\.permute\(0, 3, 1, 2\)"):
+        rotated(of(6, 6, 3))
+    assert mirrored(of(1, 6, 9)).x.shape == (8, 1, 6, 9)
+
+
+def test_what_draws_no_tasks_is_not_distorted(data):
+    for wrong, called in ((data, "MetaDataset"), (data.x, "Tensor"), (data.sampler(SHOTS)(0), "Episode")):
+        with pytest.raises(DataError, match=rf"`distorted` got a {called}; expected.*data\.sampler\(shots\)"):
+            distorted(wrong)
+
+
 def test_the_split_keeps_a_characters_rotations_together(tmp_path):
     split = omniglot(packed(tmp_path))
     characters = [{name.rpartition("/")[0] for name in part.classes} for part in vars(split).values()]
@@ -320,7 +356,7 @@ def test_what_is_wrong_is_named(tmp_path, data):
     with pytest.raises(DataError, match=r"Greek/character01.*\(28, 28\); expected 105×105"):
         read_omniglot(tmp_path / "odd")
     (odd / "a.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"a\.png: is not an image"):
+    with pytest.raises(DataError, match=r"^images_background/Greek/character01/a\.png: is not an image"):
         read_omniglot(tmp_path / "odd")
 
 
@@ -337,3 +373,60 @@ def test_a_folder_of_images(tmp_path):
     assert read_image_folder(tmp_path, size=8, grey=True).x.shape == (4, 1, 8, 8)
     with pytest.raises(DataError, match="one subfolder for each class"):
         read_image_folder(tmp_path / "red")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            Image.new("RGB", (9, 9), (40 * i, 0, 0)).save(tmp_path / name / f"{i}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("size", [0, -3, 16.5, True, "28", None])
+@pytest.mark.parametrize("read", [read_image_folder, read_omniglot])
+def test_a_size_is_a_number_of_pixels(folder, read, size):
+    with pytest.raises(DataError, match=rf"^size={size!r}; expected a whole number of pixels, 1 or more"):
+        read(folder, size=size)
+
+
+def test_a_size_may_be_one_of_numpys(folder):
+    assert read_image_folder(folder, size=np.int64(3)).x.shape == (4, 3, 3, 3)
+
+
+def test_a_broken_image_is_named_with_its_class(folder):
+    def chunk(kind, content):
+        return len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
+
+    whole = (folder / "dog" / "1.png").read_bytes()
+    start, header, rest = whole[:8], whole[16:29], whole[33:]
+    damaged = {
+        "of no known format": b"no image",
+        "truncated": whole[:50],
+        "Truncated IHDR": start + chunk(b"IHDR", header[:5]) + rest,
+        "broken PNG": whole[:33] + chunk(b"IDAT", rest[8:12]) + b"\0\0\0\0\1\2\3\4",
+        "exceeds limit": start + chunk(b"IHDR", b"\0\1\0\0" * 2 + header[8:]) + rest,
+    }
+    for reason, content in damaged.items():
+        (folder / "dog" / "1.png").write_bytes(content)
+        with pytest.raises(DataError, match=reason) as problem:
+            read_image_folder(folder)
+        assert str(problem.value).startswith("dog/1.png: is not an image that can be read")
+        assert "BytesIO" not in str(problem.value)
+
+
+def test_a_folder_that_is_none_is_said_to_be_none(folder):
+    with pytest.raises(DataError, match=r"nowhere: there is no such folder; expected"):
+        read_image_folder(folder / "nowhere")
+    with pytest.raises(DataError, match=r"0\.png: is a file; expected a folder"):
+        read_image_folder(folder / "cat" / "0.png")
+
+
+def test_a_class_without_images_is_left_out_and_named(folder):
+    (folder / ".hidden").mkdir()
+    (folder / "emu").mkdir()
+    (folder / "emu" / "notes.txt").write_text("none yet")
+    with pytest.warns(UserWarning, match=r"left out, as they hold no image.*: 'emu'\.") as told:
+        assert read_image_folder(folder, size=4).classes == ("cat", "dog")
+    assert len(told) == 1 and told[0].filename == __file__

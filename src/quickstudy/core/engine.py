@@ -21,7 +21,6 @@ from quickstudy.core.answers import predict as predict
 from quickstudy.core.checkpoint import TrainingState
 from quickstudy.core.checks import (
     check_batch,
-    check_finite,
     check_tasks,
     diverged,
     finite,
@@ -181,8 +180,6 @@ def evaluate(learner: MetaLearner, meta: Meta, batches: Iterable[Episode], *, fo
     for batch in batches:
         check_batch(batch, "The batches")
         episodes = batch.blanked()
-        for part, name in ((episodes.support, "support"), (episodes.query, "query")):
-            check_finite(part, name)
         out = outputs(learner, meta, episodes, form=form, blank=False)
         scores.append(learner.objective.score(out, episodes.query))
         losses.append(learner.objective.loss(out, episodes.query))

@@ -28,13 +28,21 @@ from quickstudy.core.objective import Classify, count, mean
 
 @dataclass(frozen=True, kw_only=True)
 class RelationNet(MetaLearner):
-    """Relation networks: an embedding and a relation module, trained together."""
+    """Relation networks: an embedding and a relation module, trained together.
+
+    Both have to be given. The relation module's input is twice as wide as the embedding for classes, and three times as
+    wide for regression; it has one output:
+
+        embed = MLP(inputs=16, outputs=40)
+        RelationNet(objective=Classify(ways=5), net=embed, relation=MLP(inputs=2 * 40, outputs=1))
+        RelationNet(objective=Regress(), net=embed, relation=MLP(inputs=3 * 40, outputs=1))
+    """
 
     net: Net
     """The embedding f, of any shape [n, d, …]."""
     relation: Net
     """The relation module g: it takes a class's embedding and a query's, joined to [n, 2 d, …], and gives 1 output,
-    without the paper's last sigmoid. For regression it takes [n, 3 d, …]."""
+    without the paper's last sigmoid. For regression it takes [n, 3 d, …], whatever the number of targets."""
 
     paper: ClassVar[str] = "Sung et al. 2018. Learning to Compare: Relation Network. arXiv:1711.06025"
 

@@ -16,7 +16,12 @@ from quickstudy.core.errors import DataError
 
 
 def mirrored(data: MetaDataset) -> MetaDataset:
-    """Every class twice, as it is and left for right: "…/mirrored" is a class of its own."""
+    """Every class twice, as it is and left for right: "…/mirrored" is a class of its own.
+
+    Raises:
+        DataError: what is no data set of images [n, channels, height, width].
+    """
+    need_images(data, "mirrored")
     seen = replace(data, x=data.x.flip(-1), classes=tuple(f"{name}/mirrored" for name in data.classes))
     return replace(data.join(seen), names=None, kin=data.kin * 2)
 
@@ -47,8 +52,14 @@ def distorted(
         chance: of each of these that an image has it.
 
     Raises:
-        DataError: a bound that is none; and when tasks are drawn, inputs that aren't images.
+        DataError: a data set in place of its sampler, a bound that is none; and when tasks are drawn, inputs that
+            aren't images.
     """
+    if not callable(sample):
+        raise DataError(
+            f"`distorted` got a {type(sample).__name__}; expected what draws tasks, a function from a step's number to "
+            "an Episode: distorted(data.sampler(shots))."
+        )
     for name, value, limit in (("turn", turn, 180), ("shift", shift, 1), ("chance", chance, 1)):
         if not 0 <= value <= limit:
             raise DataError(f"{name}={value}; expected 0 to {limit}.")
@@ -87,6 +98,20 @@ def distorted(
         return Episode(*(part._replace(x=changed(part.x)) for part in episode))
 
     return drawn
+
+
+def need_images(data: MetaDataset, caller: str) -> None:
+    """Raise DataError unless `data` is a MetaDataset whose rows are stored as images [n, channels, height, width]."""
+    if not isinstance(data, MetaDataset):
+        raise DataError(
+            f"`{caller}` got a {type(data).__name__}; expected a MetaDataset, from which tasks are drawn afterwards: "
+            f"{caller}(MetaDataset(x, y, classes)).sampler(shots)."
+        )
+    if data.x.ndim != 4:
+        add = " Where there is one channel: x.unsqueeze(1)." if data.x.ndim == 3 else ""
+        raise DataError(
+            f"`{caller}` got inputs {list(data.x.shape)}; expected images, [n, channels, height, width].{add}"
+        )
 
 
 def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Float[Tensor, "n 2 2"]:

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,9 +48,10 @@ def read_omniglot(folder: Path | str, *, size: int = 28) -> MetaDataset:
         size: pixels of height and width that images are brought to, by averaging areas. Ink is bright.
 
     Raises:
-        DataError: neither part is there.
+        DataError: neither part is there, an image can't be read, or `size` is no number of pixels.
         MissingExtra: PNG files want Pillow.
     """
+    _check_size(size)
     folder = Path(folder).expanduser()
     drawings: dict[tuple[str, str], list[np.ndarray]] = {}
     squeeze = _areas(SIDE, size)
@@ -81,16 +83,39 @@ def read_omniglot(folder: Path | str, *, size: int = 28) -> MetaDataset:
 def read_image_folder(folder: Path | str, *, size: int = 84, grey: bool = False) -> MetaDataset:
     """Images in one subfolder a class, brought to `size` × `size` pixels.
 
+    Files beside images, and images beside subfolders, are passed over. A subfolder without an image is no class: it is
+    left out, with a warning, unless it is hidden.
+
     Raises:
-        DataError: no subfolder holds an image, or a file can't be read as one.
+        DataError: there is no such folder, no subfolder holds an image, a file can't be read as one, or `size` is no
+            number of pixels.
         MissingExtra: Pillow isn't installed.
     """
+    _check_size(size)
     folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "there is no such folder"
+        raise DataError(
+            f"{what}; expected a folder with one subfolder of images for each class.", file=folder
+        )
     files = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in KINDS)
     if not files:
         raise DataError("has no subfolders with images; expected one subfolder for each class.", file=folder)
     classes = tuple(sorted({path.parent.name for path in files}))
-    images = [_opened(path.read_bytes(), path.name, "L" if grey else "RGB", size) for path in files]
+    empty = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir() and entry.name not in classes and not entry.name.startswith(".")
+    )
+    if empty:
+        named = ", ".join(map(repr, empty[:5])) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+        warnings.warn(
+            f"{folder}: left out, as they hold no image ({', '.join(sorted(KINDS))}): {named}.",
+            UserWarning,
+            stacklevel=2,
+        )
+    mode = "L" if grey else "RGB"
+    images = [_opened(path.read_bytes(), _within(folder, path), mode, size) for path in files]
     x = torch.from_numpy(np.stack(images))
     return MetaDataset(
         x=x.unsqueeze(1) if grey else x.permute(0, 3, 1, 2).contiguous(),
@@ -122,7 +147,7 @@ def _part(folder: Path, part: str) -> Iterator[Drawing]:
                 yield Drawing(alphabet, character, 255 - _opened(content.read(name), name, "L"))
     else:
         for path in sorted(plain.glob("*/*/*.png")):
-            drawn = 255 - _opened(path.read_bytes(), path.name, "L")
+            drawn = 255 - _opened(path.read_bytes(), _within(folder, path), "L")
             yield Drawing(path.parent.parent.name, path.parent.name, drawn)
 
 
@@ -145,9 +170,29 @@ def _opened(content: bytes, name: str, mode: str, size: int | None = None) -> UI
     try:
         with Image.open(io.BytesIO(content)) as image:
             image = image.convert(mode)
-            return np.asarray(image if size is None else image.resize((size, size), Image.Resampling.BOX))
-    except (UnidentifiedImageError, OSError) as problem:
-        raise DataError(f"is not an image that can be read: {problem}.", file=name) from None
+    except UnidentifiedImageError:  # its text names no file, but the object in memory
+        raise DataError(
+            "is not an image that can be read: its content is of no known format. Replace or remove it.",
+            file=name,
+        ) from None
+    # Of damaged headers Pillow raises the other three, too.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
+        raise DataError(
+            f"is not an image that can be read: {str(problem).rstrip('.')}. Replace or remove it.", file=name
+        ) from None
+    return np.asarray(image if size is None else image.resize((size, size), Image.Resampling.BOX))
+
+
+def _within(folder: Path, path: Path) -> str:
+    """What a file is called within its folder: names such as 0001.png are in every class."""
+    return path.relative_to(folder).as_posix()
+
+
+def _check_size(size: int) -> None:
+    """Raise DataError for what is no side of an image."""
+    whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
+    if not whole or size < 1:
+        raise DataError(f"size={size!r}; expected a whole number of pixels, 1 or more.")
 
 
 def _areas(large: int, small: int) -> Float[np.ndarray, "small large"]:

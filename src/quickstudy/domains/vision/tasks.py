@@ -7,6 +7,7 @@ import torch
 
 from quickstudy.core.dataset import MetaDataset, Split
 from quickstudy.core.errors import DataError
+from quickstudy.domains.vision.distort import need_images
 from quickstudy.domains.vision.read import read_omniglot
 
 # The lists that come with prototypical networks' code name 1,028, 172 and 423 characters; these alphabets, and
@@ -29,7 +30,21 @@ def omniglot(folder: Path | str, *, size: int = 28) -> Split:
 
 
 def rotated(data: MetaDataset) -> MetaDataset:
-    """Every class four times, turned by 0, 90, 180 and 270 degrees: "…/rot090" is a class of its own."""
+    """Every class four times, turned by 0, 90, 180 and 270 degrees: "…/rot090" is a class of its own.
+
+    Raises:
+        DataError: what is no data set of images [n, channels, height, width], or images that aren't square.
+    """
+    need_images(data, "rotated")
+    *_, height, width = data.x.shape
+    if height != width:
+        # Images of numpy and Pillow have their channels last.
+        last = width in (1, 3, 4) and data.x.shape[1] == height
+        add = "x.permute(0, 3, 1, 2), as channels go before height" if last else "crop or resize them"
+        raise DataError(
+            f"`rotated` got images {list(data.x.shape)}, of height {height} and width {width}; expected square ones, "
+            f"[n, channels, height, width], as a quarter turn swaps height and width: {add}."
+        )
     turns = range(4)
     number = len(data.classes)
     return replace(
