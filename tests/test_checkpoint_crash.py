@@ -1,5 +1,6 @@
 """Saving that is killed, interrupted, out of disk, or done by many at once: a whole version is there."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from quickstudy.core import atomic
 from quickstudy.core.checkpoint import load_folder, save_folder
 from quickstudy.core.errors import CheckpointError
 
@@ -36,6 +38,7 @@ SAVER = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
+from quickstudy.core import atomic
 from quickstudy.core.checkpoint import load_folder, save_folder
 from quickstudy.core.errors import CheckpointError
 torch.set_num_threads(1)
@@ -182,6 +185,28 @@ def test_a_full_disk_leaves_the_old_folder_whole(tmp_path):
         save_folder(disk / "model", {"a": torch.zeros(200_000)}, {"kind": "prior"})  # and there is room again
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("moment", range(1, 4))
+def test_an_interrupt_at_any_sync_leaves_one_version_and_nothing_beside(moment, tmp_path, monkeypatch):
+    """The third is that of the names, when the new version is in place and the old one still beside it."""
+    place, count, sync = tmp_path / "model", itertools.count(1), atomic._sync_folder
+
+    def save(content):
+        with atomic.replacing(place) as new:
+            atomic.write_new(new / "content", [content])
+
+    def interrupted(folder):
+        if next(count) == moment:
+            raise KeyboardInterrupt
+        sync(folder)
+
+    save(b"old")
+    monkeypatch.setattr(atomic, "_sync_folder", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save(b"new")
+    assert os.listdir(tmp_path) == ["model"]
+    assert (place / "content").read_bytes() == (b"new" if moment == 3 else b"old")
 
 
 def test_an_interrupted_save_leaves_no_trace(tmp_path):

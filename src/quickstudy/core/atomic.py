@@ -134,9 +134,13 @@ def _swap(new: Path, folder: Path) -> None:
         if not _exists(folder) and _is_folder(old):
             os.rename(old, folder)
         raise
-    _sync_folder(folder.parent)
-    if _is_folder(old):
+    try:
+        _sync_folder(folder.parent)
+        if _is_folder(old):
+            _discard(old)
+    except KeyboardInterrupt:  # the new version is in place; nothing of the old one is to stay beside it
         _discard(old)
+        raise
 
 
 def _clean(folder: Path) -> None:
