@@ -42,3 +42,10 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True)
+def checked_where_it_is_cheap(request):
+    """Checks are half of the time of small nets: not where figures are compared with a reference, nor in long tests."""
+    if request.path.name.startswith("test_oracles") or request.node.get_closest_marker("slow"):
+        request.getfixturevalue("unchecked")

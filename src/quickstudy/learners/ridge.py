@@ -58,7 +58,8 @@ def least_squares(
 ) -> Float[Tensor, "d k"]:
     """The weights that minimise ‖Z W - Y‖² + λ ‖W‖², by the smaller of two equal systems."""
     with full_precision(z):
-        z, y = z.to(penalty.dtype), y.to(penalty.dtype)
+        z = z.to(torch.promote_types(z.dtype, torch.float32))
+        y = y.to(z.dtype)
         rows, columns = z.shape
         if rows <= columns:
             return z.t() @ torch.linalg.solve(z @ z.t() + penalty * torch.eye(rows).to(z), y)

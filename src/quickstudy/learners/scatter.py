@@ -119,7 +119,8 @@ def in_span(
 ) -> Float[Tensor, "k d"]:
     """Return rows · RᵀR (ν + RᵀR)⁻¹: the part of each row that lies where the residuals R scatter by more than ν."""
     with full_precision(rows):
-        rows, residual = rows.to(strength.dtype), residual.to(strength.dtype)
+        wide = torch.promote_types(residual.dtype, torch.float32)
+        rows, residual = rows.to(wide), residual.to(wide)
         eye = torch.eye(min(residual.shape), dtype=residual.dtype)
         if len(residual) < residual.shape[1]:  # the smaller side of R is the one to solve on
             gram = residual @ residual.t()
