@@ -62,7 +62,7 @@ class IMAML(NetLearner):
     def _descended(self, meta: Meta, support: Labelled) -> Fast:
         """Gradient descent on the regularised loss; but for rounding it never rises."""
         row = start = flatten(meta, support)
-        rate = None
+        rate = start.new_full(start.shape[:-1], self.rate)
         for _ in range(self.steps):
             # Both losses of a step are of one dropout mask: by two, the luckier one would decide.
             with _drawing_again(row):
@@ -70,7 +70,6 @@ class IMAML(NetLearner):
                     self.support_loss, unflatten(row, meta), support, second_order=False
                 )
             now = loss + self._pull(row, start)
-            rate = torch.full_like(now, self.rate) if rate is None else rate
             slope = flatten(slopes, support) + self.strength * (row - start)
             ahead = row - rate[..., None] * slope
             then = per_task(self.support_loss, support, unflatten(ahead, meta), support)
