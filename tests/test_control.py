@@ -642,6 +642,26 @@ def test_what_is_not_finite_is_named():
     with pytest.raises(DivergedError, match=r"Step 1: the rewards of task 2 aren't finite") as raised:
         next(meta_train_policy(learner, Broken(), steps=1, sampling=Sampling(tasks=4, trajectories=2)))
     assert (raised.value.step, raised.value.tasks) == (1, [2])
+
+    class Blind(gymnasium.Wrapper):
+        def step(self, action):
+            seen, *more = self.env.step(action)
+            self.steps = getattr(self, "steps", 0) + 1
+            return (seen * np.nan if self.steps == 3 else seen), *more
+
+    class Blinding(PointGoals):
+        vector = Family.vector
+
+        def draw(self, number, seed):
+            return np.arange(number)
+
+        def make(self, task):
+            env = super().make((0.3, 0.3))
+            return Blind(env) if task == 1 else env
+
+    points = MAML(**actor(PointGoals()), steps=1)
+    with pytest.raises(DivergedError, match=r"the observations of task 1 aren't finite \(step 3 of an"):
+        next(meta_train_policy(points, Blinding(), steps=1, sampling=Sampling(tasks=2, trajectories=2)))
     wild = replace(learner, rate=1000.0)
     meta = {name: 1e18 * value for name, value in wild.init(0).items()}
     with pytest.raises(ModelError, match=r"Step 1: .*finite.*step before is still good"):

@@ -12,7 +12,7 @@ from quickstudy.core.checks import check_finite, check_part, check_tasks, out_of
 from quickstudy.core.episode import Episode, Labelled, unstack
 from quickstudy.core.errors import DataError
 from quickstudy.core.forms import Form, adapt_all, check_stacked, no_form, settled
-from quickstudy.core.learner import Fast, Meta, MetaLearner
+from quickstudy.core.learner import Fast, Meta, MetaLearner, named
 from quickstudy.core.net import Unmappable, over_tasks
 
 
@@ -39,7 +39,8 @@ def adapt(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
         if hybrid:
             return convolve.adapt(learner, meta, part)
         if alone:
-            return {name: value.unsqueeze(0) for name, value in learner.adapt(meta, support).items()}
+            own = named(learner, "adapt", learner.adapt(meta, support))
+            return {name: value.unsqueeze(0) for name, value in own.items()}
         return settled(learner, Episode(part, part), lambda form: _adapt_in(form, learner, meta, part))
 
     with torch.no_grad():
@@ -50,7 +51,7 @@ def adapt(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
 def _adapt_in(form: Form, learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
     if form != "loop":
         return adapt_all(learner, meta, support)
-    each = [learner.adapt(meta, support.taken(task)) for task in range(len(support.mask))]
+    each = [named(learner, "adapt", learner.adapt(meta, support.taken(i))) for i in range(len(support.mask))]
     return {name: torch.stack([fast[name] for fast in each]) for name in each[0]}
 
 
@@ -129,7 +130,7 @@ def _outputs_alone(learner: MetaLearner, meta: Meta, episode: Episode) -> Float[
     """One task's outputs, computed without its padding; zero in the padded rows of the query."""
     fast, mask = adapt(learner, meta, episode.support.trimmed()), episode.query.mask
     real = predict(learner, meta, fast, episode.query.trimmed().x)
-    if len(real) == len(mask):
+    if bool(mask.all()):
         return real
     out = real.new_zeros(len(mask), real.shape[-1])
     out[mask] = real

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, NoReturn
 
 import torch
@@ -87,6 +88,44 @@ def check_batch(episodes: Any, source: str) -> None:
         )
 
 
+def check_run(
+    learner: Any,
+    sample: Any,
+    *,
+    optimiser: str,
+    rate: float,
+    weight_decay: float,
+    clip: float | None,
+    whole: dict[str, Any],
+) -> None:
+    """Whether meta-training can begin. Raises ModelError or DataError.
+
+    Args:
+        whole: settings that are whole numbers, none below 0.
+    """
+    if not isinstance(learner, MetaLearner):
+        raise ModelError(
+            f"The learner is {str(learner)[:80]!r}; expected one, such as MAML(objective=Classify(ways=5), net=net)."
+        )
+    if not callable(sample):
+        raise DataError(
+            f"sample is a {type(sample).__name__}; expected a function from a step's number to its batch of tasks, "
+            "such as dataset.sampler(Shots(…))."
+        )
+    if optimiser not in ("adam", "sgd"):
+        raise ModelError(f"optimiser={optimiser!r}; there are 'adam' and 'sgd'.")
+    for name, value in whole.items():
+        least = 1 if name == "threads" else 0
+        if not isinstance(value, Integral) or value < least:
+            raise ModelError(f"{name}={value!r}; expected a whole number, {least} or more.")
+    if not (rate > 0 and weight_decay >= 0):
+        raise ModelError(
+            f"rate={rate}, weight_decay={weight_decay}; expected a rate above 0, the other not below."
+        )
+    if clip is not None and not clip > 0:
+        raise ModelError(f"clip={clip}; expected a bound above 0, or None.")
+
+
 def finite(loss: float, gradient: Meta) -> bool:
     """Whether a step has neither NaN nor infinity."""
     return math.isfinite(loss) and all(bool(torch.isfinite(g).all()) for g in gradient.values())
@@ -106,6 +145,17 @@ def diverged(learner: MetaLearner, step: int, losses: Tensor) -> DivergedError:
         f"rate, outer or inner, or bound the meta-gradient by clip=1. What was learned up to step {step - 1} is whole.",
         step=step,
         tasks=bad,
+    )
+
+
+def no_derivative(learner: MetaLearner, problem: BaseException) -> ModelError | None:
+    """What to say where an error means that torch can't differentiate a layer as often as is needed, else None."""
+    if "derivative for" not in str(problem) or "not implemented" not in str(problem):
+        return None
+    return ModelError(
+        f"torch can't differentiate a layer of {type(learner).__name__}'s network as often as its steps need: "
+        f"{problem} Take second_order=False where the learner has it, or make the layer of others (nn.Embedding and a "
+        "mean for nn.EmbeddingBag)."
     )
 
 

@@ -8,6 +8,7 @@ Two kinds of experience share one interface, `sampler(shots, seed)(step) -> Epis
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,11 @@ class Shots:
     def __post_init__(self) -> None:
         for name, least, most in (("ways", 1, 2), ("shots", 1, 1), ("queries", 0, 0), ("tasks", 1, 1)):
             given = getattr(self, name)
-            low, high = given if isinstance(given, tuple) else (given, given)
+            ranged = name in ("ways", "shots") and isinstance(given, tuple) and len(given) == 2
+            low, high = given if ranged else (given, given)
+            if not (isinstance(low, Integral) and isinstance(high, Integral)):
+                kinds = "a whole number" + (", or a range of two" if name in ("ways", "shots") else "")
+                raise DataError(f"Shots({name}={given!r}); expected {kinds}.")
             if low < least or high < max(low, most):
                 what = {"ways": "classes", "shots": "examples a class"}.get(name, name)
                 raise DataError(
@@ -296,8 +301,8 @@ def _tensor(values: Any, name: str) -> Tensor:
 
 
 def _most(count: Count) -> int:
-    return count if isinstance(count, int) else count[1]
+    return count[1] if isinstance(count, tuple) else count
 
 
 def _draw(rng: np.random.Generator, count: Count) -> int:
-    return count if isinstance(count, int) else int(rng.integers(count[0], count[1] + 1))
+    return int(rng.integers(count[0], count[1] + 1)) if isinstance(count, tuple) else count

@@ -21,9 +21,11 @@ from quickstudy.core.answers import predict as predict
 from quickstudy.core.checkpoint import TrainingState
 from quickstudy.core.checks import (
     check_batch,
+    check_run,
     check_tasks,
     diverged,
     finite,
+    no_derivative,
     out_of_memory,
     too_big,
 )
@@ -36,7 +38,7 @@ from quickstudy.core.forms import (
     stacked_losses,
     task_losses,
 )
-from quickstudy.core.learner import Meta, MetaLearner, recomputing
+from quickstudy.core.learner import Meta, MetaLearner, named, recomputing
 from quickstudy.core.net import autocast, training
 
 Sample = Callable[[int], Episode]
@@ -131,6 +133,8 @@ def meta_gradient(
         try:
             return settled(learner, episodes, run) if form == "auto" else run(form)
         except (RuntimeError, MemoryError) as problem:
+            if (told := no_derivative(learner, problem)) is not None:
+                raise told from problem
             if not too_big(problem):
                 raise
             if used == 1:
@@ -250,25 +254,16 @@ def meta_train(
         CheckpointError: `resume` is of another kind of learner, another optimiser or another seed.
         DataError, ModelError: as `meta_gradient`.
     """
-    if optimiser not in ("adam", "sgd"):
-        raise ModelError(f"optimiser={optimiser!r}; there are 'adam' and 'sgd'.")
-    if not (rate > 0 and weight_decay >= 0 and steps >= 0):
-        raise ModelError(
-            f"rate={rate}, weight_decay={weight_decay}, steps={steps}; expected a rate above 0, the others not below."
-        )
-    if clip is not None and not clip > 0:
-        raise ModelError(f"clip={clip}; expected a bound above 0, or None.")
-    if not callable(sample):
-        raise DataError(
-            f"sample is a {type(sample).__name__}; expected a function from a step's number to its batch of tasks, "
-            "such as dataset.sampler(Shots(…))."
-        )
+    check_run(
+        learner, sample, optimiser=optimiser, rate=rate, weight_decay=weight_decay, clip=clip,
+        whole={"steps": steps, "warmup": warmup, "seed": seed, "threads": 1 if threads is None else threads},
+    )  # fmt: skip
     made = {"learner": type(learner).__name__, "optimiser": optimiser, "seed": str(seed)}
     if resume is not None:
         _check_resumed(resume, meta, made)
     if meta is not None:
         learner.check(meta)
-    meta = dict(meta if meta is not None else learner.init(seed))
+    meta = dict(meta if meta is not None else named(learner, "init", learner.init(seed)))
     if resume is not None:
         meta = {
             k.removeprefix("meta."): v.clone() for k, v in resume.tensors.items() if k.startswith("meta.")
@@ -276,7 +271,8 @@ def meta_train(
         learner.check(meta)
     names = tuple(learner.trainable(meta))
     if not names:
-        instead = "use its `estimate`" if hasattr(learner, "estimate") else "use it as it is"
+        if not meta and learner.nets():
+            instead = "every parameter of its network is frozen; net.requires_grad_(True) frees them"
         raise ModelError(f"{type(learner).__name__} learns nothing by gradient; {instead}.")
     # The optimiser moves its own copies, so that no tensor handed in or given out ever changes.
     leaves = [meta[name].detach().clone().requires_grad_() for name in names]

@@ -26,7 +26,13 @@ class Labelled(NamedTuple):
         Raises:
             DataError: see `checked`.
         """
-        x, y = torch.as_tensor(x), torch.as_tensor(y)
+        try:
+            x, y = torch.as_tensor(x), torch.as_tensor(y)
+        except (TypeError, ValueError, RuntimeError) as problem:
+            raise DataError(
+                f"Inputs and answers are tensors, arrays or lists of numbers ({problem}). Number classes from 0: "
+                "{name: number for number, name in enumerate(sorted(set(labels)))}."
+            ) from None
         mask = (
             torch.ones(y.shape[: 1 if y.is_floating_point() else y.ndim], dtype=torch.bool)
             if mask is None
@@ -45,8 +51,14 @@ class Labelled(NamedTuple):
             kind = str(mask.dtype).removeprefix("torch.")
             raise DataError(f"The mask is {kind}; expected bool, True for rows that are real: mask.bool().")
         if x.shape[: mask.ndim] != mask.shape or y.shape[: mask.ndim] != mask.shape:
+            several = y.ndim > 1 and not y.is_floating_point() and len(y) == len(x)
             raise DataError(
                 f"x {list(x.shape)}, y {list(y.shape)} and mask {list(mask.shape)} don't have the same rows."
+                + (
+                    " Of one-hot rows give the class numbers: y.argmax(-1); targets are real: y.float()."
+                    if several
+                    else ""
+                )
             )
         return self
 

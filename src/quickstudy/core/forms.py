@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from quickstudy.core import convolve, dual
 from quickstudy.core.episode import Episode, Labelled, unstack
 from quickstudy.core.errors import ModelError
-from quickstudy.core.learner import Fast, Meta, MetaLearner
+from quickstudy.core.learner import Fast, Meta, MetaLearner, named
 from quickstudy.core.net import Unmappable, generator_lock, has, over_tasks
 
 Form = Literal["auto", "dual", "hybrid", "stacked", "loop"]
@@ -157,9 +157,12 @@ def _one_loss(learner: MetaLearner, meta: Meta, episode: Episode, seed: int) -> 
 def adapt_all(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
     """What the learner learns of all tasks, stacked."""
     if not learner.inner_loop:
-        return over_tasks(learner.adapt, (None, 0))(meta, support)
+        return over_tasks(lambda meta, one: named(learner, "adapt", learner.adapt(meta, one)), (None, 0))(
+            meta, support
+        )
     # Every meta-parameter once per task, by a view: nothing is copied.
-    return learner.adapt({k: v.expand(len(support.mask), *v.shape) for k, v in meta.items()}, support)
+    stacked = {k: v.expand(len(support.mask), *v.shape) for k, v in meta.items()}
+    return named(learner, "adapt", learner.adapt(stacked, support))
 
 
 def no_form(learner: MetaLearner, form: Form) -> ModelError:

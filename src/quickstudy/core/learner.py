@@ -88,7 +88,7 @@ class MetaLearner(Spec, ABC):
 
     def loss(self, meta: Meta, episode: Episode) -> Float[Tensor, ""]:
         """What meta-training lowers: the outer loss after adapting to the support."""
-        return self.outer_loss(meta, self.adapt(meta, episode.support), episode)
+        return self.outer_loss(meta, named(self, "adapt", self.adapt(meta, episode.support)), episode)
 
     def outer_loss(self, meta: Meta, fast: Fast, episode: Episode) -> Float[Tensor, ""]:
         """How good `fast` is: by default the loss of the query's predictions. A forward pass only."""
@@ -120,8 +120,13 @@ class MetaLearner(Spec, ABC):
         Raises:
             ModelError: an entry that `init` gives is missing or has another shape, or one is there that it lacks.
         """
+        if not isinstance(meta, dict):
+            raise ModelError(
+                f"What {type(self).__name__} knows is a {type(meta).__name__}; expected a dictionary of tensors, as "
+                "learner.init() and a step's `meta` are. Of a module: dict(module.named_parameters())."
+            )
         with torch.device("meta"):  # shapes without memory
-            expected = {name: list(value.shape) for name, value in self.init().items()}
+            expected = {name: list(value.shape) for name, value in named(self, "init", self.init()).items()}
         for name, shape in expected.items():
             if name not in meta:
                 raise ModelError(f"{type(self).__name__} needs the tensor {name!r}, which is missing.")
@@ -185,6 +190,20 @@ class NetLearner(MetaLearner):
     def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n k"]:
         outputs = self.objective.fitting(self.forward(part(fast, "net."), x))
         return self.objective.restrict(outputs, fast["present"])
+
+
+def named(learner: MetaLearner, method: str, found: Any) -> dict[str, Tensor]:
+    """What a learner's `init` or `adapt` gave. Raises ModelError unless it is tensors by name."""
+    if not isinstance(found, dict):
+        held = f"a {type(found).__name__}"
+    elif strange := [value for value in found.values() if not isinstance(value, Tensor)]:
+        held = f"a dictionary that holds a {type(strange[0]).__name__}"
+    else:
+        return found
+    raise ModelError(
+        f"{type(learner).__name__}.{method} gives {held}; expected a dictionary of tensors by name, such as "
+        '{"net.weight": weight}.'
+    )
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

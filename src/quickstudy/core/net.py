@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, backends, nn
 from torch._C._functorch import is_batchedtensor  # pyright: ignore[reportMissingImports]
 from torch.func import functional_call
+from torch.nn.parameter import UninitializedParameter
 
 from quickstudy.core.errors import DataError, ModelError
 
@@ -80,6 +81,13 @@ def initial(net: Net, seed: int) -> dict[str, Tensor]:
         with generator_lock, torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = _built(net)
+    lazy = next(
+        (name for name, p in module.named_parameters() if isinstance(p, UninitializedParameter)), None
+    )
+    if lazy is not None:
+        raise ModelError(
+            f"{_named(net)} has lazy layers, and {lazy!r} has no shape yet. Run it once on a few inputs: net(x)."
+        )
     return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
 
 
@@ -132,8 +140,9 @@ def apply(net: Net, params: dict[str, Tensor], x: Tensor) -> Tensor:
         if is_batchedtensor(x) or any(map(is_batchedtensor, params.values())):  # alone, it may well run
             raise Unmappable(f"{_named(net)} can't run on many tasks at once: {problem}") from problem
         kind = str(x.dtype).removeprefix("torch.")
+        hint = " Inputs are [rows, …]; where each row is one number: x.unsqueeze(-1)." if x.ndim == 1 else ""
         raise ModelError(
-            f"{_named(net)} can't take inputs of shape {list(x.shape)}, {kind}: {problem}"
+            f"{_named(net)} can't take inputs of shape {list(x.shape)}, {kind}: {problem}.{hint}"
         ) from problem
     changed = False
     for (owner, name, buffer), version in zip(buffers, before, strict=True):

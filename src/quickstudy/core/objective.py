@@ -7,7 +7,7 @@ objectives too and will stand beside these two.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -86,12 +86,30 @@ class Objective(Spec, ABC):
         return outputs
 
     def loss(self, outputs: Float[Tensor, "*t n k"], labelled: Labelled) -> Float[Tensor, "*t"]:
-        """Mean loss over the real rows of each task."""
-        return mean(self.row_losses(outputs, labelled.y), labelled.mask)
+        """Mean loss over the real rows of each task. Raises ModelError as `score`."""
+        return mean(self.row_losses(self._read(outputs, labelled), labelled.y), labelled.mask)
 
     def score(self, outputs: Float[Tensor, "*t n k"], labelled: Labelled) -> Float[Tensor, "*t"]:
-        """Mean score over the real rows of each task."""
-        return mean(self.row_scores(outputs, labelled.y), labelled.mask)
+        """Mean score over the real rows of each task.
+
+        Raises:
+            ModelError: the outputs, of a learner that doesn't ask `fitting`, have another shape.
+        """
+        return mean(self.row_scores(self._read(outputs, labelled), labelled.y), labelled.mask)
+
+    def _read(self, outputs: Any, labelled: Labelled) -> Tensor:
+        expected = (*labelled.mask.shape, self.outputs)
+        if not isinstance(outputs, Tensor) or outputs.shape != expected:
+            held = (
+                f"outputs of shape {list(outputs.shape)}"
+                if isinstance(outputs, Tensor)
+                else f"a {type(outputs).__name__}"
+            )
+            raise ModelError(
+                f"The learner's `predict` gives {held}; {self} reads one tensor of shape {list(expected)}, a row of "
+                f"{self.outputs} for each input."
+            )
+        return outputs
 
 
 @dataclass(frozen=True)
@@ -184,9 +202,10 @@ class Regress(Objective):
         expected = (*labelled.mask.shape, self.dim)
         if not labelled.y.is_floating_point() or labelled.y.shape != expected:
             kind = str(labelled.y.dtype).removeprefix("torch.")
+            advice = ": y.unsqueeze(-1)" if self.dim == 1 and labelled.y.shape == expected[:-1] else ""
             raise DataError(
                 f"The {name}'s answers are {kind} of shape {list(labelled.y.shape)}; {self} reads real numbers of "
-                f"shape {list(expected)}."
+                f"shape {list(expected)}{advice}."
             )
 
     def row_losses(

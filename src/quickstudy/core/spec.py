@@ -54,15 +54,21 @@ class Spec:
         """
         for name, adapter in _ranges(type(self)):
             value = getattr(self, name)
+            where = f"{type(self).__name__}.{name}"
             if isinstance(value, str):  # which pydantic would read as a number, and torch would not
-                raise DataError(f"{type(self).__name__}.{name} is the text {value[:80]!r}; give a number.")
+                raise DataError(f"{where} is the text {value[:80]!r}; give a number.")
             try:
-                adapter.validate_python(value)
+                read = adapter.validate_python(value)
             except ValidationError as error:
-                # Only the range: what pydantic doesn't take for a number, such as numpy's, may be one.
+                # What pydantic doesn't take for a number, such as numpy's, may be one.
                 first = next((e for e in error.errors() if e["type"] in _OUTSIDE), None)
                 if first is not None:
                     raise DataError(_complaint(type(self).__name__, (name, *first["loc"]), first)) from None
+                read = None
+            if value is None or (isinstance(value, float) and not isinstance(read, float)):
+                raise DataError(
+                    f"{where} is {value}; give a {'number' if value is None else 'whole number'}."
+                )
 
     def to_json(self) -> dict[str, Any]:
         """Return `{"type": class name, field: value, …}`, ready for `json.dumps`.

@@ -136,13 +136,18 @@ def nothing(objective: PolicyGradient, tasks: int, inputs: int) -> Labelled:
 
 def finite(found: Trajectories) -> Trajectories:
     """The same. Raises NotFinite, naming the task by its place in the batch, for what isn't a finite number."""
+    first: tuple[int, str, int] | None = None  # in time: what comes after is its consequence
     for name, values in (
-        ("policy's outputs", found.outputs), ("rewards", found.reward.unsqueeze(-1)), ("observations", found.x)
+        ("observations", found.x), ("policy's outputs", found.outputs), ("rewards", found.reward.unsqueeze(-1))
     ):  # fmt: skip
-        fine = (values.isfinite().all(-1) | ~found.mask).flatten(1).all(1)
-        if not bool(fine.all()):
-            task = int((~fine).nonzero()[0, 0])
-            raise NotFinite(f"the {name} of task {task} aren't finite", task)
+        wrong = (~values.isfinite().all(-1) & found.mask).any(1)
+        if bool(wrong.any()):
+            time, task = wrong.mT.nonzero()[0].tolist()
+            if first is None or time < first[0]:
+                first = time, name, task
+    if first is not None:
+        time, name, task = first
+        raise NotFinite(f"the {name} of task {task} aren't finite (step {time} of an episode, from 0)", task)
     return found
 
 

@@ -24,7 +24,7 @@ def actor(family: Family, *, hidden: tuple[int, ...] = (64, 64), **more: Any) ->
         hidden: sizes of hidden layers.
         more: what else `MLP` (discrete actions) or `GaussianPolicy` takes.
     """
-    env = family.make(family.draw(1, 0)[0])
+    env = family.made(family.draw(1, 0)[0])
     inputs, objective = width_of(env.observation_space), objective_for(env.action_space)
     env.close()
     if isinstance(objective, GaussianActions):

@@ -45,8 +45,18 @@ class Family(ABC):
         Made of `make`, and stepped one by one; a family that can advance them together says how.
         """
         return gymnasium.vector.SyncVectorEnv(
-            [partial(self.make, task) for task in tasks for _ in range(copies)]
+            [partial(self.made, task) for task in tasks for _ in range(copies)]
         )
+
+    def made(self, task: Any) -> Env:
+        """What `make` gives. Raises DataError where it's no environment."""
+        env = self.make(task)
+        if not isinstance(env, gymnasium.Env):
+            raise DataError(
+                f"{type(self).__name__}.make gives a {type(env).__name__} for task {str(task)[:80]}; expected a "
+                "gymnasium.Env."
+            )
+        return env
 
 
 @dataclass(frozen=True, kw_only=True)

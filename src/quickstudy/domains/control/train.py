@@ -15,7 +15,7 @@ from quickstudy.core.checkpoint import TrainingState
 from quickstudy.core.checks import diverged, finite
 from quickstudy.core.engine import Step, meta_train
 from quickstudy.core.episode import Episode
-from quickstudy.core.errors import DivergedError
+from quickstudy.core.errors import DivergedError, ModelError
 from quickstudy.core.forms import task_losses
 from quickstudy.core.learner import Meta, MetaLearner
 from quickstudy.core.spec import Positive, Rate, Size, Spec
@@ -85,6 +85,10 @@ def meta_train_policy(
         DivergedError: something isn't finite; it says in which step and which task.
     """
     outer, sampling = outer or TRPO(), sampling or Sampling()
+    for name, given, kinds in (("outer", outer, (TRPO, PPO)), ("sampling", sampling, (Sampling,))):
+        if not isinstance(given, kinds):
+            expected = " or ".join(f"{kind.__name__}(…)" for kind in kinds)
+            raise ModelError(f"{name}={given!r}; expected {expected}, or None.")
     policy_objective(learner)
     meta, state = dict(meta if meta is not None else learner.init(seed)), None
     if resume is not None:

@@ -1,0 +1,200 @@
+"""A learner of one's own that breaks its contract, and settings of the wrong kind: each is named, with what to do."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toy import blob_sampler, blobs
+
+from quickstudy.core.dataset import Shots
+from quickstudy.core.engine import adapt, evaluate, meta_gradient, meta_train
+from quickstudy.core.episode import Labelled
+from quickstudy.core.errors import DataError, ModelError
+from quickstudy.core.learner import MetaLearner
+from quickstudy.core.objective import Classify, Regress
+from quickstudy.domains.control import Bandits, Family, actor, meta_train_policy
+from quickstudy.domains.control.collect import Sampling
+from quickstudy.learners import MAML
+
+THREE = Classify(ways=3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken(MetaLearner):
+    """One linear layer, never adapted, but for what is broken."""
+
+    objective: Classify = THREE
+    breaks: str = ""
+
+    paper: ClassVar[str] = "none"
+
+    def init(self, seed=0):
+        return {"init is none": None, "init holds a number": {"w": 1.0}}.get(
+            self.breaks, {"w": torch.eye(6, 3)}
+        )
+
+    def adapt(self, meta, support):
+        found = {"adapt is none": None, "adapt is a tensor": meta["w"], "adapt holds none": {"w": None}}
+        return found.get(self.breaks, {"w": meta["w"] + 0})
+
+    def predict(self, meta, fast, x):
+        out = x @ fast["w"]
+        broken = {"a number a row": out.sum(-1), "too few ways": out[:, :2], "too few rows": out[:2]}
+        return broken.get(self.breaks, out)
+
+
+def maml(**fields):
+    return MAML(**{"objective": THREE, "net": nn.Linear(6, 3)} | fields)
+
+
+def train(learner, **settings):
+    return list(meta_train(learner, blob_sampler(), **{"steps": 1} | settings))
+
+
+BROKEN = [
+    ("init is none", r"Broken\.init gives a NoneType; expected a dictionary of tensors by name"),
+    ("init holds a number", r"Broken\.init gives a dictionary that holds a float; expected"),
+    ("adapt is none", r"Broken\.adapt gives a NoneType; expected"),
+    ("adapt is a tensor", r"Broken\.adapt gives a Tensor; expected"),
+    ("adapt holds none", r"Broken\.adapt gives a dictionary that holds a NoneType; expected"),
+    ("a number a row", r"`predict` gives outputs of shape \[18\]; Classify\(ways=3\) reads .*\[18, 3\]"),
+    ("too few ways", r"`predict` gives outputs of shape \[18, 2\]"),
+    ("too few rows", r"`predict` gives outputs of shape \[2, 3\]"),
+]
+
+
+@pytest.mark.parametrize(("breaks", "message"), BROKEN)
+def test_a_method_that_gives_something_else_is_named(unchecked, breaks, message):
+    with pytest.raises(ModelError, match=message):
+        train(Broken(breaks=breaks))
+    assert len(train(Broken())) == 1  # and nothing else was wrong
+
+
+@pytest.mark.parametrize("form", ["stacked", "loop"])
+@pytest.mark.parametrize("breaks", [breaks for breaks, _ in BROKEN[2:]])
+def test_so_it_is_in_use(unchecked, breaks, form):
+    good = Broken().init()
+    with pytest.raises(ModelError, match=r"Broken\.adapt gives|`predict` gives outputs"):
+        evaluate(Broken(breaks=breaks), good, [blobs()], form=form)
+    if "adapt" in breaks:
+        with pytest.raises(ModelError, match=r"Broken\.adapt gives"):
+            adapt(Broken(breaks=breaks), good, blobs().support.taken(0))
+
+
+def test_what_is_known_is_a_dictionary(unchecked):
+    with pytest.raises(ModelError, match=r"What MAML knows is a Linear; .*named_parameters"):
+        evaluate(maml(), nn.Linear(6, 3), [blobs()])  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: maml(steps=1.5), r"MAML\.steps is 1\.5; give a whole number"),
+        (lambda: maml(steps=2.0), r"MAML\.steps is 2\.0; give a whole number"),
+        (lambda: maml(steps=None), r"MAML\.steps is None; give a number"),
+        (lambda: maml(rate=None), r"MAML\.rate is None; give a number"),
+        (lambda: Classify(ways=5.0), r"Classify\.ways is 5\.0; give a whole number"),
+        (lambda: Shots(shots=2.0), r"Shots\(shots=2\.0\); expected a whole number, or a range of two"),
+        (lambda: Shots(shots="2"), r"Shots\(shots='2'\); expected a whole number"),
+        (lambda: Shots(ways=(2, 3, 4)), r"Shots\(ways=\(2, 3, 4\)\); expected a whole number, or a range"),
+        (lambda: Shots(queries=(2, 3)), r"Shots\(queries=\(2, 3\)\); expected a whole number\."),
+        (
+            lambda: Labelled.of(torch.zeros(4, 2), list("abab")),
+            r"lists of numbers .*Number classes from 0",
+        ),
+        (lambda: Labelled.of(torch.zeros(4, 2), torch.eye(4).long()), r"one-hot rows .* y\.argmax\(-1\)"),
+    ],
+)
+def test_numbers_of_the_wrong_kind(unchecked, make, message):
+    with pytest.raises(DataError, match=message):
+        make()
+
+
+def test_numbers_of_numpy_are_numbers(unchecked):
+    assert maml(steps=np.int64(2), rate=np.float32(0.1)).steps == 2
+    assert Shots(shots=np.int64(2)).most_shots == 2  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"threads": 0}, r"threads=0; expected a whole number, 1 or more"),
+        ({"steps": 2.0}, r"steps=2\.0; expected a whole number, 0 or more"),
+        ({"steps": "2"}, r"steps='2'; expected"),
+        ({"seed": None}, r"seed=None; expected"),
+        ({"warmup": -1}, r"warmup=-1; expected"),
+    ],
+)
+def test_settings_of_a_run(unchecked, settings, message):
+    with pytest.raises(ModelError, match=message):
+        train(maml(), **settings)
+
+
+@pytest.mark.parametrize("learner", [MAML, nn.Linear(6, 3), None])
+def test_what_is_no_learner(unchecked, learner):
+    with pytest.raises(ModelError, match=r"The learner is .*; expected one, such as MAML\("):
+        train(learner)
+
+
+class Bag(nn.Module):
+    """Its layer has a first derivative alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.bag, self.head = nn.EmbeddingBag(9, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.bag(x.abs().long().clamp(max=8)))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # under vmap, says torch
+def test_a_layer_that_can_not_be_differentiated_twice():
+    learner = maml(net=Bag())
+    with pytest.raises(ModelError, match=r"can't differentiate a layer .*second_order=False"):
+        meta_gradient(learner, learner.init(0), blobs())
+    first = maml(net=Bag(), second_order=False)
+    assert meta_gradient(first, first.init(0), blobs())[0] > 0
+
+
+def test_a_lazy_layer_is_run_once_first():
+    net = nn.Sequential(nn.LazyLinear(3))
+    with pytest.raises(ModelError, match=r"'0\.weight' has no shape yet\. Run it once"):
+        train(maml(net=net))
+    net(torch.zeros(1, 6))
+    assert len(train(maml(net=net))) == 1
+
+
+def test_a_frozen_network_and_a_row_too_few_dimensions():
+    with pytest.raises(ModelError, match=r"every parameter of its network is frozen"):
+        train(maml(net=nn.Linear(6, 3).requires_grad_(False)))
+    learner = maml(net=nn.Linear(1, 3))
+    with pytest.raises(ModelError, match=r"x\.unsqueeze\(-1\)"):
+        adapt(learner, learner.init(0), Labelled.of(torch.randn(6), torch.arange(6) % 3))
+    reads = MAML(objective=Regress(dim=1), net=nn.Linear(6, 1))
+    with pytest.raises(DataError, match=r"\[1, 4, 1\]: y\.unsqueeze\(-1\)"):
+        adapt(reads, reads.init(0), Labelled.of(torch.randn(4, 6), torch.randn(4)))
+
+
+class Nowhere(Family):
+    """Its tasks have no environment."""
+
+    def draw(self, number, seed):
+        return [0] * number
+
+    def make(self, task):
+        return None  # pyright: ignore[reportReturnType]
+
+
+def test_a_family_without_environments_and_an_outer_loop_that_is_none(unchecked):
+    policy = MAML(**actor(family := Bandits(arms=2)), steps=1)
+    with pytest.raises(DataError, match=r"Nowhere\.make gives a NoneType"):
+        actor(Nowhere())
+    with pytest.raises(
+        DataError, match=r"Nowhere\.make gives a NoneType for task 0; expected a gymnasium\.Env"
+    ):
+        next(meta_train_policy(policy, Nowhere(), steps=1, sampling=Sampling(tasks=2, trajectories=2)))
+    with pytest.raises(ModelError, match=r"outer='ppo'; expected TRPO\(…\) or PPO\(…\), or None"):
+        next(meta_train_policy(policy, family, steps=1, outer="ppo"))
