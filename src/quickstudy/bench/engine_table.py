@@ -19,6 +19,9 @@ COLUMNS = (OURS, COMPILED, JAX, PARALLEL, VMAP, STACKED, TORCHOPT, HIGHER, LEARN
 LIMIT, OFF = "matmul peak", "gradient off by"
 WRONG = 1e-4
 """A float32 gradient that is off by more than this share of its norm isn't rounded, it is wrong."""
+KINKS = {"conv-32": 1e-2, "conv-64": 1e-2}
+"""Likewise where a ReLU or a maximum of many may fall on its other side by rounding. On six seeds: off by 2e-6 to
+2e-3, the plain loop not less often than ours; in float64 all agree to 1e-14."""
 EXACT, EXACT_ROW = 1e-12, "learners.12.1"
 AHEAD_OF_JAX = {"mlp-16": "learners.2.4"}
 MEMORY = {"conv-64": ("learners.5.1", LEARN2LEARN), "mlp-128": ("learners.5.2", VMAP)}
@@ -60,7 +63,11 @@ def _speed(found: Measured, id: str, way: str, shared: Mapping[str, Any]) -> Row
     job = JOBS[found.job]
     others = {name: round(ratio(found, name), 2) for name in found.ways if name != way}
     others[LIMIT] = round(found.ways[job.base].least / found.limit, 1)
-    others |= {f"{name}: {OFF}": float(f"{t.error:.1e}") for name, t in found.ways.items() if t.error > WRONG}
+    others |= {
+        f"{name}: {OFF}": float(f"{t.error:.1e}")
+        for name, t in found.ways.items()
+        if _wrong(found.job, t.error)
+    }
     told = [
         f"{job.title}, {job.steps} inner steps, second order; form taken: {found.form}",
         f"CPU time on one thread, the ratio of the least of {shared['n']} interleaved rounds "
@@ -86,6 +93,10 @@ def _memory(found: Measured, id: str, rival: str, shared: Mapping[str, Any]) -> 
     others = {name: round(peak / peaks[rival], 3) for name, peak in peaks.items() if name != OURS}
     value = round(peaks[OURS] / peaks[rival], 3)
     return [Row(id=id, value=value, unit="x", baselines=others, note=note, **{**shared, "n": 1})]
+
+
+def _wrong(job: str, error: float) -> bool:
+    return error > KINKS.get(job, WRONG)
 
 
 def _ms(timing: Timing) -> str:
@@ -125,7 +136,7 @@ def details(found: Measured) -> Table:
     )  # fmt: skip
     for name, t in found.ways.items():
         own = f"{name} ({found.form})" if name == OURS else name
-        off = f"[red]{t.error:.1e}[/]" if t.error > WRONG else f"{t.error:.1e}"
+        off = f"[red]{t.error:.1e}[/]" if _wrong(found.job, t.error) else f"{t.error:.1e}"
         table.add_row(
             own, figure(t.least), figure(t.median), f"{ratio(found, name):.2f}",
             f"{ratio(found, name, median=True):.2f}", f"{found.limit / t.least:.0%}", off,
@@ -138,7 +149,7 @@ def cells(all_rows: Iterable[Row]) -> list[list[str]]:
     """The table of the docs, its head first: how many times as fast as the base each way is, job by job."""
     by_id = {row.id: row for row in all_rows}
     body: list[dict[str, str]] = []
-    for job in JOBS.values():
+    for name, job in JOBS.items():
         if (row := by_id.get(job.eager)) is None:
             continue
         known = {OURS: row.value, **row.baselines}
@@ -148,7 +159,8 @@ def cells(all_rows: Iterable[Row]) -> list[list[str]]:
         for column in (*COLUMNS, LIMIT):
             if column in known:
                 off = known.get(f"{column}: {OFF}")
-                line[column] = figure(known[column]) + ("" if off is None else f" (wrong by {figure(off)})")
+                wrong = "" if off is None or not _wrong(name, off) else f" (wrong by {figure(off)})"
+                line[column] = figure(known[column]) + wrong
         body.append(line)
     head = ["", *(column for column in (*COLUMNS, LIMIT) if any(column in line for line in body))]
     return [head, *([line.get(column, "") for column in head] for line in body)] if body else []
