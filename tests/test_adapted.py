@@ -1,6 +1,7 @@
 """Adapted: a task, learned; it predicts, explains itself, and lives in a folder that nobody has to trust."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from toy import Words, sentences
@@ -122,3 +123,31 @@ def test_tensors_that_do_not_belong_to_the_learner_are_refused(tmp_path):
     edited(tmp_path / "model", lambda r: r.update(learner=ridge.to_json()))
     with pytest.raises(QuickstudyError):
         Adapted.load(tmp_path / "model", Words())
+
+
+def test_a_task_of_fewer_labels_than_the_learner_has_outputs(tmp_path):
+    model = learned(Centroid(objective=Classify(ways=5)))
+    full = learned()
+    query = sentences().query
+    for some, all_of_it in zip(model.predict(query), full.predict(query), strict=True):
+        assert some.probabilities == pytest.approx(all_of_it.probabilities, abs=1e-6)
+    assert [i.item for i in model.explain(query[0]).influences] == [
+        i.item for i in full.explain(query[0]).influences
+    ]
+    model.save(tmp_path / "few")
+    assert Adapted.load(tmp_path / "few", Words()).predict(query) == model.predict(query)
+    edited(tmp_path / "few", lambda r: r.update(labels=[*r["labels"], "d", "e", "f"]))
+    with pytest.raises(CheckpointError, match="6 labels"):
+        Adapted.load(tmp_path / "few", Words())
+
+
+def test_features_that_are_no_numbers():
+    class Broken(Words):
+        def encode(self, items):
+            return super().encode(items) * float("nan")
+
+    model = learned()
+    wrong = replace(model, encoder=Broken())
+    for ask in (lambda: wrong.predict(["my card"]), lambda: wrong.explain("my card")):
+        with pytest.raises(DataError, match="NaN"):
+            ask()

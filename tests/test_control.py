@@ -17,11 +17,11 @@ from toy import one, with_garbage
 from quickstudy.core.checkpoint import load_state, save_state
 from quickstudy.core.engine import adapt, meta_gradient, outputs, task_losses
 from quickstudy.core.episode import Episode, Labelled
-from quickstudy.core.errors import DataError, DivergedError, MissingExtra, ModelError
+from quickstudy.core.errors import CheckpointError, DataError, DivergedError, MissingExtra, ModelError
 from quickstudy.core.objective import Classify
 from quickstudy.core.policy import DiscreteActions, GaussianActions
 from quickstudy.core.spec import Spec
-from quickstudy.learners import ANIL, CAVIA, MAML, MetaSGD
+from quickstudy.learners import ANIL, CAVIA, MAML, FineTune, MetaSGD
 from quickstudy.nets import MLP, GaussianPolicy
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -609,6 +609,17 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(outer, tmp_path):
         whole[-1].loss,
     )
     assert not torch.equal(whole[-1].meta["0.weight"], whole[0].meta["0.weight"])
+    state, other = step.state(), (PPO() if isinstance(outer, TRPO) else TRPO())
+    for wrong, message in (
+        ({"seed": 6}, "seed 5, not 6"),
+        ({"outer": other}, r"outer \w+, not"),
+        ({"learner": ANIL(**actor(family, hidden=(6,)), steps=1)}, "learner MAML, not ANIL"),
+    ):
+        changed = how | wrong
+        with pytest.raises(CheckpointError, match=message):
+            next(meta_train_policy(changed.pop("learner", learner), family, steps=4, resume=state, **changed))
+    with pytest.raises(ModelError, match="leave `meta` out"):
+        next(meta_train_policy(learner, family, steps=4, resume=state, meta=learner.init(0), **how))
 
 
 def test_ppo_takes_the_steps_of_plain_adam_on_the_clipped_loss():
@@ -830,3 +841,54 @@ def test_one_step_on_a_new_goal_is_worth_more_than_none():
         meta = step.meta
     found = evaluate_policy(learner, meta, family, family.draw(40, 99), sampling=sampling)
     assert found.after.mean() > found.before.mean() + 1
+
+
+class Recurrent(nn.Module):
+    """A net that takes tasks one by one alone."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.recurrent, self.head = nn.GRUCell(inputs, 6), nn.Linear(6, outputs)
+
+    def forward(self, x):
+        return self.head(self.recurrent(x, x.new_zeros(len(x), 6)))
+
+
+def test_discrete_actions_of_a_net_that_takes_tasks_one_by_one():
+    family = GridGoals(side=3, horizon=4)
+    spec = actor(family)
+    learner = MAML(
+        objective=spec["objective"], net=Recurrent(spec["net"].inputs, spec["objective"].outputs), steps=1
+    )
+    sampling = Sampling(tasks=2, trajectories=2)
+    step = next(meta_train_policy(learner, family, steps=1, sampling=sampling))
+    assert math.isfinite(step.after)
+
+
+def test_nothing_to_adapt_to_or_to_learn():
+    family = Bandits(arms=2)
+    learner = MAML(**actor(family), steps=1)
+    with pytest.raises(ModelError, match="leaves nothing to adapt to"):
+        adapt_policy(learner, learner.init(0), family, (0.1, 0.9), sampling=Sampling(trajectories=0))
+    with pytest.raises(DataError, match="no task to evaluate on"):
+        evaluate_policy(learner, learner.init(0), family, [])
+    with pytest.raises(ModelError, match="missing"):
+        evaluate_policy(learner, {}, family, family.draw(1, 0))
+    with pytest.raises(ModelError, match="FineTune learns nothing by gradient"):
+        next(meta_train_policy(FineTune(**actor(family)), family, steps=1))
+
+
+def test_a_trust_region_step_is_judged_without_dropout_before_and_after():
+    family = Bandits(arms=3)
+    learner = MAML(**actor(family, hidden=(8,), dropout=0.5), steps=1)
+    meta = learner.init(0)
+    found = collect(learner, meta, family, family.draw(3, 0), Sampling(tasks=3, trajectories=4), seed=(0, 0))
+    # The smallest step there is: with dropout in one of the two alone it would pass for a better one by far.
+    taken = trust_region_step(learner, meta, found.episodes, TRPO(bound=1e-12))
+    same = evaluate_at(learner, meta, found.episodes)
+    assert taken.after == pytest.approx(same, abs=1e-4) or not taken.tries
+
+
+def evaluate_at(learner, meta, episodes):
+    told = outputs(learner, meta, episodes)
+    return float(learner.objective.loss(told, episodes.query.blanked()).mean())

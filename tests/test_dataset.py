@@ -169,7 +169,13 @@ def test_a_split_keeps_together_what_was_made_of_one_class():
         kin = [set(part.kin) for part in parts]
         assert not (kin[0] & kin[1] or kin[0] & kin[2] or kin[1] & kin[2])
     # Joined data sets have nothing to do with one another.
-    assert len(set(plain.join(plain).kin)) == 40 and len(set(plain.only([3]).join(plain).kin)) == 21
+    assert len(set(plain.join(plain).kin)) == 20 and len(set(plain.only([3]).join(plain).kin)) == 20
+    again = replace(plain, kin=())
+    assert len(set(plain.join(again).kin)) == 40  # another data set, whatever it holds
+    turned = rotated(plain).join(mirrored(plain))
+    assert len(set(turned.kin)) == 20
+    numbered = [replace(plain, kin=tuple(range(10)) * 2) for _ in range(2)]
+    assert len(set(numbered[0].join(numbered[1]).kin)) == 20
     with pytest.raises(DataError, match="20 classes but 2 numbers of kin"):
         replace(plain, kin=(1, 2))
 

@@ -1,6 +1,6 @@
 """A learner of one's own that breaks its contract, and settings of the wrong kind: each is named, with what to do."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -9,15 +9,15 @@ import torch
 from torch import nn
 from toy import blob_sampler, blobs
 
-from quickstudy.core.dataset import Shots
+from quickstudy.core.dataset import MetaDataset, Shots
 from quickstudy.core.engine import adapt, evaluate, meta_gradient, meta_train
-from quickstudy.core.episode import Labelled
-from quickstudy.core.errors import DataError, ModelError
-from quickstudy.core.learner import MetaLearner
+from quickstudy.core.episode import Episode, Labelled
+from quickstudy.core.errors import CheckpointError, DataError, ModelError
+from quickstudy.core.learner import MetaLearner, NetLearner, descend
 from quickstudy.core.objective import Classify, Regress
 from quickstudy.domains.control import Bandits, Family, actor, meta_train_policy
 from quickstudy.domains.control.collect import Sampling
-from quickstudy.learners import MAML
+from quickstudy.learners import MAML, Centroid, LearnedMomentum, MAMLPlusPlus, MetaSGD, Ridge
 
 THREE = Classify(ways=3)
 
@@ -198,3 +198,139 @@ def test_a_family_without_environments_and_an_outer_loop_that_is_none(unchecked)
         next(meta_train_policy(policy, Nowhere(), steps=1, sampling=Sampling(tasks=2, trajectories=2)))
     with pytest.raises(ModelError, match=r"outer='ppo'; expected TRPO\(…\) or PPO\(…\), or None"):
         next(meta_train_policy(policy, family, steps=1, outer="ppo"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByFunctionalGradients(NetLearner):
+    """An inner loop as users of other libraries write it."""
+
+    objective: Classify = THREE
+
+    paper: ClassVar[str] = "none"
+
+    def adapt(self, meta, support):
+        slope = torch.func.grad(lambda weights: self.support_loss(weights, support))(dict(meta))
+        return self.adapted({name: weight - 0.5 * slope[name] for name, weight in meta.items()}, support)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithoutSayingSo(NetLearner):
+    """It takes inner steps, and doesn't say that it has an inner loop."""
+
+    objective: Classify = THREE
+
+    paper: ClassVar[str] = "none"
+
+    def adapt(self, meta, support):
+        return self.adapted(
+            descend(self.support_loss, meta, support, steps=1, rate=0.1, second_order=True), support
+        )
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, lambda n: nn.BatchNorm1d(n, track_running_stats=False)])
+def test_a_gradient_that_would_be_wrong_is_refused(norm):
+    learner = ByFunctionalGradients(net=nn.Sequential(nn.Linear(6, 5), norm(5), nn.Linear(5, 3)))
+    with pytest.raises(ModelError, match=r"torch\.func\.grad .* would be wrong.* inner_loop = True"):
+        meta_gradient(learner, learner.init(0), blobs())
+    plain = ByFunctionalGradients(net=nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)))
+    by_form = [meta_gradient(plain, plain.init(0), blobs(), form=form)[1] for form in ("stacked", "loop")]
+    for name, value in by_form[0].items():
+        assert torch.allclose(value, by_form[1][name], atol=1e-6)
+
+
+def test_an_inner_loop_that_is_not_declared_is_named():
+    learner = WithoutSayingSo(net=nn.Linear(6, 3))
+    with pytest.raises(ModelError, match=r"no gradient to follow: tasks are mapped over.*inner_loop = True"):
+        meta_gradient(learner, learner.init(0), blobs())
+    with torch.inference_mode(), pytest.raises(ModelError, match=r"inference_mode\(\) is on"):
+        evaluate(maml(), maml().init(0), [blobs()])
+
+
+@pytest.mark.parametrize("meta", [{}, {"0.weight": torch.zeros(3, 6)}, {"a": torch.ones(3)}, nn.Linear(6, 3)])
+def test_a_meta_of_another_learner_is_refused_at_every_door(unchecked, meta):
+    learner = maml(net=nn.Sequential(nn.Linear(6, 3)))
+    for ask in (
+        lambda: adapt(learner, meta, blobs().support),
+        lambda: meta_gradient(learner, meta, blobs()),
+        lambda: evaluate(learner, meta, [blobs()]),
+        lambda: train(learner, meta=meta),
+    ):
+        with pytest.raises(ModelError, match=r"missing|has no tensor|What MAML knows"):
+            ask()
+
+
+class Scaled(nn.Module):
+    """A parameter without dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.scale = nn.Linear(6, 3), nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x):
+        return self.scale * self.linear(x)
+
+
+@pytest.mark.parametrize("kind", [LearnedMomentum, MAMLPlusPlus, MetaSGD])
+def test_a_parameter_without_dimensions(kind):
+    learner = kind(objective=THREE, net=Scaled())
+    meta = train(learner)[-1].meta
+    fast = adapt(learner, meta, blobs().support.taken(0))
+    assert fast["net.scale"].shape == ()
+
+
+def test_ridge_in_bfloat16():
+    learner = Ridge(objective=THREE, net=nn.Linear(6, 4).bfloat16())
+    half = blobs()
+    half = half._replace(
+        **{name: part._replace(x=part.x.bfloat16()) for name, part in half._asdict().items()}
+    )
+    assert evaluate(learner, learner.init(0), [half]).score.mean() > 40
+
+
+def test_a_learner_without_gradients_says_so():
+    with pytest.raises(ModelError, match="Centroid learns nothing by gradient; use it as it is"):
+        train(Centroid(objective=THREE))
+
+
+def test_everything_is_computed_where_the_tensors_are():
+    """On torch's device for shapes: what is made on the CPU instead doesn't go with the rest."""
+    support = Labelled(torch.empty(2, 8, 6), torch.empty(2, 8, 1), torch.ones(2, 8, dtype=torch.bool))
+    there = Labelled(*(t.to("meta") for t in support))
+    assert Regress(dim=1).present(there).device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda d: d.split((0.5, 0.1, 0.1)), "three shares that sum to 1"),
+        (lambda d: d.split((0.8, 0.2)), "three shares"),
+        (lambda d: d.split((float("nan"), 0.5, 0.5)), "three shares"),
+        (lambda d: d.split(seed=-1), "seed=-1"),
+        (lambda d: d.sampler(5), "expected Shots"),
+        (lambda d: d.sampler(Shots(ways=2, shots=1, queries=1), seed=-1), "seed=-1"),
+        (lambda d: d.sampler(Shots(ways=2, shots=1, queries=1), odds={"a": 1.0}), "a number for each of"),
+        (lambda d: d.only(["c1"]), "no class number 'c1'; there are 0 to 5"),
+        (lambda d: d.only([99]), "no class number 99"),
+        (lambda d: replace(d, names=torch.zeros(2, 3)), "6 classes but 2 names"),
+        (lambda d: Shots(name_share=2.0), "share from 0 to 1"),
+        (lambda d: Shots(groups=0), "groups=0"),
+    ],
+)
+def test_data_sets_and_shots(unchecked, ask, message):
+    data = MetaDataset(torch.randn(24, 3), torch.arange(24) % 6, tuple("abcdef"))
+    with pytest.raises(DataError, match=message):
+        ask(data)
+
+
+def test_an_episode_of_arrays():
+    pair = (np.zeros((4, 3, 6), np.float32), np.zeros((4, 3), np.int64))
+    wrong = Episode(pair, pair)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(DataError, match=r"aren't Labelled tensors; Labelled\.of\(x, y\)"):
+        list(meta_train(maml(), lambda step: wrong, steps=1))
+
+
+def test_a_state_that_says_something_else():
+    step = train(maml())[0].state()
+    step.record["made"] = 5
+    with pytest.raises(CheckpointError, match="it is damaged"):
+        train(maml(), resume=step, steps=2)

@@ -103,10 +103,7 @@ class Adapted:
         return Explanation(
             prediction,
             label,
-            [
-                Influence(self.items[i], self.labels[y[i] % len(self.labels)], float(effects[i]))
-                for i in order
-            ],
+            [Influence(self.items[i], self.labels[y[i] % self._ways], float(effects[i])) for i in order],
         )
 
     def save(self, folder: Path | str) -> None:
@@ -165,11 +162,11 @@ class Adapted:
             part, _, rest = name.partition(".")
             if part in parts:
                 parts[part][rest] = value
-        learner, labels, items = (
-            Spec.from_json(record.get("learner")),
-            record.get("labels"),
-            record.get("items"),
-        )
+        try:
+            learner = Spec.from_json(record.get("learner"))
+        except DataError as problem:
+            raise CheckpointError(f"{where}: {problem}") from None
+        labels, items = record.get("labels"), record.get("items")
         temperature, notes = record.get("temperature"), record.get("notes", {})
         if (
             not isinstance(learner, MetaLearner)
@@ -184,8 +181,8 @@ class Adapted:
                 f"{where}: record.json lacks a learner, labels, items or a temperature, or they make no sense."
             )
         rows = {len(part) if part.ndim else -1 for part in parts["support"].values()}
-        bad = rows != {len(items)} or parts["support"]["mask"].dtype != torch.bool
-        if set(parts["support"]) != {"x", "y", "mask"} or bad:
+        whole = set(parts["support"]) == {"x", "y", "mask"} and rows == {len(items)}
+        if not whole or parts["support"]["mask"].dtype != torch.bool:
             raise CheckpointError(f"{where}: the support's tensors and its {len(items)} items don't pair up.")
         model = cls(
             learner, parts["meta"], parts["fast"], Labelled(**parts["support"]), tuple(items), tuple(labels), encoder,
@@ -198,13 +195,14 @@ class Adapted:
         """Refuse parts that don't belong together: now, and not at the first question."""
         ways, y = len(self.labels), self.support.y
         if isinstance(self.learner.objective, Classify):
-            if len(set(self.labels)) != ways or ways != self.learner.objective.ways:
+            if len(set(self.labels)) != ways or ways > self.learner.objective.ways:
                 raise CheckpointError(
                     f"{where} has {ways} labels, {len(set(self.labels))} of them distinct, "
                     f"for a learner of {self.learner.objective.ways} classes."
                 )
             # A row may describe a class instead of being an example of it; its number is then `ways` higher.
-            if y.is_floating_point() or not ((y >= 0) & (y < 2 * ways)).all():
+            most = self._ways * 2 if self.learner.describes else ways
+            if y.is_floating_point() or not ((y >= 0) & (y < most) & (y % self._ways < ways)).all():
                 raise CheckpointError(f"{where}: the support has class numbers outside its {ways} labels.")
         try:
             self.learner.check(self.meta)
@@ -218,10 +216,17 @@ class Adapted:
             ) from problem
 
     def _prediction(self, row: Tensor, threshold: float) -> Prediction:
+        if not bool(torch.isfinite(row).all()):
+            raise DataError("An item's features, or what the model makes of them, hold NaN or infinity.")
+        row = row[: len(self.labels)]  # a learner may have more outputs than this task has classes
         best = int(row.argmax())
         probability = float(row[best])
         label = self.labels[best] if probability >= threshold else None
         return Prediction(label, probability, dict(zip(self.labels, row.tolist(), strict=True)))
+
+    @property
+    def _ways(self) -> int:
+        return self.learner.objective.outputs
 
     def _classifies(self, what: str) -> None:
         if not isinstance(self.learner.objective, Classify):

@@ -21,10 +21,15 @@ def adapt(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
 
     Raises:
         DataError: tasks that can't be learned from.
-        ModelError: padding would enter a network's statistics, or a single task is too big.
+        ModelError: `meta` isn't this learner's, padding would enter a network's statistics, a task is too big.
     """
     if isinstance(support, Episode):
         raise DataError("adapt learns from a support alone; give episode.support.")
+    learner.check(meta)
+    return _adapt(learner, meta, support)
+
+
+def _adapt(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
     alone = support.mask.ndim == 1
     support = support.trimmed() if alone else support.blanked()
     tasks = Labelled(*(t.unsqueeze(0) for t in support)) if alone else support
@@ -128,7 +133,7 @@ def _outputs_in(form: Form, learner: MetaLearner, meta: Meta, episodes: Episode)
 
 def _outputs_alone(learner: MetaLearner, meta: Meta, episode: Episode) -> Float[Tensor, "q k"]:
     """One task's outputs, computed without its padding; zero in the padded rows of the query."""
-    fast, mask = adapt(learner, meta, episode.support.trimmed()), episode.query.mask
+    fast, mask = _adapt(learner, meta, episode.support.trimmed()), episode.query.mask
     real = predict(learner, meta, fast, episode.query.trimmed().x)
     if bool(mask.all()):
         return real

@@ -86,6 +86,12 @@ def check_batch(episodes: Any, source: str) -> None:
             f"{source} gave a {type(episodes).__name__}; expected an Episode of stacked tasks, as "
             f"dataset.sampler(Shots(…)) and stack([…]) make them.{hint}"
         )
+    for part in episodes:
+        if not isinstance(part, Labelled) or not all(isinstance(value, Tensor) for value in part):
+            raise DataError(
+                f"{source} gave an Episode whose parts aren't Labelled tensors; Labelled.of(x, y) makes them of arrays "
+                "and lists."
+            )
 
 
 def check_run(
@@ -172,8 +178,8 @@ def out_of_memory(
     """Raises ModelError: a single task, its support or that and its query, is too big, where one `trains` or not."""
     rows = [f"{part.mask.shape[1]} {name}" for part, name in zip(parts, ("support", "query"), strict=False)]
     more = (
-        "; or, where the learner takes inner steps, recompute=True keeps the weights of each step alone, and "
-        "second_order=False keeps none"
+        "; or, for learners that take their inner steps by `descend` or `inner_step`, recompute=True keeps the weights "
+        "of each step alone, and second_order=False, where there is that, none"
     )
     raise ModelError(
         f"One task of {' and '.join(rows)} rows doesn't fit into memory with {type(learner).__name__}. Give fewer "

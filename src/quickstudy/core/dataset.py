@@ -8,8 +8,9 @@ Two kinds of experience share one interface, `sampler(shots, seed)(step) -> Epis
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,6 +53,11 @@ class Shots:
                     f"{'; a range has its smaller number first' if high < low else ''}."
                 )
 
+        if not 0 <= self.name_share <= 1:
+            raise DataError(f"Shots(name_share={self.name_share}); expected a share from 0 to 1.")
+        if self.groups is not None and self.groups < 1:
+            raise DataError(f"Shots(groups={self.groups}); expected 1 or more, or None for all.")
+
     @property
     def most_ways(self) -> int:
         """How many outputs a learner needs."""
@@ -61,6 +67,16 @@ class Shots:
     def most_shots(self) -> int:
         """Support items a class, at most."""
         return _most(self.shots)
+
+
+class _Kin(NamedTuple):
+    """Whose child a class is: the data set that it comes from, and its number there."""
+
+    origin: int
+    number: Any
+
+
+_origins = count()
 
 
 @dataclass(frozen=True)
@@ -76,7 +92,8 @@ class MetaDataset:
         decode: what makes inputs of the rows of x that a task draws, where x is stored in another form: images as
             bytes, a quarter of the memory.
         kin: a number for each class; classes of the same number were made of one another (turned, mirrored), so that
-            `split` keeps them together. By default each class has its own.
+            `split` keeps them together. By default each class has its own. What is made of a data set (`rotated`,
+            `only`) is kin to it even after `join`; numbers given to two data sets are not.
     """
 
     x: Shaped[Tensor, "..."]
@@ -85,7 +102,7 @@ class MetaDataset:
     groups: tuple[str, ...] = ()
     names: Shaped[Tensor, "..."] | None = None
     decode: Callable[[Tensor], Tensor] | None = None
-    kin: tuple[int, ...] = ()
+    kin: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("x", "y", "names"):
@@ -107,11 +124,17 @@ class MetaDataset:
                 f"but there are {len(self.classes)} classes."
             )
         object.__setattr__(self, "groups", tuple(self.groups) or ("",) * len(self.classes))
+        if self.names is not None and len(self.names) != len(self.classes):
+            raise DataError(
+                f"{len(self.classes)} classes but {len(self.names)} names; give one to each class."
+            )
         if len(self.groups) != len(self.classes):
             raise DataError(
                 f"{len(self.classes)} classes but {len(self.groups)} groups; name one group per class."
             )
-        object.__setattr__(self, "kin", tuple(self.kin) or tuple(range(len(self.classes))))
+        here = next(_origins)
+        kin = tuple(self.kin) or range(len(self.classes))
+        object.__setattr__(self, "kin", tuple(k if isinstance(k, _Kin) else _Kin(here, k) for k in kin))
         if len(self.kin) != len(self.classes):
             raise DataError(
                 f"{len(self.classes)} classes but {len(self.kin)} numbers of kin; give one to each class."
@@ -125,6 +148,10 @@ class MetaDataset:
     def only(self, classes: Sequence[int]) -> "MetaDataset":
         """The data set of these classes alone, renumbered in the order given."""
         chosen = list(classes)
+        if strange := [c for c in chosen if not isinstance(c, Integral) or not 0 <= c < len(self.classes)]:
+            raise DataError(
+                f"There is no class number {strange[0]!r}; there are 0 to {len(self.classes) - 1}."
+            )
         number = torch.full((len(self.classes),), -1, dtype=torch.long)
         number[chosen] = torch.arange(len(chosen))
         keep = number[self.y] >= 0
@@ -155,7 +182,6 @@ class MetaDataset:
         """
         if self.decode is not other.decode:
             raise DataError("The two data sets have different `decode`; store their rows in one form first.")
-        beyond = 1 + max(self.kin, default=0) - min(other.kin, default=0)
         both_named = self.names is not None and other.names is not None
         return MetaDataset(
             torch.cat([self.x, other.x]),
@@ -164,7 +190,7 @@ class MetaDataset:
             self.groups + other.groups,
             torch.cat([self.names, other.names]) if both_named else None,  # pyright: ignore[reportArgumentType]
             self.decode,
-            self.kin + tuple(own + beyond for own in other.kin),
+            self.kin + other.kin,
         )
 
     def sampler(self, shots: Shots, seed: int = 0, *, odds: Mapping[str, float] | None = None) -> Sample:
@@ -177,11 +203,19 @@ class MetaDataset:
         Raises:
             DataError: too few classes, or a class too small for the shots and queries asked for.
         """
+        if not isinstance(shots, Shots):
+            raise DataError(f"A sampler got {shots!r}; expected Shots(ways=5, shots=1).")
+        if seed < 0:
+            raise DataError(f"seed={seed}; expected 0 or more.")
         rows = [r.numpy() for r in self.rows()]
         need = shots.most_shots + shots.queries
         usable = [c for c, r in enumerate(rows) if len(r) >= need]
         groups = sorted({self.groups[c] for c in usable})
         members = [[c for c in usable if self.groups[c] == group] for group in groups]
+        if odds is not None and (set(groups) - set(odds) or not sum(odds[group] for group in groups) > 0):
+            raise DataError(
+                f"odds={dict(odds)}; expected a number for each of {', '.join(groups)}, not all of them 0."
+            )
         chance = np.array([1.0 if odds is None else odds[group] for group in groups])
         drawn = min(shots.groups or len(members), len(members))
         fewest = sum(sorted(map(len, members))[:drawn])
@@ -280,8 +314,10 @@ class TaskDataset:
 
 def _parted(number: int, fractions: tuple[float, float, float], seed: int) -> list[np.ndarray]:
     """0 to `number` - 1 in random order, cut into three."""
-    if min(fractions) < 0 or sum(fractions) > 1 + 1e-9:
+    if len(fractions) != 3 or not min(fractions) >= 0 or not abs(sum(fractions) - 1) < 1e-9:
         raise DataError(f"The fractions are {fractions}; expected three shares that sum to 1.")
+    if seed < 0:
+        raise DataError(f"seed={seed}; expected 0 or more.")
     cuts = (np.cumsum(fractions)[:2] * number).round().astype(int)
     return np.split(np.random.default_rng(seed).permutation(number), cuts)
 

@@ -8,6 +8,7 @@ of tasks of one shape (`quickstudy.core.compiled`).
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -78,12 +79,39 @@ def meta_gradient(
         DataError: tasks that can't be learned from or judged by.
         ModelError: nothing follows a gradient, a form that can't be, or a single task is too big.
     """
+    if isinstance(learner, MetaLearner):
+        learner.check(meta)
+    return _meta_gradient(
+        learner,
+        meta,
+        episodes,
+        form=form,
+        chunk=chunk,
+        seed=seed,
+        compile=compile,
+        recompute=recompute,
+        mixed=mixed,
+    )
+
+
+def _meta_gradient(
+    learner: MetaLearner,
+    meta: Meta,
+    episodes: Episode,
+    *,
+    form: Form,
+    chunk: int | None,
+    seed: int,
+    compile: bool,
+    recompute: bool,
+    mixed: bool,
+) -> tuple[float, Meta]:
     names = learner.trainable(meta)
     if not names:
         raise ModelError(f"{type(learner).__name__} has nothing that follows a gradient; `evaluate` it.")
     if form not in get_args(Form):
         raise ModelError(f"form={form!r}; there are {', '.join(map(repr, get_args(Form)))}.")
-    if chunk is not None and chunk < 1:
+    if chunk is not None and (not isinstance(chunk, Integral) or chunk < 1):
         raise ModelError(f"chunk={chunk}; expected 1 task or more at once, or None.")
     if compile and (recompute or mixed):
         raise ModelError("compile=True has no recompute or mixed form; leave one of them out.")
@@ -139,7 +167,7 @@ def meta_gradient(
                 raise
             if used == 1:
                 out_of_memory(learner, episodes, problem)
-    return meta_gradient(
+    return _meta_gradient(
         learner, meta, episodes, form=form, chunk=math.ceil(used / 2), seed=seed, compile=compile,
         recompute=recompute, mixed=mixed,
     )  # fmt: skip
@@ -260,7 +288,7 @@ def meta_train(
     )  # fmt: skip
     made = {"learner": type(learner).__name__, "optimiser": optimiser, "seed": str(seed)}
     if resume is not None:
-        _check_resumed(resume, meta, made)
+        check_resumed(resume, meta, made)
     if meta is not None:
         learner.check(meta)
     meta = dict(meta if meta is not None else named(learner, "init", learner.init(seed)))
@@ -271,6 +299,7 @@ def meta_train(
         learner.check(meta)
     names = tuple(learner.trainable(meta))
     if not names:
+        instead = "use its `estimate`" if hasattr(learner, "estimate") else "use it as it is"
         if not meta and learner.nets():
             instead = "every parameter of its network is frozen; net.requires_grad_(True) frees them"
         raise ModelError(f"{type(learner).__name__} learns nothing by gradient; {instead}.")
@@ -288,7 +317,7 @@ def meta_train(
         episodes, own = sample(number), seed * 1_000_003 + number
         check_batch(episodes, f"sample({number})")
         with cores.threads(cores.threads_for(meta, episodes) if threads is None else threads):
-            loss, gradient = meta_gradient(
+            loss, gradient = _meta_gradient(
                 learner, meta, episodes, form=form, chunk=chunk, seed=own, compile=compile, recompute=recompute,
                 mixed=mixed,
             )  # fmt: skip
@@ -313,7 +342,8 @@ def meta_train(
         yield Step(number + 1, loss, meta, slots, made=made)
 
 
-def _check_resumed(resume: TrainingState, meta: Meta | None, made: dict[str, str]) -> None:
+def check_resumed(resume: TrainingState, meta: Meta | None, made: dict[str, str]) -> None:
+    """Whether a run may go on from a state. Raises CheckpointError, or ModelError where `meta` is given, too."""
     if not isinstance(resume, TrainingState):
         raise CheckpointError(
             f"resume is a {type(resume).__name__}; expected a training state: load_state(folder, {{}})."
@@ -321,6 +351,8 @@ def _check_resumed(resume: TrainingState, meta: Meta | None, made: dict[str, str
     if meta is not None:
         raise ModelError("`resume` holds the meta-parameters to go on from; leave `meta` out, or `resume`.")
     before = resume.record.get("made") or {}
+    if not isinstance(before, dict):
+        raise CheckpointError(f"The state says that it was made with {str(before)[:80]!r}; it is damaged.")
     wrong = [
         f"{name} {before[name]}, not {now}" for name, now in made.items() if before.get(name, now) != now
     ]

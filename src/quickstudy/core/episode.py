@@ -47,6 +47,8 @@ class Labelled(NamedTuple):
             DataError: `x`, `y` and `mask` have different numbers of rows, or the mask is none.
         """
         x, y, mask = self
+        if not isinstance(mask, Tensor):
+            raise DataError(f"The mask is a {type(mask).__name__}; expected a tensor: torch.as_tensor(mask).")
         if mask.dtype != torch.bool:
             kind = str(mask.dtype).removeprefix("torch.")
             raise DataError(f"The mask is {kind}; expected bool, True for rows that are real: mask.bool().")

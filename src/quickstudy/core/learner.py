@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor  # pyright: ignore[reportMissingImports]
 
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import DataError, ModelError
@@ -125,8 +127,9 @@ class MetaLearner(Spec, ABC):
                 f"What {type(self).__name__} knows is a {type(meta).__name__}; expected a dictionary of tensors, as "
                 "learner.init() and a step's `meta` are. Of a module: dict(module.named_parameters())."
             )
-        with torch.device("meta"):  # shapes without memory
-            expected = {name: list(value.shape) for name, value in named(self, "init", self.init()).items()}
+        # A spec is always the same; a module's parameters may have been frozen since.
+        own = any(isinstance(net, nn.Module) for net in self.nets())
+        expected = _shapes(self) if own else _same_shapes(self)
         for name, shape in expected.items():
             if name not in meta:
                 raise ModelError(f"{type(self).__name__} needs the tensor {name!r}, which is missing.")
@@ -190,6 +193,14 @@ class NetLearner(MetaLearner):
     def predict(self, meta: Meta, fast: Fast, x: Tensor) -> Float[Tensor, "n k"]:
         outputs = self.objective.fitting(self.forward(part(fast, "net."), x))
         return self.objective.restrict(outputs, fast["present"])
+
+
+def _shapes(learner: MetaLearner) -> dict[str, list[int]]:
+    with torch.device("meta"):  # shapes without memory
+        return {name: list(value.shape) for name, value in named(learner, "init", learner.init()).items()}
+
+
+_same_shapes = lru_cache(maxsize=64)(_shapes)
 
 
 def named(learner: MetaLearner, method: str, found: Any) -> dict[str, Tensor]:
@@ -270,6 +281,14 @@ def loss_and_gradient(
         losses = (over_tasks(loss) if support.mask.ndim > 1 else loss)(fixed | at, support)
         total = losses.sum()
         if not total.requires_grad:
+            if is_batchedtensor(support.x) or torch.is_inference_mode_enabled():
+                why = (
+                    "tasks are mapped over, as is done with learners without an inner loop: write inner_loop = True "
+                    "into the learner's class"
+                    if is_batchedtensor(support.x)
+                    else "torch.inference_mode() is on: torch.no_grad() does instead"
+                )
+                raise ModelError(f"An inner step has no gradient to follow: {why}.")
             raise ModelError(
                 "An inner step has no gradient to follow: the support's loss doesn't depend on the parameters in a way "
                 "that can be differentiated. Look for detach(), argmax, round, .numpy() or torch.no_grad() in the "
@@ -294,7 +313,7 @@ def per_task(function: Callable[..., Tensor], support: Labelled, *arguments: Any
 
 def reshaped(rate: Float[Tensor, "*tasks"], weight: Tensor) -> Tensor:
     """One number per task, in a shape that multiplies each task's weight [*tasks, …]."""
-    return rate.reshape(*rate.shape, *[1] * (weight.ndim - rate.ndim))
+    return rate.reshape((*rate.shape, *[1] * (weight.ndim - rate.ndim)))
 
 
 def descend(

@@ -15,7 +15,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor, backends, nn
-from torch._C._functorch import is_batchedtensor  # pyright: ignore[reportMissingImports]
+from torch._C._functorch import (  # pyright: ignore[reportMissingImports]
+    TransformType,
+    get_interpreter_stack,
+    is_batchedtensor,
+)
 from torch.func import functional_call
 from torch.nn.parameter import UninitializedParameter
 
@@ -126,6 +130,12 @@ def apply(net: Net, params: dict[str, Tensor], x: Tensor) -> Tensor:
         ModelError: it can't take these inputs, gives something else than a tensor, or changes a buffer.
     """
     module = skeleton(net, _training.get())
+    if is_batchedtensor(x) and _differentiated_within(module):
+        raise ModelError(
+            f"{_named(net)} has norm layers and is differentiated by torch.func.grad while tasks are mapped over: the "
+            "meta-gradient would be wrong, and nothing would say so. Take quickstudy.core.learner.inner_gradient or "
+            "descend, and write inner_loop = True into the learner's class."
+        )
     buffers = _buffers(module)
     before = [buffer._version for _, _, buffer in buffers]
     try:
@@ -160,6 +170,19 @@ def apply(net: Net, params: dict[str, Tensor], x: Tensor) -> Tensor:
             "Wrap it in a module that returns that alone."
         )
     return out
+
+
+def _differentiated_within(module: nn.Module) -> bool:
+    """Whether we are in a `torch.func.grad` through norm layers whose second derivative under vmap is wrong."""
+    stack = get_interpreter_stack()
+    return (
+        stack is not None
+        and any(level.key() == TransformType.Grad for level in stack)
+        and any(isinstance(part, _NORMS) for part in module.modules())
+    )
+
+
+_NORMS = (nn.LayerNorm, nn.modules.batchnorm._NormBase)
 
 
 class Unmappable(ModelError):

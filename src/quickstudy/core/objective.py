@@ -60,7 +60,8 @@ class Objective(Spec, ABC):
 
     def present(self, support: Labelled) -> Bool[Tensor, "*t k"]:
         """Which outputs the support speaks about."""
-        return torch.ones(*support.mask.shape[:-1], self.outputs, dtype=torch.bool)
+        shape = (*support.mask.shape[:-1], self.outputs)
+        return torch.ones(shape, dtype=torch.bool, device=support.mask.device)
 
     @abstractmethod
     def check(self, labelled: Labelled, name: str, described: bool = False) -> None:

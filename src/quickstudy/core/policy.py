@@ -192,6 +192,8 @@ class DiscreteActions(PolicyGradient):
 
     def check(self, labelled: Labelled, name: str, described: bool = False) -> None:
         super().check(labelled, name, described)
+        if not labelled.mask.numel():  # nothing was tried yet
+            return
         least, most = torch.aminmax(torch.where(labelled.mask, labelled.y[..., 0], 0.0))
         if not (float(least) >= 0 and float(most) <= self.choices - 1):
             wrong = float(least) if float(least) < 0 else float(most)

@@ -64,11 +64,11 @@ class Spec:
                 first = next((e for e in error.errors() if e["type"] in _OUTSIDE), None)
                 if first is not None:
                     raise DataError(_complaint(type(self).__name__, (name, *first["loc"]), first)) from None
+                if value is None:
+                    raise DataError(f"{where} is None; give a number.") from None
                 read = None
-            if value is None or (isinstance(value, float) and not isinstance(read, float)):
-                raise DataError(
-                    f"{where} is {value}; give a {'number' if value is None else 'whole number'}."
-                )
+            if isinstance(value, float) and not isinstance(read, float):
+                raise DataError(f"{where} is {value}; give a whole number.")
 
     def to_json(self) -> dict[str, Any]:
         """Return `{"type": class name, field: value, …}`, ready for `json.dumps`.

@@ -2,7 +2,7 @@
 
     z_c = mean_{i ∈ c, j} g(A x_i, A x_j)        w_c = D z_c        z ← z - α ∇_z L(w; support)
     w ← w - β ∇_w L(w; support)                  logits = w x
-    min L(w; query) + γ ‖z_start - stop(z)‖²
+    min L(w; query) + γ mean (z_start - stop(z))²
 
 Rusu et al. 2019, arXiv:1807.05960, sections 2.3 and 2.4; this is the deterministic variant of its ablations: codes are
 means, not draws, so there is no KL term. g is the relation network, over all pairs of the support's examples, so memory
@@ -53,11 +53,12 @@ class LEO(FeatureLearner):
     steps: Steps = 5
     """Steps on the codes; the paper's 5."""
     rate: Positive = 1.0
-    """α to start from; meta-learned, as in the paper, from its 1."""
+    """α to start from; meta-learned, as in the paper, from its 1. One for all coordinates, of the mean loss over
+    the support; the paper's code has one for each coordinate, of the sum over classes."""
     tuning_steps: Steps = 5
     """Steps on the decoded weights; the paper's 5."""
     tuning_rate: Positive = 1e-3
-    """β to start from; meta-learned, as in the paper, from its .001."""
+    """β to start from; likewise, from its .001."""
     encoder_penalty: Rate = 1e-9
     """γ, which makes the encoder foresee where the descent ends; the paper searches it."""
 

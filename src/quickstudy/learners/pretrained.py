@@ -22,7 +22,7 @@ from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import DataError
 from quickstudy.core.learner import Fast, Meta, part, prefixed
 from quickstudy.core.net import Net, apply, initial, skeleton
-from quickstudy.core.objective import Classify, count
+from quickstudy.core.objective import Classify, count, mean
 from quickstudy.core.spec import Positive, Steps
 from quickstudy.learners.embedding import EmbeddingLearner, with_one
 from quickstudy.learners.ridge import least_squares
@@ -76,8 +76,8 @@ class Pretrained(EmbeddingLearner):
         if self.head is not None:
             told = apply(self.head, part(meta, "head."), z)
             if not isinstance(self.objective, Classify):
-                told = self.objective.fitting(told)
-            return self.objective.loss(told, rows)
+                return self.objective.loss(self.objective.fitting(told), rows)
+            return mean(self.objective.row_losses(told, rows.y), rows.mask)  # an output for each past class
         weights = self._probe(z.detach(), rows)
         outputs = self.objective.restrict(with_one(z) @ weights, self.objective.present(rows))
         share = 1 / (2 if isinstance(self.objective, Classify) else self.objective.outputs)

@@ -58,9 +58,10 @@ def least_squares(
 ) -> Float[Tensor, "d k"]:
     """The weights that minimise ‖Z W - Y‖² + λ ‖W‖², by the smaller of two equal systems."""
     with full_precision(z):
+        kind = z.dtype
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         y = y.to(z.dtype)
         rows, columns = z.shape
         if rows <= columns:
-            return z.t() @ torch.linalg.solve(z @ z.t() + penalty * torch.eye(rows).to(z), y)
-        return torch.linalg.solve(z.t() @ z + penalty * torch.eye(columns).to(z), z.t() @ y)
+            return (z.t() @ torch.linalg.solve(z @ z.t() + penalty * torch.eye(rows).to(z), y)).to(kind)
+        return torch.linalg.solve(z.t() @ z + penalty * torch.eye(columns).to(z), z.t() @ y).to(kind)

@@ -121,7 +121,7 @@ def in_span(
     with full_precision(rows):
         wide = torch.promote_types(residual.dtype, torch.float32)
         rows, residual = rows.to(wide), residual.to(wide)
-        eye = torch.eye(min(residual.shape), dtype=residual.dtype)
+        eye = torch.eye(min(residual.shape), dtype=residual.dtype, device=residual.device)
         if len(residual) < residual.shape[1]:  # the smaller side of R is the one to solve on
             gram = residual @ residual.t()
             return torch.linalg.solve(gram + strength * eye, residual @ rows.t()).t() @ residual

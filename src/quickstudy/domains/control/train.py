@@ -8,12 +8,13 @@ left is plain PPO or TRPO on all tasks together, which meta-learning has to beat
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import torch
 
 from quickstudy.core.checkpoint import TrainingState
 from quickstudy.core.checks import diverged, finite
-from quickstudy.core.engine import Step, meta_train
+from quickstudy.core.engine import Step, check_resumed, meta_train
 from quickstudy.core.episode import Episode
 from quickstudy.core.errors import DivergedError, ModelError
 from quickstudy.core.forms import task_losses
@@ -77,11 +78,12 @@ def meta_train_policy(
         outer: the outer loop; None for `TRPO()`, the paper's.
         sampling: what is acted out; None for `Sampling()`.
         seed: of everything that is drawn. Step k is a function of (seed, k) and of what is known before it.
-        meta: what to start from instead of `learner.init(seed)`.
+        meta: what to start from instead of `learner.init(seed)`; not together with `resume`.
         resume: a state to go on from; the run ends at the same numbers as one that was never stopped.
 
     Raises:
         ModelError: the learner isn't one of policies.
+        CheckpointError: `resume` is of another kind of learner, another outer loop or another seed.
         DivergedError: something isn't finite; it says in which step and which task.
     """
     outer, sampling = outer or TRPO(), sampling or Sampling()
@@ -90,7 +92,18 @@ def meta_train_policy(
             expected = " or ".join(f"{kind.__name__}(…)" for kind in kinds)
             raise ModelError(f"{name}={given!r}; expected {expected}, or None.")
     policy_objective(learner)
+    for name, value in {"steps": steps, "seed": seed}.items():
+        if not isinstance(value, Integral) or value < 0:
+            raise ModelError(f"{name}={value!r}; expected a whole number, 0 or more.")
+    made = {"learner": type(learner).__name__, "outer": type(outer).__name__, "seed": str(seed)}
+    if resume is not None:
+        check_resumed(resume, meta, made)
     meta, state = dict(meta if meta is not None else learner.init(seed)), None
+    learner.check(meta)
+    if not learner.trainable(meta):
+        raise ModelError(
+            f"{type(learner).__name__} learns nothing by gradient; `evaluate_policy` it as it is, or take MAML."
+        )
     if resume is not None:
         learner.check(
             {k.removeprefix("meta."): v for k, v in resume.tensors.items() if k.startswith("meta.")}
@@ -121,7 +134,15 @@ def meta_train_policy(
         meta = moved
         before = math.nan if found.before is None else float(found.before.mean())
         step = PolicyStep(
-            number + 1, loss, meta, slots, before, float(found.after.mean()), divergence, found.steps
+            number + 1,
+            loss,
+            meta,
+            slots,
+            before,
+            float(found.after.mean()),
+            divergence,
+            found.steps,
+            made=made,
         )
         state = step.state()
         yield step

@@ -104,10 +104,12 @@ def _step(
     if not (math.isfinite(bend) and bend > 0):
         return Taken(meta, float(before), float(before), 0.0, 0)
     x = x * math.sqrt(2 * how.bound / bend)
+    # As it is judged below, without dropout: else a step that changes nothing could pass for a better one.
+    here, _ = _judged(learner, objective, meta, episodes, apart, form)
     for number in range(how.tries):
         moved = meta | _moved(start, x * how.shorter**number)
         after, divergence = _judged(learner, objective, moved, episodes, apart, form)
-        if after < float(before) and divergence <= how.bound:
+        if after < here and divergence <= how.bound:
             return Taken(moved, float(before), after, divergence, number + 1)
     return Taken(meta, float(before), float(before), 0.0, 0)
 

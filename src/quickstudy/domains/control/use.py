@@ -12,6 +12,7 @@ from torch import Tensor
 
 from quickstudy.core.engine import adapt, predict
 from quickstudy.core.episode import Labelled
+from quickstudy.core.errors import DataError, ModelError
 from quickstudy.core.learner import Fast, Meta, MetaLearner
 from quickstudy.domains.control.collect import (
     Sampling,
@@ -62,6 +63,9 @@ def adapt_policy(
 ) -> AdaptedPolicy:
     """Act out `sampling.trajectories` episodes of one task, and adapt to them."""
     sampling, objective = sampling or Sampling(), policy_objective(learner)
+    learner.check(meta)
+    if not sampling.trajectories:
+        raise ModelError("Sampling(trajectories=0) leaves nothing to adapt to; give one or more.")
     with closing(family.vector([task], sampling.trajectories)) as env:
         sees, moves = env.single_observation_space, env.single_action_space
         start = policies(learner, meta, nothing(objective, 1, width_of(sees)))
@@ -91,6 +95,9 @@ def evaluate_policy(
 ) -> Returns:
     """Adapt to every task, and act out what was learned; `sampling.tasks` at a time."""
     sampling = sampling or Sampling()
+    learner.check(meta)
+    if not len(tasks):
+        raise DataError("There is no task to evaluate on; give one or more: family.draw(20, seed).")
     before, after = [], []
     for start in range(0, len(tasks), sampling.tasks):
         some = tasks[start : start + sampling.tasks]
