@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from toy import Words, sentences
 
 from quickstudy.core.adapted import Adapted
@@ -151,3 +152,11 @@ def test_features_that_are_no_numbers():
     for ask in (lambda: wrong.predict(["my card"]), lambda: wrong.explain("my card")):
         with pytest.raises(DataError, match="NaN"):
             ask()
+
+
+def test_a_row_that_describes_a_class_is_refused_where_none_may(tmp_path):
+    model = learned()
+    described = model.support._replace(y=model.support.y + torch.tensor([3] + [0] * (len(model.items) - 1)))
+    replace(model, support=described).save(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="class number 3"):
+        Adapted.load(tmp_path / "model", Words())

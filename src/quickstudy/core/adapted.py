@@ -201,11 +201,12 @@ class Adapted:
                     f"for a learner of {self.learner.objective.ways} classes."
                 )
             # A row may describe a class instead of being an example of it; its number is then `ways` higher.
-            most = self._ways * 2 if self.learner.describes else ways
-            if y.is_floating_point() or not ((y >= 0) & (y < most) & (y % self._ways < ways)).all():
+            if y.is_floating_point() or not ((y >= 0) & (y < 2 * self._ways) & (y % self._ways < ways)).all():
                 raise CheckpointError(f"{where}: the support has class numbers outside its {ways} labels.")
         try:
             self.learner.check(self.meta)
+            rows = Labelled(*(part.unsqueeze(0) for part in self.support))
+            self.learner.check_answers(rows, "support")
             told = self.outputs(self.support.trimmed().x)
             if told.shape[-1] != self.learner.objective.outputs:
                 raise ValueError(f"it gives {told.shape[-1]} outputs for {self.learner.objective.outputs}")
