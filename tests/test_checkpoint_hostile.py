@@ -17,7 +17,7 @@ from toy import Words, sentences
 from quickstudy.core import net, tensorfile
 from quickstudy.core.adapted import Adapted
 from quickstudy.core.checkpoint import load_folder, save_folder
-from quickstudy.core.errors import CheckpointError, DataError
+from quickstudy.core.errors import CheckpointError
 from quickstudy.core.objective import Classify
 from quickstudy.learners import MAML, Gaussian, Prototypical, Ridge
 from quickstudy.nets import MLP
@@ -339,7 +339,7 @@ def test_a_dimension_without_bounds_takes_no_memory(tmp_path):
 def test_hyper_parameters_beyond_reason_are_refused_by_name(tmp_path, change, says):
     folder = model(tmp_path / "model", LEARNERS["MAML"])
     edit(folder, change)
-    with pytest.raises(DataError, match=says) as caught:
+    with pytest.raises(CheckpointError, match=says) as caught:
         Adapted.load(folder, Words())
     assert len(str(caught.value)) < 500
 

@@ -66,6 +66,8 @@ def test_every_way_without_a_peer_computes_the_loops_gradient(name):
     problem = Problem(job, torch.float64, tasks=2)
     expected = loop(problem)()
     for way, make in own_ways(problem).items():
+        if way == COMPILED and name not in ("module", "sinusoid"):  # a minute each; one of each kind will do
+            continue
         off = 1e-3 if way == VMAP and name in ("module", "conv-32", "conv-64") else 1e-12
         try:
             assert error(make(problem)(), expected) < 10 * off, way

@@ -78,8 +78,8 @@ def recipes() -> dict[str, Recipe]:
         "NeuralProcess": Recipe(
             learners.NeuralProcess(
                 **shared,
-                encoder=MLP(inputs=FAMILY.dim + WAYS, outputs=64, hidden=(64,)),
-                decoder=MLP(inputs=64 + FAMILY.dim, outputs=WAYS, hidden=(64,)),
+                encoder=MLP(inputs=FAMILY.dim, outputs=32, hidden=(64,)),
+                decoder=MLP(inputs=FAMILY.dim + 32 * WAYS, outputs=WAYS, hidden=(64,)),
             )
         ),
         "Ridge": Recipe(learners.Ridge(**embed), rate=0.01),
