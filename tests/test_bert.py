@@ -9,7 +9,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from quickstudy.core.errors import ModelError
-from quickstudy.domains.text.tiny import tiny_bert
+from quickstudy.encoders.tiny import tiny_bert
 from quickstudy.nets.bert import Bert, BertConfig, SentenceBert, clean, pool
 
 

@@ -222,7 +222,7 @@ LIMITED = """
     import resource, signal, sys, warnings
     import torch
     from quickstudy.core.encoder import CachedEncoder, EmbeddingCache
-    from quickstudy.domains.text.tiny import HashEncoder
+    from quickstudy.encoders.tiny import HashEncoder
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     cache = EmbeddingCache(sys.argv[1])
     cache.put("f", ["before"], torch.ones(1, 64))

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from quickstudy.core.encoder import EmbeddingCache, Encoder, identity
 from quickstudy.core.errors import DataError, MissingExtra, ModelError
-from quickstudy.domains.text.encode import load_encoder, resolve_dtype
-from quickstudy.domains.text.tiny import byte_tokens
+from quickstudy.encoders.text import load_encoder, resolve_dtype
+from quickstudy.encoders.tiny import byte_tokens
 from quickstudy.nets.lora import Adapter, LoRA
 
 SPEC = LoRA(rank=4, layers=(1,))

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quickstudy.core.errors import ModelError
-from quickstudy.domains.text import weights as files
-from quickstudy.domains.text.encode import load_encoder
+from quickstudy.encoders import weights as files
+from quickstudy.encoders.text import load_encoder
 from quickstudy.nets.bert import Bert, BertConfig
 from quickstudy.nets.lora import Adapter, LoRA
 
@@ -162,7 +162,7 @@ def test_names_that_mean_nothing_are_answered(tmp_path):
 @pytest.mark.slow
 def test_offline_an_id_of_the_hub_gives_a_clear_error(tmp_path):
     code = (
-        "from quickstudy.domains.text.encode import load_encoder\n"
+        "from quickstudy.encoders.text import load_encoder\n"
         "from quickstudy.core.errors import ModelError\n"
         "try:\n    load_encoder('somebody/some-encoder')\n"
         "except ModelError as problem:\n    print(problem)"
@@ -178,7 +178,7 @@ def test_offline_an_id_of_the_hub_gives_a_clear_error(tmp_path):
 def test_loading_reads_no_compiler():
     """torch's compiler takes seconds to import; nothing that makes or runs an encoder may need it."""
     code = (
-        "import sys\nfrom quickstudy.domains.text.encode import load_encoder\n"
+        "import sys\nfrom quickstudy.encoders.text import load_encoder\n"
         "load_encoder('tiny-bert', cache=False).encode(['a'])\nprint('torch._dynamo' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -10,7 +10,7 @@ from rich.console import Console
 from quickstudy.bench.leaks import as_table, audit, near_duplicates, normalised
 from quickstudy.core.errors import DataError
 from quickstudy.domains.text.read import Examples
-from quickstudy.domains.text.tiny import HashEncoder
+from quickstudy.encoders.tiny import HashEncoder
 
 TEST = Examples(
     ["Why was my card declined?", "How do I top up?", "My PIN is blocked"],

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.func import functional_call, vmap
 
 from quickstudy.core.errors import CheckpointError, ModelError
-from quickstudy.domains.text.tiny import tiny_bert
+from quickstudy.encoders.tiny import tiny_bert
 from quickstudy.nets.bert import Bert, SentenceBert
 from quickstudy.nets.lora import Adapter, LoRA, interpolated
 

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from quickstudy.app.actions import encoders
 from quickstudy.core.encoder import Encoder
 from quickstudy.core.errors import DataError, MissingExtra, ModelError
-from quickstudy.domains.text import weights as files
-from quickstudy.domains.text.encode import load_encoder
-from quickstudy.domains.text.onnx_weights import read_state
-from quickstudy.domains.text.packaged import PACKAGED
+from quickstudy.encoders import weights as files
+from quickstudy.encoders.onnx_weights import read_state
+from quickstudy.encoders.packaged import PACKAGED
+from quickstudy.encoders.text import load_encoder
 from quickstudy.nets.bert import Bert
 from quickstudy.nets.lora import Adapter, LoRA
 

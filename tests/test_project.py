@@ -153,7 +153,7 @@ def test_the_bundled_data_has_its_notice_and_licences():
     assert "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
 
 
-LAYERS = ["app", "bench", "domains", "data", "learners", "nets", "core"]
+LAYERS = ["app", "bench", "domains", "encoders", "files", "data", "learners", "nets", "core"]
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ import torch
 
 from quickstudy.core.learner import Meta
 from quickstudy.data import sample
-from quickstudy.domains.text.encode import load_encoder
 from quickstudy.domains.text.learn import Tuning, estimate, learn
 from quickstudy.domains.text.prior import Prior
 from quickstudy.domains.text.read import Examples
+from quickstudy.encoders.text import load_encoder
 
 SHIPPED = Path(__file__).parents[1] / "src/quickstudy/domains/text/shipped"
 ESTIMATED, TUNED = 5e-3, 1e-3

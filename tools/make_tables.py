@@ -139,8 +139,8 @@ def domains() -> str:
 
 def encoders() -> str:
     """The encoders known by name, from their registry."""
-    from quickstudy.domains.text.tiny import HashEncoder, tiny_bert
-    from quickstudy.domains.text.weights import PACKAGED
+    from quickstudy.encoders.tiny import HashEncoder, tiny_bert
+    from quickstudy.encoders.weights import PACKAGED
 
     lines = ["| name | what it is | dim | licence | weights' sha256 begins | how to get it |"]
     lines += ["|---|---|---:|---|---|---|"]
@@ -162,7 +162,7 @@ def encoders() -> str:
 
 def encoder_speed() -> str:
     """What was measured on number formats: the docstring of the module that chooses by it."""
-    return (import_module("quickstudy.domains.text.encode").__doc__ or "").partition("\n\n")[2]
+    return (import_module("quickstudy.encoders.text").__doc__ or "").partition("\n\n")[2]
 
 
 def cli() -> str:

@@ -28,7 +28,7 @@ _HOME = {  # module -> the public names that live there
     "quickstudy.core.report": ("Report",),
     "quickstudy.core.task": ("Task",),
     "quickstudy.domains": ("Domain",),
-    "quickstudy.domains.text.encode": ("load_encoder",),
+    "quickstudy.encoders.text": ("load_encoder",),
     "quickstudy.domains.text.prior": ("Prior", "load_prior"),
     "quickstudy.domains.text.read": ("Examples", "read_datasets", "read_examples", "read_texts"),
     "quickstudy.domains.text.use": ("FewShotTextClassifier",),

@@ -38,7 +38,6 @@ from quickstudy.core.policy import PolicyGradient as PolicyGradient
 from quickstudy.core.report import Report as Report
 from quickstudy.core.task import Task as Task
 from quickstudy.domains import Domain as Domain
-from quickstudy.domains.text.encode import load_encoder as load_encoder
 from quickstudy.domains.text.prior import Prior as Prior
 from quickstudy.domains.text.prior import load_prior as load_prior
 from quickstudy.domains.text.read import Examples as Examples
@@ -46,6 +45,7 @@ from quickstudy.domains.text.read import read_datasets as read_datasets
 from quickstudy.domains.text.read import read_examples as read_examples
 from quickstudy.domains.text.read import read_texts as read_texts
 from quickstudy.domains.text.use import FewShotTextClassifier as FewShotTextClassifier
+from quickstudy.encoders.text import load_encoder as load_encoder
 from quickstudy.learners import ANIL as ANIL
 from quickstudy.learners import BOIL as BOIL
 from quickstudy.learners import CAVIA as CAVIA

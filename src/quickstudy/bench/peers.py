@@ -32,8 +32,8 @@ from quickstudy.bench.text_play import Clock, Findings, Setting, audit_row, plai
 from quickstudy.bench.text_ways import draw, without
 from quickstudy.core.errors import missing_extra
 from quickstudy.core.report import Estimate, paired
-from quickstudy.domains.text import weights
 from quickstudy.domains.text.read import Examples
+from quickstudy.encoders import weights
 
 BUDGET = 50
 """SetFit may train for so many times our time."""

@@ -23,10 +23,10 @@ from quickstudy.core.objective import Classify
 from quickstudy.core.report import Estimate, Report, paired
 from quickstudy.core.report import Row as ReportRow
 from quickstudy.core.task import spell_out
-from quickstudy.domains.text.encode import TextEncoder
 from quickstudy.domains.text.learn import learn
 from quickstudy.domains.text.prior import Prior, encoder_for
 from quickstudy.domains.text.read import Examples
+from quickstudy.encoders.text import TextEncoder
 from quickstudy.learners import Centroid, Gaussian, Logistic
 
 WAYS = 5

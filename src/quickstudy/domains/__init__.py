@@ -13,19 +13,9 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from quickstudy.core.errors import ModelError, did_you_mean
+from quickstudy.encoders.packaged import EncoderInfo as EncoderInfo
 
 GROUP = "quickstudy.domains"
-
-
-@dataclass(frozen=True)
-class EncoderInfo:
-    """A known encoder."""
-
-    name: str
-    about: str
-    licence: str
-    installed: bool
-    install: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +71,7 @@ TEXT = Domain(
     read_datasets="quickstudy.domains.text.read:read_datasets",
     learn="quickstudy.domains.text.learn:learn",
     baselines="quickstudy.domains.text.baselines:baselines",
-    encoders="quickstudy.domains.text.packaged:encoders",
+    encoders="quickstudy.encoders.packaged:encoders",
     demo="quickstudy.app.demo:demo",
     bench="quickstudy.bench.text:main",
 )

@@ -27,10 +27,10 @@ from quickstudy.core.errors import DataError, DivergedError
 from quickstudy.core.learner import Meta
 from quickstudy.core.objective import Classify
 from quickstudy.domains.text.calibrate import calibration, clusters
-from quickstudy.domains.text.encode import TextEncoder, resolve_dtype
 from quickstudy.domains.text.prior import Experienced, Prior, encoder_for
 from quickstudy.domains.text.read import Examples
 from quickstudy.domains.text.tasks import words_for
+from quickstudy.encoders.text import TextEncoder, resolve_dtype
 from quickstudy.learners import GE2E, Gaussian
 from quickstudy.nets.lora import Adapter, LoRA
 

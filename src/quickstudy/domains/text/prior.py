@@ -19,8 +19,8 @@ from quickstudy.core.errors import CheckpointError, ModelError
 from quickstudy.core.learner import Meta
 from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Spec
-from quickstudy.domains.text.encode import BUILT_IN, TextEncoder, load_encoder
-from quickstudy.domains.text.packaged import PACKAGED
+from quickstudy.encoders.packaged import PACKAGED
+from quickstudy.encoders.text import BUILT_IN, TextEncoder, load_encoder
 from quickstudy.learners import Gaussian
 from quickstudy.nets.lora import Adapter, LoRA
 

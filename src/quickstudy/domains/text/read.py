@@ -30,7 +30,7 @@ from quickstudy.domains.text.read_columns import (
     not_found,
     one_each,
 )
-from quickstudy.domains.text.read_source import (
+from quickstudy.files.source import (
     LIMIT,
     TextSource,
     existing,
@@ -39,7 +39,7 @@ from quickstudy.domains.text.read_source import (
     suffix_of,
     whole_text,
 )
-from quickstudy.domains.text.read_tables import SUFFIXES, Bad, Table, open_table
+from quickstudy.files.tables import SUFFIXES, Bad, Table, open_table
 
 _PAPERS = re.compile(
     r"(readme|licen[cs]e|citation|notice|changelog)(\.(md|txt|rst|cff))?|meta\.json", re.IGNORECASE

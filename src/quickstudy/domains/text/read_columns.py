@@ -7,8 +7,8 @@ from typing import Any
 
 from quickstudy.core.errors import DataError, did_you_mean
 from quickstudy.core.task import blank, lone_surrogate
-from quickstudy.domains.text.read_source import LIMIT, quoted, shortened
-from quickstudy.domains.text.read_tables import Bad, Table
+from quickstudy.files.source import LIMIT, quoted, shortened
+from quickstudy.files.tables import Bad, Table
 
 # Names by which a column is found, the likeliest first; upper case, spaces and hyphens don't matter.
 TEXT_NAMES = ("text", "sentence", "utterance", "query", "content", "question", "message", "comment", "review",

@@ -16,10 +16,10 @@ from quickstudy.core.estimate import Estimate, paired_share
 from quickstudy.core.objective import Classify
 from quickstudy.core.task import Task
 from quickstudy.domains.text.choose import Candidate, Choice, pooled, temperature
-from quickstudy.domains.text.encode import TextEncoder
 from quickstudy.domains.text.learn import Progress, Tuning, tune
 from quickstudy.domains.text.prior import Experienced, Prior
 from quickstudy.domains.text.read import Examples
+from quickstudy.encoders.text import TextEncoder
 from quickstudy.learners import Logistic
 from quickstudy.nets.lora import LoRA
 

@@ -21,7 +21,6 @@ from quickstudy.core.errors import DataError, ModelError
 from quickstudy.core.task import Task
 from quickstudy.domains.text.abstain import Abstention, suggest
 from quickstudy.domains.text.choose import Choice, candidates_for, choose
-from quickstudy.domains.text.encode import TextEncoder
 from quickstudy.domains.text.prior import (
     SHIPPED,
     Experienced,
@@ -32,6 +31,7 @@ from quickstudy.domains.text.prior import (
 )
 from quickstudy.domains.text.specialise import keep, specialise, worthwhile
 from quickstudy.domains.text.tasks import checked_descriptions, checked_texts, speaks, task_from, truth_for
+from quickstudy.encoders.text import TextEncoder
 
 NONE = "none of these"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.core.errors import DataError, missing_extra
-from quickstudy.domains.text.read_source import LIMIT, TextSource, existing, quoted, shortened, suffix_of
+from quickstudy.files.source import LIMIT, TextSource, existing, quoted, shortened, suffix_of
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 SUFFIXES = (*DELIMITERS, ".jsonl", ".ndjson", ".json", ".parquet", ".pq")

@@ -4,9 +4,18 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from quickstudy.domains import EncoderInfo
-
 WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """A known encoder."""
+
+    name: str
+    about: str
+    licence: str
+    installed: bool
+    install: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Knowledge graphs of one's own field, from a handful of labelled examples."""

@@ -1,0 +1,1 @@
+"""Encoders of text: packaged, from a folder or a hub; sentence vectors, token states, low-rank adapters."""

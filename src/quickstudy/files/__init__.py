@@ -1,0 +1,1 @@
+"""Files as people have them: text in bounded pieces, tables row by row."""
