@@ -112,8 +112,8 @@ class Sentence(NamedTuple):
     end: int
 
 
-# An end is a full stop, question or exclamation mark (with closing quotes or brackets) before a blank and what may begin
-# a sentence; or an empty line. A stop after a single letter, a title or an abbreviation ends nothing.
+# An end is a full stop, question or exclamation mark (with closing quotes or brackets) before a blank and what may
+# begin a sentence; or an empty line. A stop after a single letter, a title or an abbreviation ends nothing.
 _END = re.compile(r"(?:[.!?…]+[\"'”’)\]]*(?=\s+[\"'“‘(\[]*[A-Z0-9À-ÖØ-Þ])|[。！？]+[”’」』）]*)|\n\s*\n")
 _NO_END = re.compile(
     r"(?:^|[\s(\[])(?:[A-Za-zÀ-ÖØ-Þ]|[Dd]r|[Mm]rs?|Ms|Prof|St|Jr|Sr|vs|[Cc]f|e\.g|i\.e|etc|al|[Ff]igs?|[Ee]qs?|[Nn]os?|[Vv]ol|"
@@ -151,7 +151,7 @@ def _pieces(text: str, start: int, end: int, longest: int) -> Iterator[Sentence]
 
 
 def words(text: str, start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
-    """Offsets of words: runs of letters and digits, single letters of scripts without blanks, and single other signs."""
+    """Offsets of words: runs of letters and digits; one by one, other signs and letters of scripts without blanks."""
     return [match.span() for match in _WORD.finditer(text, start, len(text) if end is None else end)]
 
 

@@ -142,8 +142,8 @@ class Schema:
             kind = self.relations[relation]
             turned = " The other way round it would fit." if self.admits(relation, tail, head) else ""
             raise DataError(
-                f"{relation} leads from {' or '.join(kind.head) or 'anything'} to {' or '.join(kind.tail) or 'anything'}; "
-                f"here it leads from {head} to {tail}.{turned}",
+                f"{relation} leads from {' or '.join(kind.head) or 'anything'} to "
+                f"{' or '.join(kind.tail) or 'anything'}; here it leads from {head} to {tail}.{turned}",
                 file=file,
             )
 
