@@ -151,7 +151,7 @@ def _pieces(text: str, start: int, end: int, longest: int) -> Iterator[Sentence]
 
 
 def words(text: str, start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
-    """Offsets of words: runs of letters and digits, single letters of scripts without blanks, other signs one by one."""
+    """Offsets of words: runs of letters and digits; one by one, other signs and letters of scripts without blanks."""
     return [match.span() for match in _WORD.finditer(text, start, len(text) if end is None else end)]
 
 
