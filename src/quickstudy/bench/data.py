@@ -215,8 +215,8 @@ def take(examples: Examples, rows: Collection[int], source: str = "") -> Example
     return Examples([examples.texts[i] for i in rows], labels, told, source or examples.source)
 
 
-def _text(data: Path, name: str) -> str:
-    origin = FILES[name]
+def read_text(data: Path, name: str, origin: Origin) -> str:
+    """The content of the file `name` of the data folder. Raises DataError if it isn't there, or isn't this one."""
     plain, packed = data / name, data / f"{name}.gz"
     if plain.is_file():
         content = plain.read_bytes()
@@ -234,3 +234,7 @@ def _text(data: Path, name: str) -> str:
             file=name,
         )
     return content.decode()
+
+
+def _text(data: Path, name: str) -> str:
+    return read_text(data, name, FILES[name])

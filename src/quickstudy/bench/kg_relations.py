@@ -1,0 +1,427 @@
+"""`quickstudy bench kg_relations`: few-shot relations on FewRel, by what other relations taught (kg.1, kg.2, kg.3).
+
+    quickstudy bench kg_relations                       all rows
+    quickstudy bench kg_relations --only kg.1           one row
+    quickstudy bench kg_relations --only ship --adapter FOLDER
+                                                        the prior to ship, from openly licensed data alone
+    quickstudy bench kg_relations --quick               see that it works; nothing is written
+
+Nothing is learned from the reported part: not its sentences, not its relations (nor those of the same meaning in KBP37
+and CoNLL04), not the mean of its features. Settings were chosen on relations of val_nyt that val_wiki does not have.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from rich.console import Console
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from quickstudy.bench import data as published
+from quickstudy.bench import relation_data as given
+from quickstudy.bench.relation_data import NONE, Related
+from quickstudy.bench.runs import write_run
+from quickstudy.core.episode import Labelled
+from quickstudy.core.errors import DataError, did_you_mean
+from quickstudy.core.estimate import Estimate, paired
+from quickstudy.domains.kg.certainty import evidence, learn_certainty
+from quickstudy.domains.kg.pairs import PairEncoder
+from quickstudy.domains.kg.relation_prior import RelationPrior
+from quickstudy.domains.kg.tune import Earlier, RelationTuning, tune_relations
+from quickstudy.encoders.text import TextEncoder, load_encoder
+
+SUITE, COMMAND = "kg_relations", "quickstudy bench kg_relations"
+ROWS = {
+    "kg.1": "FewRel val_wiki: 5w1s / 5w5s / 10w1s / 10w5s",
+    "kg.2": "FewRel val_nyt: 5w1s / 5w5s",
+    "kg.3": "none of the above at 50%, val_wiki 5w5s: AUROC / accuracy",
+    "ship": "no row: learns the prior to ship and writes it to --adapter",
+}
+SAME = {
+    "val_wiki": {"KBP37": {"per:spouse", "org:members"}, "CoNLL04": set()},
+    "val_nyt": {
+        "KBP37": {"per:employee_of", "org:top_members/employees", "org:members", "org:subsidiaries"},
+        "CoNLL04": {"Work_For"},
+    },
+}
+"""Relations of other data sets that say the same as one of the reported part."""
+WEIGHTS = {"FewRel val_nyt": 1.5, "FewRel val_wiki": 1.5, "KBP37": 1.0, "CoNLL04": 0.5}
+"""How often episodes of tuning come from a data set."""
+EACH = 50
+"""Pairs of a relation that covariances and certainty are learned from."""
+FROZEN, COVARIANCE, TUNED, OURS = "frozen", "learned covariance", "tuned", "tuned, learned covariance"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a run is made."""
+
+    data: Path
+    encoder: TextEncoder
+    tuning: RelationTuning
+    seeds: tuple[int, ...]
+    episodes: int
+    each: int
+    """Pairs of a relation that episodes draw from."""
+    console: Console
+
+
+@dataclass(frozen=True)
+class Method:
+    """Features of the reported pairs under one way, and those of the sources."""
+
+    name: str
+    x: Float[Tensor, "n d"]
+    prior: RelationPrior
+    sources: list[tuple[Float[Tensor, "m d"], Int[Tensor, " m"]]]
+
+
+def sources(data: Path, target: Related, part: str, *, open_only: bool = False) -> list[Related]:
+    """What may be learned from, for a reported part: other sentences, and relations that it doesn't have."""
+    other = "val_nyt" if part == "val_wiki" else "val_wiki"
+    found = [given.fewrel(data, other)]
+    if not open_only:
+        found += [given.kbp37(data), given.conll04(data)]
+    same = SAME[part]
+    return [
+        one.without({*target.relations, *same.get(one.name, set())}).unlike(p.text for p in target.pairs)
+        for one in found
+    ]
+
+
+Learned = tuple[RelationPrior, list[Labelled]]
+"""A prior, and the pairs' vectors that it was learned from."""
+
+
+def learn(setting: Setting, earlier: Sequence[Related]) -> list[Learned]:
+    """The prior of the frozen encoder, and that of the tuned one."""
+    begin = time.process_time()
+    adapter = tune_relations(
+        [
+            Earlier(known.pairs, known.labels, WEIGHTS[one.name])
+            for one in earlier
+            if (known := one.without({NONE}))
+        ],
+        setting.encoder,
+        setting.tuning,
+        seeds=setting.seeds,
+    )
+    seconds = time.process_time() - begin
+    setting.console.print(f"tuned in {seconds:.0f} CPU-s")
+    found = []
+    for encoder in (setting.encoder, setting.encoder.with_adapter(adapter)):
+        pairs = PairEncoder(encoder)
+        tasks, strangers = _tasks(pairs, earlier)
+        record = {
+            "sources": [{"name": one.name, "relations": len(one.relations)} for one in earlier],
+            "seeds": list(setting.seeds),
+            "steps": setting.tuning.steps,
+            "tuning CPU-s": round(seconds),
+        }
+        found.append((RelationPrior.estimate(pairs, tasks, strangers, record=record), tasks))
+    return found
+
+
+def _tasks(pairs: PairEncoder, earlier: Sequence[Related]) -> tuple[list[Labelled], list[Tensor]]:
+    tasks, strangers = [], []
+    for one in earlier:
+        one = one.most(EACH)
+        x = pairs.encode(one.pairs)
+        names = one.relations
+        number = {name: i for i, name in enumerate(names)}
+        y = torch.tensor([number.get(label, -1) for label in one.labels])
+        tasks.append(Labelled.of(x[y >= 0], y[y >= 0]))
+        strangers.append(x[y < 0])
+    return tasks, strangers
+
+
+def methods(setting: Setting, target: Related, learned: Sequence[Learned]) -> list[Method]:
+    """Frozen and tuned features of the reported pairs, each centred on the sources, without and with covariance."""
+    found = []
+    for names, (prior, tasks) in zip(((FROZEN, COVARIANCE), (TUNED, OURS)), learned, strict=True):
+        raw = prior.pair_encoder(setting.encoder).encode(target.pairs)
+        plain = replace(prior, damping=torch.zeros_like(prior.damping))
+        plain = replace(plain, certainty=learn_certainty([_features(plain, task) for task in tasks]))
+        for name, used in zip(names, (plain, prior), strict=True):
+            sources = [(own.x, own.y) for own in (_features(used, task) for task in tasks)]
+            found.append(Method(name, used.features(raw), used, sources))
+    return found
+
+
+def _features(prior: RelationPrior, task: Labelled) -> Labelled:
+    return task._replace(x=prior.features(task.x))
+
+
+def episodes(
+    y: Int[np.ndarray, " n"],
+    ways: int,
+    shots: int,
+    queries: int,
+    number: int,
+    seed: int,
+    strangers: bool = False,
+) -> list[tuple[Int[np.ndarray, "w k"], Int[np.ndarray, "w q"], Int[np.ndarray, " m"]]]:
+    """Rows of (support, query) by relation, and as many queries of other relations, or none."""
+    rng = np.random.default_rng([seed, ways, shots])
+    rows = [np.flatnonzero(y == c) for c in range(int(y.max()) + 1)]
+    drawn = []
+    for _ in range(number):
+        order = rng.permutation(len(rows))
+        picked = np.stack([rng.choice(rows[c], shots + queries, replace=False) for c in order[:ways]])
+        other = np.array([], dtype=np.int64)
+        if strangers:
+            other = np.array([rng.choice(rows[rng.choice(order[ways:])]) for _ in range(ways * queries)])
+        drawn.append((picked[:, :shots], picked[:, shots:], other))
+    return drawn
+
+
+def accuracy(x: Float[Tensor, "n d"], drawn: Sequence[tuple[Any, Any, Any]]) -> list[float]:
+    """Accuracy of the nearest mean direction in each episode, in points."""
+    found = []
+    for support, query, _ in drawn:
+        center = normalize(x[torch.from_numpy(support)].mean(1), dim=-1)
+        best = (x[torch.from_numpy(query)] @ center.t()).argmax(-1)
+        found.append(100 * float((best == torch.arange(len(support)).unsqueeze(1)).float().mean()))
+    return found
+
+
+def few_shot(setting: Setting, part: str, row: str, cells: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    """kg.1 and kg.2: accuracy on one part of FewRel."""
+    begin = time.perf_counter()
+    whole = given.fewrel(setting.data, part)
+    earlier = sources(setting.data, whole, part)
+    target = _sampled(whole, setting.each)
+    learned = learn(setting, earlier)
+    ways_of, record = methods(setting, target, learned), learned[1][0].record
+    y = _numbers(target)
+    seconds = time.perf_counter() - begin
+    rows = []
+    for place, (ways, shots) in enumerate(cells, start=1):
+        drawn = episodes(y, ways, shots, 1, setting.episodes, 0)
+        scores = {method.name: accuracy(method.x, drawn) for method in ways_of}
+        told = {name: Estimate.of(values) for name, values in scores.items()}
+        setting.console.print(
+            f"{part} {ways}-way {shots}-shot: " + ", ".join(f"{n} {e}" for n, e in told.items())
+        )
+        gain = paired(scores[OURS], scores[FROZEN])
+        note = (
+            f"{ways}-way {shots}-shot, one question a relation, {len(target.pairs)} of {len(whole.pairs)} pairs; "
+            f"learned from {_named(earlier)}; tuned {record['steps']} steps, "
+            f"{record['tuning CPU-s']} CPU-s; centred on the sources' means"
+        )
+        rows.append(
+            _row(f"{row}.{place}", told[OURS], "points", setting, seconds, note)
+            | {
+                "baselines": {n: round(told[n].mean, 2) for n in (FROZEN, COVARIANCE, TUNED)},
+                "gain": {"value": gain.mean, "ci95": (gain.low, gain.high), "over": FROZEN},
+            }
+        )
+    if part == "val_wiki":
+        rows += _none(setting, ways_of, y, target, seconds)
+    return rows
+
+
+def _none(
+    setting: Setting, ways_of: Sequence[Method], y: Int[np.ndarray, " n"], target: Related, seconds: float
+) -> list[dict[str, Any]]:
+    """kg.3: half of the questions have none of the five relations."""
+    drawn = episodes(y, 5, 5, 1, setting.episodes, 1, strangers=True)
+    areas, rights, notes = {}, {}, {}
+    for method in ways_of:
+        score, right = scored(method.x, drawn, method.prior)
+        known = [
+            scored(x, episodes(ys.numpy(), 5, 5, 1, 300, 2, strangers=True), method.prior)
+            for x, ys in method.sources
+            if len(ys.unique()) > 6
+        ]
+        level = threshold(np.concatenate([s for s, _ in known]), np.concatenate([r for _, r in known]))
+        areas[method.name] = auroc(score, setting.episodes)
+        answered = score > level
+        asked = np.arange(score.shape[1]) < 5
+        correct = np.where(asked, answered & right, ~answered)
+        rights[method.name] = (100 * correct.mean(1)).tolist()
+        said = answered & ~asked
+        notes[method.name] = f"false answers {100 * said.sum() / (~asked).sum() / len(score):.1f}%"
+    told = {name: Estimate.of(values) for name, values in rights.items()}
+    setting.console.print("none of the above, AUROC: " + ", ".join(f"{n} {e}" for n, e in areas.items()))
+    setting.console.print("accuracy: " + ", ".join(f"{n} {e} ({notes[n]})" for n, e in told.items()))
+    note = f"val_wiki, 5-way 5-shot, half of the questions of other relations; {notes[OURS]} of those; "
+    rows = []
+    for place, (found, what) in enumerate(
+        ((areas, "AUROC over all questions"), (told, "threshold from sources")), 1
+    ):
+        rows.append(
+            _row(f"kg.3.{place}", found[OURS], "points", setting, seconds, note + what)
+            | {"baselines": {n: round(found[n].mean, 2) for n in (FROZEN, COVARIANCE, TUNED)}}
+        )
+    return rows
+
+
+def scored(
+    x: Float[Tensor, "n d"], drawn: Sequence[tuple[Any, Any, Any]], prior: RelationPrior
+) -> tuple[Float[np.ndarray, "e q"], Any]:
+    """Log-odds that a question has the best relation, those of the episode's relations first; and whether it has."""
+    scores, rights = [], []
+    for support, query, other in drawn:
+        center = normalize(x[torch.from_numpy(support)].mean(1), dim=-1)
+        rows = torch.from_numpy(np.concatenate([query[:, 0], other]))
+        phi, best = evidence(x[rows] @ center.t(), float(support.shape[1]))
+        scores.append(prior.certainty.logit(phi).numpy())
+        truth = torch.cat([torch.arange(len(support)), torch.full((len(other),), -1)])
+        rights.append((best == truth).numpy())
+    return np.stack(scores), np.stack(rights)
+
+
+def threshold(score: Float[np.ndarray, "e q"], right: Any) -> float:
+    """Above which to answer, for the best accuracy; questions after the first half have no relation."""
+    none = np.arange(score.shape[1]) >= score.shape[1] // 2
+    levels = np.quantile(score, np.linspace(0, 1, 201))
+    return float(max(levels, key=lambda t: np.where(none, score <= t, (score > t) & right).mean()))
+
+
+def auroc(score: Float[np.ndarray, "e q"], number: int) -> Estimate:
+    """How often a question with a relation scores above one without, in points, over all questions.
+
+    The interval is that of 200 draws of episodes with replacement (Efron's bootstrap).
+    """
+    half = score.shape[1] // 2
+
+    def area(chosen: Float[np.ndarray, "e q"]) -> float:
+        none = np.sort(chosen[:, half:].ravel())
+        below = np.searchsorted(none, chosen[:, :half].ravel(), "left")
+        upto = np.searchsorted(none, chosen[:, :half].ravel(), "right")
+        return 100 * float((below + upto).mean()) / 2 / len(none)
+
+    rng = np.random.default_rng(0)
+    draws = [area(score[rng.integers(len(score), size=len(score))]) for _ in range(200)]
+    mean = area(score)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Estimate(mean, float(high - low) / 2, number, (min(mean, float(low)), max(mean, float(high))))
+
+
+def _row(row: str, found: Estimate, unit: str, setting: Setting, seconds: float, note: str) -> dict[str, Any]:
+    return {
+        "id": row,
+        "value": found.mean,
+        "ci95": (found.low, found.high),
+        "unit": unit,
+        "n": setting.episodes,
+        "seeds": list(setting.seeds),
+        "command": COMMAND,
+        "seconds": round(seconds, 1),
+        "note": note,
+    }
+
+
+def _named(earlier: Sequence[Related]) -> str:
+    return ", ".join(f"{one.name} ({len(one.relations)} relations)" for one in earlier)
+
+
+def _numbers(target: Related) -> Int[np.ndarray, " n"]:
+    number = {name: i for i, name in enumerate(target.relations)}
+    return np.array([number[label] for label in target.labels])
+
+
+def _sampled(target: Related, each: int) -> Related:
+    """So many pairs of each relation, drawn once for all; the whole of a relation that has fewer."""
+    y, rng = np.array(target.labels), np.random.default_rng(0)
+    rows = [rng.permutation(np.flatnonzero(y == name))[:each] for name in target.relations]
+    return target.rows(sorted(int(i) for part in rows for i in part))
+
+
+def ship(setting: Setting, folder: Path) -> None:
+    """The prior to ship: from FewRel's val_wiki and val_nyt alone, which are openly licensed (MIT)."""
+    earlier = [given.fewrel(setting.data, part) for part in ("val_wiki", "val_nyt")]
+    earlier = [earlier[0], earlier[1].unlike(p.text for p in earlier[0].pairs)]
+    _, (prior, _) = learn(setting, earlier)
+    prior.save(folder)
+    setting.console.print(f"Written: {folder.name}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the rows asked for and write benchmarks/runs/kg_relations.json.
+
+    Raises DataError for an unknown row, and for a folder without the data.
+    """
+    options = _parser().parse_args(arguments)
+    words = (
+        ["kg.1", "kg.2", "kg.3"] if not options.only else [w.strip().lower() for w in options.only.split(",")]
+    )
+    for word in words:
+        if word not in ROWS:
+            raise DataError(f"--only names {word!r}.{did_you_mean(word, ROWS)} There are: {', '.join(ROWS)}.")
+    if "ship" in words and options.adapter is None:
+        raise DataError("--only ship wants --adapter FOLDER, where to write the prior.")
+    torch.set_num_threads(options.threads)
+    tuning = RelationTuning(**({} if options.steps is None else {"steps": options.steps}))
+    seeds = tuple(int(seed) for seed in str(options.seeds).split(","))
+    setting = Setting(
+        published.folder(options.data),
+        load_encoder("minilm", cache=False),
+        replace(tuning, steps=2) if options.quick else tuning,
+        seeds,
+        50 if options.quick else options.episodes,
+        20 if options.quick else options.each,
+        Console(),
+    )
+    rows: list[dict[str, Any]] = []
+    if {"kg.1", "kg.3"} & set(words):
+        found = few_shot(setting, "val_wiki", "kg.1", ((5, 1), (5, 5), (10, 1), (10, 5)))
+        rows += [row for row in found if any(row["id"].startswith(f"{word}.") for word in words)]
+    if "kg.2" in words:
+        rows += few_shot(setting, "val_nyt", "kg.2", ((5, 1), (5, 5)))
+    if "ship" in words:
+        ship(setting, options.adapter)
+    for row in rows:
+        row["command"] = f"{COMMAND} --only {row['id'].rpartition('.')[0]}{_flags(options)}"
+    if rows and (not options.quick or options.out is not None):
+        setting.console.print(f"Written: {write_run(SUITE, rows, options.out).name}")
+    return 0
+
+
+def _flags(options: argparse.Namespace) -> str:
+    """The options that change figures, as they are typed."""
+    said = {"seeds": "0", "steps": None, "episodes": 2000, "each": 200, "threads": 1}
+    text = "".join(
+        f" --{name} {getattr(options, name)}"
+        for name, usual in said.items()
+        if getattr(options, name) != usual
+    )
+    return text + (" --quick" if options.quick else "")
+
+
+def _parser() -> argparse.ArgumentParser:
+    rows = "\n".join(f"  {name:6} {about}" for name, about in ROWS.items())
+    parser = argparse.ArgumentParser(
+        prog=COMMAND,
+        description="Few-shot relations.",
+        epilog=f"rows:\n{rows}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--only", metavar="ROWS", help="rows, separated by commas; default: kg.1,kg.2,kg.3")
+    add("--data", metavar="FOLDER", help=f"published data sets; default: the variable {published.VARIABLE}")
+    add("--steps", type=int, metavar="N", help="steps of tuning; default: RelationTuning's")
+    add(
+        "--seeds",
+        default="0",
+        help="of tuning, separated by commas: their adapters are averaged (%(default)s)",
+    )
+    add("--episodes", type=int, default=2000, help="of each figure (%(default)s)")
+    add("--each", type=int, default=200, help="pairs of a relation that episodes draw from (%(default)s)")
+    add("--adapter", type=Path, metavar="FOLDER", help="where `ship` writes the prior")
+    add("--quick", action="store_true", help="two steps and few tasks, to see that it works")
+    add("--threads", type=int, default=1, help="of torch (%(default)s)")
+    add("--out", type=Path, metavar="FOLDER", help="where to write the run file; default: benchmarks/runs")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,273 @@
+"""Relations from a few marked pairs: what a pair's vector reads, what is said, in which direction, and how sure."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from quickstudy.core.episode import Labelled
+from quickstudy.core.errors import CheckpointError, DataError, ModelError
+from quickstudy.domains.kg.certainty import Certainty, evidence, learn_certainty, prototypes
+from quickstudy.domains.kg.document import Annotated, Document, Relation, Span
+from quickstudy.domains.kg.pairs import Pair, PairEncoder, candidates, marked, pack
+from quickstudy.domains.kg.relation_prior import RelationPrior
+from quickstudy.domains.kg.relations import Example, labelled_pairs, learn_relations, maml_head
+from quickstudy.domains.kg.schema import Schema
+from quickstudy.encoders.text import load_encoder
+from quickstudy.nets.span_bert import BETWEEN, HEAD, TAIL
+
+PEOPLE = ["Ann", "Bob", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hal"]
+FIRMS = ["Acme", "Bolt", "Corp", "Dyne", "Enco", "Fizz", "Gale", "Hexa"]
+SAID = {
+    "works for": "{} is employed as a clerk by {}",
+    "founded": "{} once set up and founded {}",
+    "sued": "{} went to court and sued {} !",
+    "praised": "{} wrote a warm letter in praise of {}",
+}
+
+
+def sentence(kind: str, number: int) -> Pair:
+    person, firm = PEOPLE[number % 8], FIRMS[(number * 3 + number // 8) % 8]
+    text = SAID[kind].format(person, firm)
+    start = text.rindex(firm)
+    return Pair(text, (0, len(person)), (start, start + len(firm)))
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_encoder("tiny-bert", cache=False, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def prior(encoder):
+    pairs = PairEncoder(encoder)
+    x = pairs.encode([sentence(kind, i) for kind in SAID for i in range(8)])
+    return RelationPrior.estimate(
+        pairs, [Labelled.of(x, torch.arange(4).repeat_interleave(8))], directions=16
+    )
+
+
+SCHEMA = Schema.of(
+    {
+        "entities": ["Person", "Firm"],
+        "relations": {
+            "works for": {"head": "Person", "tail": "Firm"},
+            "founded": {"head": "Person", "tail": "Firm"},
+            "sued": {},
+            "knows": {"head": "Person", "tail": "Person", "symmetric": True},
+        },
+    }
+)
+
+
+def test_roles_mark_head_tail_and_what_lies_between(encoder):
+    [row] = pack(encoder, [Pair("ab cd ef", (6, 8), (0, 2))])
+    assert row[:, 1].tolist() == [0, TAIL, TAIL, *[BETWEEN] * 4, HEAD, HEAD, 0]
+    assert (row[:, 0] > 0).all()
+
+
+def test_overlapping_marks_have_both_roles_and_nothing_between(encoder):
+    [row] = pack(encoder, [Pair("abc", (0, 3), (1, 2))])
+    assert row[:, 1].tolist() == [0, HEAD, HEAD | TAIL, HEAD, 0]
+
+
+def test_a_mark_outside_of_its_text_is_refused(encoder):
+    with pytest.raises(DataError, match="from 2 to 9 in a text of 3"):
+        pack(encoder, [Pair("abc", (0, 1), (2, 9))])
+
+
+def test_vectors_do_not_depend_on_the_batch(encoder):
+    pairs = PairEncoder(encoder)
+    several = [sentence(kind, i) for kind in SAID for i in range(3)]
+    together = pairs.encode(several)
+    alone = torch.cat([pairs.encode([pair]) for pair in several])
+    assert torch.allclose(together, alone, atol=1e-5)
+    assert pairs.encode([]).shape == (0, pairs.dim)
+
+
+def test_turning_a_pair_swaps_head_and_tail_parts(encoder):
+    pairs, pair = PairEncoder(encoder), sentence("sued", 0)
+    [there], [back] = pairs.encode([pair]), pairs.encode([pair.turned()])
+    size = encoder.dim
+    assert torch.allclose(there[:size], back[size : 2 * size], atol=1e-6)
+    assert torch.allclose(there[2 * size : 3 * size], back[2 * size : 3 * size], atol=1e-6)
+
+
+def test_states_from_a_lower_layer_give_the_same_vectors(encoder):
+    net = PairEncoder(encoder).net
+    net.start = 1
+    x = pack(encoder, [sentence(kind, 1) for kind in SAID])
+    assert torch.allclose(net(x), net(net.below(x)), atol=5e-3)
+
+
+def test_a_long_text_is_cut_around_the_pair():
+    text = "x " * 1000 + "Ann met Bob" + " y" * 1000
+    pair = marked(text, (2000, 2003), (2008, 2011))
+    assert pair.text[slice(*pair.head)] == "Ann" and pair.text[slice(*pair.tail)] == "Bob"
+    assert len(pair.text) < 700
+
+
+def test_candidates_stay_in_a_sentence_unless_asked():
+    text = "Ann met Bob. Cleo left Acme."
+    spans = [Span(text.index(w), text.index(w) + len(w), "Person") for w in ("Ann", "Bob", "Cleo", "Acme")]
+    annotated = Annotated(Document("d", text), tuple(spans))
+    inside = {tuple(place) for place, _ in candidates(annotated)}
+    assert inside == {(0, 1), (1, 0), (2, 3), (3, 2)}
+    assert len(list(candidates(annotated, across=1))) == 12
+    for place, pair in candidates(annotated, across=1):
+        assert pair.text[slice(*pair.head)] == annotated.of(place.head)
+
+
+def test_overlapping_spans_are_no_candidates():
+    annotated = Annotated(Document("d", "New York Times"), (Span(0, 8, "Person"), Span(0, 14, "Firm")))
+    assert not list(candidates(annotated))
+
+
+def learned(prior, encoder, kinds=("works for", "founded", "sued"), shots=4, **more):
+    examples = [Example(sentence(kind, i), kind, "Person", "Firm") for kind in kinds for i in range(shots)]
+    return learn_relations(examples, SCHEMA, prior, encoder, **more)
+
+
+@pytest.mark.parametrize("head", [None, "maml"])
+def test_relations_are_learned_from_four_examples(prior, encoder, head):
+    maml = maml_head(2, prior.dim) if head else None
+    classifier = learned(prior, encoder, maml=maml)
+    asked = [(kind, sentence(kind, i)) for kind in classifier.types for i in range(4, 8)]
+    best, probability = classifier.judge([pair for _, pair in asked])
+    right = [classifier.types[int(b)] == kind for b, (kind, _) in zip(best, asked, strict=True)]
+    assert sum(right) >= 10
+    assert ((probability > 0) & (probability < 1)).all()
+
+
+def test_what_the_types_forbid_is_never_said(prior, encoder):
+    classifier = learned(prior, encoder)
+    pair = sentence("works for", 5)
+    admitted = torch.tensor([[kind == "founded" for kind in classifier.types], [False] * 3])
+    best, probability = classifier.judge([pair, pair], admitted)
+    assert classifier.types[int(best[0])] == "founded"
+    assert probability[1] == 0
+
+
+def document(kind: str, number: int, types=("Person", "Firm")) -> Annotated:
+    pair = sentence(kind, number)
+    spans = (Span(*pair.head, types[0]), Span(*pair.tail, types[1]))
+    return Annotated(Document(f"{kind} {number}", pair.text), spans)
+
+
+def test_a_relation_holds_in_one_direction(prior, encoder):
+    classifier = learned(prior, encoder)
+    for number in range(4, 8):
+        said = classifier.extract(document("sued", number), least=0.0)
+        assert len([s for s in said if s.type == "sued"]) <= 1
+
+
+def test_a_symmetric_relation_is_said_once(prior, encoder):
+    text = "Ann has known Bob"
+    pair = Pair(text, (0, 3), (14, 17))
+    examples = [Example(pair, "knows"), Example(pair.turned(), "knows")]
+    classifier = learn_relations(examples, SCHEMA, prior, encoder)
+    assert not len(classifier.unrelated)  # nothing is unrelated for being turned round
+    spans = (Span(0, 3, "Person"), Span(14, 17, "Person"))
+    said = classifier.extract(Annotated(Document("d", text), spans), least=0.0)
+    assert len(said) == 1 and said[0].type == "knows"
+
+
+def test_turned_examples_are_negatives(prior, encoder):
+    classifier = learned(prior, encoder)
+    assert len(classifier.unrelated) == 12
+    pair = sentence("works for", 6)
+    _, probability = classifier.judge([pair, pair.turned()])
+    assert probability[0] > probability[1]
+
+
+def test_extraction_is_sure_from_the_stated_precision_on(prior, encoder):
+    classifier = learned(prior, encoder, precision=0.6)
+    said = [s for i in range(4, 8) for s in classifier.extract(document("founded", i), least=0.0)]
+    assert said and all(s.sure == (s.probability >= 0.6) for s in said)
+    assert classifier.extract(Annotated(Document("d", "Nothing here."))) == []
+
+
+def test_labelled_documents_give_unrelated_pairs_of_their_sentences_alone():
+    text = "Ann sued Acme near Bob. Cleo met Dan."
+    spans = tuple(
+        Span(text.index(w), text.index(w) + len(w), "Person") for w in ("Ann", "Acme", "Bob", "Cleo", "Dan")
+    )
+    annotated = Annotated(Document("d", text), spans, (Relation(0, 1, "sued"),))
+    found = labelled_pairs(annotated)
+    words = [(e.pair.text[slice(*e.pair.head)], e.pair.text[slice(*e.pair.tail)], e.type) for e in found]
+    assert ("Ann", "Acme", "sued") in words
+    assert (
+        "Acme",
+        "Ann",
+        None,
+    ) not in words  # turned round it is made a negative later, where it isn't symmetric
+    assert ("Bob", "Ann", None) in words
+    assert not any("Cleo" in w for w in words)
+    assert len(labelled_pairs(replace(annotated, complete=True))) == len(found) + 2
+
+
+@pytest.mark.parametrize(
+    ("examples", "precision", "said"),
+    [
+        ([], 0.9, "no example of any relation"),
+        ([Example(Pair("ab", (0, 1), (1, 2)), "suedd")], 0.9, "Did you mean"),
+        ([Example(Pair("ab", (0, 1), (1, 2)), "sued")], 90, "between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_learned_is_said(prior, encoder, examples, precision, said):
+    with pytest.raises(DataError, match=said):
+        learn_relations(examples, SCHEMA, prior, encoder, precision=precision)
+
+
+def test_damping_is_the_shrunk_inverse_root_of_the_scatter():
+    torch.manual_seed(0)
+    x = torch.randn(40, 6) * torch.tensor([4.0, 2, 1, 1, 1, 0.5])
+    y = torch.arange(4).repeat(10)
+    encoder = load_encoder("tiny-bert", cache=False, dtype="float32")
+    pairs = PairEncoder(encoder)
+    prior = RelationPrior.estimate(pairs, [Labelled.of(x, y)], directions=6)
+    means = torch.stack([x[y == c].mean(0) for c in range(4)]).mean(0)
+    z = torch.nn.functional.normalize(x.double() - x.double().mean(0), dim=-1)
+    residual = z - torch.stack([z[y == c].mean(0) for c in range(4)])[y]
+    scatter = residual.t() @ residual / 36
+    values, vectors = torch.linalg.eigh(scatter + scatter.diagonal().mean() * torch.eye(6).double())
+    expected = torch.nn.functional.normalize(z @ (vectors * values.rsqrt()) @ vectors.t(), dim=-1)
+    assert torch.allclose(prior.features(x).double(), expected, atol=2e-3)
+    assert torch.allclose(prior.center, means, atol=1e-5)
+
+
+def test_a_prior_comes_back_as_it_was_saved(prior, encoder, tmp_path):
+    prior.save(tmp_path / "prior")
+    again = RelationPrior.load(tmp_path / "prior")
+    pairs = [sentence(kind, 2) for kind in SAID]
+    assert torch.equal(again.encode(pairs, encoder), prior.encode(pairs, encoder))
+    assert torch.equal(again.certainty.weights, prior.certainty.weights)
+    with pytest.raises(CheckpointError):
+        RelationPrior.load(tmp_path / "none")
+
+
+def test_another_encoder_is_refused(prior, encoder):
+    with pytest.raises(ModelError, match="was learned on"):
+        replace(prior, identity="another").pair_encoder(encoder)
+
+
+def test_certainty_tells_members_from_strangers():
+    generator = torch.Generator().manual_seed(1)
+    centers = torch.randn(12, 20, generator=generator)
+    x = centers.repeat_interleave(20, 0) + 0.8 * torch.randn(240, 20, generator=generator)
+    x, y = torch.nn.functional.normalize(x, dim=-1), torch.arange(12).repeat_interleave(20)
+    certainty = learn_certainty([Labelled.of(x[:160], y[:160])], episodes=100)
+    held = x[160:].view(4, 20, 20)
+    mean = prototypes(held[:2, :5].reshape(10, 20), torch.arange(2).repeat_interleave(5), 2)
+    inside, _ = evidence(held[:2, 5:].reshape(-1, 20) @ mean.t(), 5.0)
+    outside, _ = evidence(held[2:].reshape(-1, 20) @ mean.t(), 5.0)
+    assert certainty.logit(inside).sigmoid().mean() > 0.7
+    assert certainty.logit(outside).sigmoid().mean() < 0.3
+
+
+def test_own_examples_move_certainty_little_while_they_are_few():
+    phi, _ = evidence(torch.tensor([[0.9, 0.1]]), 1.0)
+    learned = Certainty()
+    few = learned.refined(phi.repeat(2, 1), torch.tensor([False, False]))
+    many = learned.refined(phi.repeat(500, 1), torch.tensor([False] * 490 + [True] * 10))
+    assert learned.logit(phi) > few.logit(phi) > many.logit(phi) - 1e-3
