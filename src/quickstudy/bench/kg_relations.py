@@ -34,7 +34,7 @@ from quickstudy.core.estimate import Estimate, paired
 from quickstudy.domains.kg.certainty import evidence, learn_certainty
 from quickstudy.domains.kg.pairs import PairEncoder
 from quickstudy.domains.kg.relation_prior import RelationPrior
-from quickstudy.domains.kg.tune import Earlier, RelationTuning, tune_relations
+from quickstudy.domains.kg.relation_tune import Earlier, RelationTuning, tune_relations
 from quickstudy.encoders.text import TextEncoder, load_encoder
 
 SUITE, COMMAND = "kg_relations", "quickstudy bench kg_relations"
