@@ -46,7 +46,7 @@ from . import weights as files
 from .packaged import TOKENIZER
 from .static import StaticEncoder
 from .tiny import HashEncoder, byte_tokens, tiny_bert
-from .tokens import Tokenizer, batches, checked, load_tokenizer, padded
+from .tokens import Encoding, Tokenizer, batches, checked, load_tokenizer, padded
 
 BUILT_IN = ("tiny", "tiny-bert")
 WINDOW = 8192  # texts that are tokenised, and sorted by length, at a time
@@ -234,6 +234,11 @@ class TextEncoder:
         """(input_ids, mask), padded to the longest text."""
         texts = checked(texts)
         return padded(list(self._tokenizer(texts)) if texts else [])
+
+    def encodings(self, texts: Sequence[str]) -> Sequence[Encoding]:
+        """Token ids of each text, and where in it each token stands, in characters."""
+        texts = checked(texts)
+        return self._tokenizer(texts) if texts else []
 
     # -- tuning
 
