@@ -30,6 +30,8 @@ KINDS = {  # kind -> what it is and which command takes it
     "prior": "a prior, for `quickstudy adapt --prior`",
     "checkpoint": "a checkpoint of a training run, for `quickstudy learn --resume`",
     "adapter": "an encoder adapter, which `quickstudy learn --tune-encoder` makes and saves beside a prior",
+    "entity-prior": "what past corpora taught about entities",
+    "entities": "a recogniser of entities",
 }
 MAX_RECORD = 16 * 2**20
 MAX_DEPTH = 32

@@ -1,0 +1,323 @@
+"""Entity recognition: words and their offsets, the detector's sums, learning, bad input, saving."""
+
+import itertools
+import random
+
+import pytest
+import torch
+
+from quickstudy.bench.kg_corpora import Corpus, sentence
+from quickstudy.bench.kg_entities import f1, support
+from quickstudy.core.errors import CheckpointError, DataError, ModelError
+from quickstudy.domains.kg.detect import (
+    Detector,
+    best_path,
+    choose_strength,
+    fit,
+    levels,
+    pair_scores,
+    places_of,
+    probabilities,
+)  # fmt: skip
+from quickstudy.domains.kg.document import Annotated, Document, Span
+from quickstudy.domains.kg.entities import Recogniser, learn
+from quickstudy.domains.kg.prior import Prior, Source, learn_prior
+from quickstudy.domains.kg.schema import EntityType, Schema
+from quickstudy.domains.kg.tune import B, I, O, Tuning, tags
+from quickstudy.domains.kg.types import told
+from quickstudy.domains.kg.words import network, shape, split, states
+from quickstudy.encoders.text import load_encoder
+from quickstudy.nets.lora import LoRA
+
+NAMES = ["Ada", "Bo", "Cy", "Dora", "Eli", "Fay"]
+PLACES = ["paris", "oslo", "lima", "rome", "cairo", "quito"]
+SCHEMA = Schema("travel", {"person": EntityType(), "cityName": EntityType("a place where many people live")})
+SPEC = LoRA(rank=4, alpha=8.0, layers=(0, 1))
+QUICK = Tuning(spec=SPEC, steps=30, batch=8, rate=3e-3, head_rate=1e-2, dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_encoder("tiny-bert", dtype="float32", cache=False)
+
+
+def examples(n: int, seed: int = 0) -> list[Annotated]:
+    drawn = random.Random(seed)
+    found = []
+    for i in range(n):
+        name, place = drawn.choice(NAMES), drawn.choice(PLACES)
+        text = drawn.choice(["{} went to {} .", "in {1} , {0} slept .", "the {1} of {0}"]).format(name, place)
+        spans = [
+            Span(text.index(w), text.index(w) + len(w), k) for w, k in ((name, "person"), (place, "cityName"))
+        ]
+        found.append(Annotated(Document(str(i), text), tuple(sorted(spans)), complete=True))
+    return found
+
+
+@pytest.fixture(scope="module")
+def prior(encoder):
+    return learn_prior([Source("travel", examples(40))], encoder, QUICK)
+
+
+@pytest.fixture(scope="module")
+def recogniser(encoder, prior):
+    return learn(examples(24, seed=1), SCHEMA, prior, encoder, tuned=False)
+
+
+def score(model: Recogniser, given: list[Annotated]) -> float:
+    found = model.find_all([a.document for a in given])
+    return f1([[f.span for f in row] for row in found], [list(a.spans) for a in given])
+
+
+class TestWords:
+    def test_offsets_are_slices_of_the_document(self, encoder):
+        text = "It rained.\n\nDr. Ng's 3-year plan (2019) began in Ōsaka. 東京 too."
+        pieces = split([Document("d", text)], encoder)[0]
+        words = [text[a:b] for piece in pieces for a, b in piece.offsets]
+        assert words[:3] == ["It", "rained", "."]
+        assert {"Ng", "'", "3", "-", "year", "Ōsaka", "東", "京"} <= set(words)
+        for piece in pieces:
+            assert max(piece.word) == len(piece) == len(piece.shape)
+
+    def test_each_word_has_the_mean_of_its_tokens_states(self, encoder):
+        [[piece]] = split([Document("d", "ab cde f")], encoder)
+        net, _ = network(encoder)
+        [found] = states(net, [piece])
+        whole = encoder.tokens(["ab cde f"], layers=net.layers).states[0]
+        for k, (first, end) in enumerate([(1, 3), (4, 7), (8, 9)]):
+            torch.testing.assert_close(found[k], whole[first:end].mean(0), rtol=1e-4, atol=1e-5)
+
+    def test_states_do_not_depend_on_what_stands_beside_in_the_batch(self, encoder):
+        pieces = [p for part in split([a.document for a in examples(9)], encoder) for p in part]
+        net, _ = network(encoder)
+        for one, together in zip(pieces, states(net, pieces), strict=True):
+            torch.testing.assert_close(states(net, [one])[0], together, rtol=1e-4, atol=1e-5)
+
+    def test_words_beyond_the_last_token_are_left_out(self, encoder):
+        text = " ".join(["word"] * 190)
+        [[piece]] = split([Document("d", text)], encoder)
+        assert 0 < len(piece) < 190
+        assert states(network(encoder)[0], [piece])[0].isfinite().all()
+
+    @pytest.mark.parametrize("text", ["", "  \n ", "…"])
+    def test_a_text_without_words_is_no_error(self, encoder, text):
+        assert len(split([Document("d", text)], encoder)) == 1
+
+    def test_shapes_tell_case_digits_and_place(self):
+        seen = {
+            shape(w, False, False)
+            for w in ["a", "A", "AB", "Ab", "aB", "AbC", "1", "1999", "a1", "-", "(", "."]
+        }
+        assert (
+            len(seen) == 11
+        )  # AbC begins like Ab but goes on otherwise; a1 and 1 differ; aB is like no other
+        assert shape("Ab", True, False) != shape("Ab", False, False) != shape("Ab", False, True)
+
+    def test_a_span_that_cuts_a_word_takes_all_of_it(self, encoder):
+        [[piece]] = split([Document("d", "go to Oslo now")], encoder)
+        assert piece.span(7, 9) == (2, 3)
+        assert piece.span(5, 6) is None
+
+
+class TestDetector:
+    def test_sums_over_paths_are_those_of_all_paths_written_out(self):
+        generator = torch.Generator().manual_seed(0)
+        scores = torch.randn(5, 3, generator=generator).log_softmax(-1)
+        pairs = pair_scores([torch.tensor([B, I, O, O, B])])
+        values = {}
+        for path in itertools.product((B, I, O), repeat=5):
+            if path[0] == I or any(a == O and b == I for a, b in itertools.pairwise(path)):
+                continue
+            value = sum(float(scores[k, y]) for k, y in enumerate(path))
+            values[path] = value + sum(float(pairs[a, b]) for a, b in itertools.pairwise(path))
+        assert tuple(best_path(scores, pairs)) == max(values, key=values.__getitem__)
+        total = torch.tensor(list(values.values())).logsumexp(0)
+        places = [(0, 1), (1, 3), (2, 5), (4, 5)]
+        for place, found in zip(places, probabilities(scores, pairs, places), strict=True):
+            held = [v for path, v in values.items() if place in places_of(path)]
+            assert found == pytest.approx(float((torch.tensor(held).logsumexp(0) - total).exp()), abs=1e-5)
+
+    def test_adjacent_spans_stay_two(self):
+        assert places_of([B, I, B, O, I]) == [(0, 2), (2, 3), (4, 5)]
+
+    def test_no_sentence_no_spans(self):
+        assert Detector(torch.zeros(3, 5), torch.zeros(3, 3)).find(torch.zeros(0, 4)) == []
+
+    def test_a_strong_prior_stays_and_a_weak_one_yields(self):
+        x, y = [torch.randn(30, 4, generator=torch.Generator().manual_seed(1))], [torch.arange(30) % 3]
+        start = torch.ones(3, 5)
+        assert (fit(x, y, start, 1e6) - start).abs().max() < 1e-3
+        assert (fit(x, y, start, 1.0) - start).abs().max() > 0.05
+
+    def test_strength_is_small_where_examples_contradict_the_prior(self):
+        generator = torch.Generator().manual_seed(2)
+        x = [torch.randn(12, 4, generator=generator) for _ in range(10)]
+        y = [torch.where(row[:, 0] > 0, B, O) for row in x]
+        right, wrong = torch.zeros(3, 5), torch.zeros(3, 5)
+        right[B, 0], right[O, 0], right[I, -1] = 20, -20, -20
+        wrong[B, 0], wrong[O, 0] = -20, 20
+        assert choose_strength(x, y, wrong) < choose_strength(x, y, right)
+        assert choose_strength(x[:1], y[:1], right) == 1000
+
+    def test_the_longest_of_overlapping_spans_counts(self):
+        assert tags(5, [(1, 4, 0), (1, 2, 1)]).tolist() == [O, B, I, I, O]
+        outer, inner = levels([(0, 3, 0), (1, 2, 1), (4, 5, 0)])
+        assert (outer, inner) == ([(0, 3, 0), (4, 5, 0)], [(1, 2, 1)])
+
+
+class TestLearning:
+    def test_it_learns_from_a_few_sentences(self, recogniser):
+        fresh = examples(40, seed=2)
+        assert score(recogniser, fresh) > 60
+        for row, given in zip(recogniser.find_all([a.document for a in fresh]), fresh, strict=True):
+            for span, value, kinds in row:
+                assert given.text[span.start : span.end].strip()
+                assert 0 <= value <= 1
+                assert max(kinds, key=kinds.__getitem__) == span.type
+                assert sum(kinds.values()) == pytest.approx(1, abs=1e-4)
+
+    def test_experience_helps(self, encoder, prior):
+        few, fresh = examples(3, seed=5), examples(40, seed=2)
+        bare = score(learn(few, SCHEMA, None, encoder, tuned=False), fresh)
+        assert score(learn(few, SCHEMA, prior, encoder, tuned=False), fresh) > bare
+
+    def test_tuning_on_the_examples_works_and_repeats(self, encoder, prior):
+        few = examples(12, seed=1)
+        models = [
+            learn(few, SCHEMA, prior, encoder, tuning=QUICK, epochs=4, tuned=True, seed=3) for _ in range(2)
+        ]
+        assert all(torch.equal(a, models[1].tuned.adapter[k]) for k, a in models[0].tuned.adapter.items())
+        assert models[0].report["tuned"]
+        assert score(models[0], examples(40, seed=2)) > 60
+        changed = [
+            k
+            for k, a in prior.adapter.items()
+            if not torch.equal(a.half().float(), models[0].tuned.adapter[k])
+        ]
+        assert changed
+
+    def test_one_example_and_one_type_are_enough(self, encoder, prior):
+        [one] = examples(1)
+        only = Annotated(one.document, tuple(s for s in one.spans if s.type == "person"), complete=True)
+        model = learn([only], Schema("x", {"person": EntityType()}), prior, encoder)
+        assert all(f.span.type == "person" for f in model.find("Ada slept in Oslo ."))
+
+    def test_a_type_without_example_can_still_be_named(self, encoder, prior):
+        wider = Schema("x", {**SCHEMA.entities, "unseen": EntityType("nothing of the kind")})
+        model = learn(examples(10), wider, prior, encoder, tuned=False)
+        assert set(model.find("Ada went to oslo .")[0].types) == set(wider.entities)
+
+    def test_spans_inside_of_spans_are_found(self, encoder, prior):
+        texts = [f"the town of {place} slept" for place in PLACES * 4]
+        nested = [
+            Annotated(
+                Document(str(i), text),
+                (Span(4, text.index(" slept"), "cityName"), Span(12, text.index(" slept"), "person")),
+                complete=True,
+            )
+            for i, text in enumerate(texts)
+        ]
+        model = learn(nested, SCHEMA, prior, encoder, tuned=False)
+        assert len(model.detectors) == 2
+        found = [f.span[:2] for f in model.find(texts[0])]
+        assert (4, 17) in found
+        assert (12, 17) in found
+
+    def test_unlabelled_sentences_say_nothing_unless_complete(self, encoder, prior):
+        text = "Ada slept . Bo went to oslo ."
+        half = Annotated(Document("d", text), (Span(0, 3, "person"),))
+        assert learn([half], SCHEMA, prior, encoder).report["sentences"] == 1
+        whole = Annotated(Document("d", text), (Span(0, 3, "person"),), complete=True)
+        assert learn([whole], SCHEMA, prior, encoder).report["sentences"] == 2
+
+    def test_names_of_types_become_words(self):
+        assert told("Gene_or_geneProduct", EntityType("what it is", ("BRCA1",))) == [
+            "gene or gene product", "what it is", "BRCA1",
+        ]  # fmt: skip
+
+
+class TestBadInput:
+    def test_types_and_offsets_are_checked(self, encoder, prior):
+        bad = Annotated(Document("d", "Ada slept"), (Span(0, 3, "persn"),))
+        with pytest.raises(DataError, match="person"):
+            learn([bad], SCHEMA, prior, encoder)
+        with pytest.raises(DataError, match="99"):
+            learn([Annotated(Document("d", "Ada"), (Span(0, 99, "person"),))], SCHEMA, prior, encoder)
+
+    def test_no_span_at_all(self, encoder, prior):
+        with pytest.raises(DataError, match="has a span"):
+            learn([Annotated(Document("d", "Ada slept"))], SCHEMA, prior, encoder)
+        with pytest.raises(DataError, match="no source has a span"):
+            learn_prior([Source("empty", [Annotated(Document("d", "Ada slept"))])], encoder, QUICK)
+
+    def test_empty_texts_have_no_entities(self, recogniser):
+        assert recogniser.find_all(["", " \n", "?!"])[:2] == [[], []]
+
+    def test_another_encoder_is_refused(self, encoder, prior):
+        from dataclasses import replace
+
+        with pytest.raises(ModelError, match="belongs to the encoder"):
+            learn(examples(3), SCHEMA, replace(prior, identity="f" * 64), encoder)
+
+
+class TestSaving:
+    def test_saved_and_loaded_alike(self, recogniser, encoder, tmp_path):
+        recogniser.save(tmp_path / "r")
+        loaded = Recogniser.load(tmp_path / "r", encoder)
+        texts = [a.document for a in examples(8, seed=4)]
+        for a, b in zip(recogniser.find_all(texts), loaded.find_all(texts), strict=True):
+            assert [x.span for x in a] == [x.span for x in b]
+            assert [x.score for x in a] == pytest.approx([x.score for x in b], abs=1e-2)
+        assert loaded.report["sentences"] == 24
+        assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["record.json", "tensors.safetensors"]
+
+    def test_a_prior_too(self, prior, encoder, tmp_path):
+        prior.save(tmp_path / "p")
+        loaded = Prior.load(tmp_path / "p")
+        assert loaded.spec == prior.spec
+        assert loaded.sources[0]["name"] == "travel"
+        torch.testing.assert_close(loaded.shapes, prior.shapes, rtol=1e-2, atol=1e-3)
+        assert learn(examples(6), SCHEMA, loaded, encoder, tuned=False).find("Ada went to oslo .")
+
+    def test_one_kind_of_folder_is_no_other(self, prior, recogniser, encoder, tmp_path):
+        prior.save(tmp_path / "p")
+        recogniser.save(tmp_path / "r")
+        with pytest.raises(CheckpointError, match="past corpora"):
+            Recogniser.load(tmp_path / "p", encoder)
+        with pytest.raises(CheckpointError, match="recogniser"):
+            Prior.load(tmp_path / "r")
+
+    def test_a_changed_record_is_refused(self, recogniser, encoder, tmp_path):
+        recogniser.save(tmp_path / "r")
+        path = tmp_path / "r" / "record.json"
+        for old, new in (
+            ('"levels": 1', '"levels": 7'),
+            ('"cityName"', '"person"'),
+            ('"rank": 4', '"rank": 5'),
+        ):
+            text = path.read_text()
+            assert old in text
+            path.write_text(text.replace(old, new))
+            with pytest.raises((CheckpointError, ModelError)):
+                Recogniser.load(tmp_path / "r", encoder)
+            path.write_text(text)
+
+
+class TestBench:
+    def test_tags_become_spans_of_the_text(self):
+        row = sentence("s", ["New", "York", "Times", "Bob"], ["B-loc", "I-loc", "I-org", "B-org"])
+        assert row.text == "New York Times Bob"
+        assert row.spans == (Span(0, 8, "loc"), Span(9, 14, "org"), Span(15, 18, "org"))
+
+    def test_every_type_is_in_the_support_as_often_as_asked(self):
+        corpus = Corpus("c", tuple(examples(60)), ("cityName", "person"))
+        chosen = support(corpus, 5, 0)
+        assert 5 <= len(chosen) < 12
+        assert chosen == support(corpus, 5, 0) != support(corpus, 5, 1)
+        assert len(support(corpus, None, 0)) == 60
+
+    def test_f1_wants_borders_and_type(self):
+        truth = [[Span(0, 3, "a"), Span(4, 6, "b")]]
+        assert f1(truth, truth) == 100
+        assert f1([[Span(0, 3, "b"), Span(4, 6, "b")]], truth) == 50
+        assert f1([[]], truth) == 0
