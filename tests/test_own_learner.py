@@ -54,6 +54,7 @@ def train(learner, **settings):
     return list(meta_train(learner, blob_sampler(), **{"steps": 1} | settings))
 
 
+INTEGERS = Labelled(torch.arange(12).view(1, 6, 2), torch.arange(6).view(1, 6) % 3, torch.ones(1, 6).bool())
 BROKEN = [
     ("init is none", r"Broken\.init gives a NoneType; expected a dictionary of tensors by name"),
     ("init holds a number", r"Broken\.init gives a dictionary that holds a float; expected"),
@@ -96,6 +97,12 @@ def test_what_is_known_is_a_dictionary(unchecked):
         (lambda: maml(steps=2.0), r"MAML\.steps is 2\.0; give a whole number"),
         (lambda: maml(steps=None), r"MAML\.steps is None; give a number"),
         (lambda: maml(rate=None), r"MAML\.rate is None; give a number"),
+        (lambda: maml(second_order="no"), r"MAML\.second_order is 'no'; give True or False"),
+        (
+            lambda: evaluate(Centroid(objective=THREE), {}, [Episode(INTEGERS, INTEGERS)]),
+            r"inputs are int64; Centroid takes features, real numbers: x\.float\(\)",
+        ),
+        (lambda: evaluate(maml(), maml().init(0), 5), r"takes batches of tasks"),
         (lambda: Classify(ways=5.0), r"Classify\.ways is 5\.0; give a whole number"),
         (lambda: Shots(shots=2.0), r"Shots\(shots=2\.0\); expected a whole number, or a range of two"),
         (lambda: Shots(shots="2"), r"Shots\(shots='2'\); expected a whole number"),
@@ -125,6 +132,7 @@ def test_numbers_of_numpy_are_numbers(unchecked):
         ({"steps": 2.0}, r"steps=2\.0; expected a whole number, 0 or more"),
         ({"steps": "2"}, r"steps='2'; expected"),
         ({"seed": None}, r"seed=None; expected"),
+        ({"rate": "0.1"}, r"rate='0\.1', .*expected a rate above 0"),
         ({"warmup": -1}, r"warmup=-1; expected"),
     ],
 )

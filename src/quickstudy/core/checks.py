@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, NoReturn
 
 import torch
@@ -50,6 +50,11 @@ def check_part(learner: MetaLearner, meta: Meta, part: Labelled, name: str, *, t
         raise DataError(
             f"The {name}'s inputs have shape {list(part.x.shape)}; {type(learner).__name__} is one for features of "
             f"{width} numbers, [tasks, rows, {width}]. Give it others, or build it with their number."
+        )
+    if not learner.nets() and not part.x.is_floating_point():
+        kind = str(part.x.dtype).removeprefix("torch.")
+        raise DataError(
+            f"The {name}'s inputs are {kind}; {type(learner).__name__} takes features, real numbers: x.float()."
         )
     learner.check_answers(part, name, trains=trains)
     numbers = {value.dtype for value in meta.values() if value.is_floating_point()}
@@ -124,9 +129,10 @@ def check_run(
         least = 1 if name == "threads" else 0
         if not isinstance(value, Integral) or value < least:
             raise ModelError(f"{name}={value!r}; expected a whole number, {least} or more.")
-    if not (rate > 0 and weight_decay >= 0):
+    strange = [n for n, v in {"rate": rate, "weight_decay": weight_decay}.items() if not isinstance(v, Real)]
+    if strange or not (rate > 0 and weight_decay >= 0):
         raise ModelError(
-            f"rate={rate}, weight_decay={weight_decay}; expected a rate above 0, the other not below."
+            f"rate={rate!r}, weight_decay={weight_decay!r}; expected a rate above 0, the other not below."
         )
     if clip is not None and not clip > 0:
         raise ModelError(f"clip={clip}; expected a bound above 0, or None.")

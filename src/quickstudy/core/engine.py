@@ -205,7 +205,7 @@ def evaluate(learner: MetaLearner, meta: Meta, batches: Iterable[Episode], *, fo
         DataError: there is no batch, or tasks that can't be learned from or judged by.
         ModelError: `meta` isn't this learner's, or a single task is too big.
     """
-    if isinstance(batches, Episode) or callable(batches):
+    if isinstance(batches, Episode) or callable(batches) or not isinstance(batches, Iterable):
         raise DataError("evaluate takes batches of tasks: [episode], or map(sampler, range(10)).")
     learner.check(meta)
     scores, losses = [], []

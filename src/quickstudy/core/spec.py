@@ -52,6 +52,9 @@ class Spec:
         Raises:
             DataError: a value outside it.
         """
+        for name in _switches(type(self)):
+            if not isinstance(value := getattr(self, name), bool):
+                raise DataError(f"{type(self).__name__}.{name} is {str(value)[:80]!r}; give True or False.")
         for name, adapter in _ranges(type(self)):
             value = getattr(self, name)
             where = f"{type(self).__name__}.{name}"
@@ -122,6 +125,12 @@ def _ranges(cls: type[Spec]) -> list[tuple[str, Any]]:  # a TypeAdapter each, wh
     assert dataclasses.is_dataclass(cls)
     types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(cls)}
     return [(name, TypeAdapter(type)) for name, type in types.items() if get_origin(type) is Annotated]
+
+
+@cache
+def _switches(cls: type[Spec]) -> list[str]:
+    assert dataclasses.is_dataclass(cls)
+    return [field.name for field in dataclasses.fields(cls) if field.type is bool]
 
 
 def _complaint(name: str, place: tuple[Any, ...], error: Any) -> str:
