@@ -92,7 +92,8 @@ def oxigraph(
         here = node("entity", number)
         found = set()
         for pattern in ((here, None, None), (None, None, here)):
-            for quad in store.quads_for_pattern(*pattern, None):
+            quads: Iterator[Any] = store.quads_for_pattern(*pattern, None)
+            for quad in quads:
                 found.add((quad.subject.value, quad.predicate.value, quad.object.value))
         return len(found)
 

@@ -167,6 +167,7 @@ def apply(store: "GraphStore", document: int) -> set[Edge]:
         (document,),
     )
     turned: set[int] = set()
+    moved: dict[int, tuple[str, str]] = {}
     decided = db.execute(
         "SELECT decisions.number, kind, body, d.text, n.id FROM documents n JOIN texts d ON d.document = n.number "
         "JOIN decision_documents c ON c.document = n.id JOIN decisions ON decisions.number = c.decision "
@@ -177,7 +178,12 @@ def apply(store: "GraphStore", document: int) -> set[Edge]:
     for number, kind, body, text, id in decided:
         if number not in undone:
             with _sound(store, number):
-                _replay(store, document, id, text, kind, json.loads(body), turned)
+                _replay(store, document, id, text, kind, json.loads(body), turned, moved)
+    for mention, (
+        name,
+        type,
+    ) in moved.items():  # the last decision on each: no other entity is made on the way
+        db.execute("UPDATE mentions SET entity = ? WHERE number = ?", (store.entity(name, type), mention))
     for number, *_ in db.execute(statements, (document,)).fetchall():
         head, tail = db.execute(
             "SELECT h.entity, t.entity FROM statements s JOIN mentions h ON h.number = found_head "
@@ -190,15 +196,22 @@ def apply(store: "GraphStore", document: int) -> set[Edge]:
 
 
 def _replay(
-    store: "GraphStore", document: int, id: str, text: str, kind: str, body: dict, turned: set[int]
+    store: "GraphStore",
+    document: int,
+    id: str,
+    text: str,
+    kind: str,
+    body: dict,
+    turned: set[int],
+    moved: dict[int, tuple[str, str]],
 ) -> None:
+    """Do what a decision says about a document: to its statements at once, to `turned` and `moved` for the caller."""
     db = store.db
     if kind == "split":
         for part in body["mentions"]:
             if part["document"] == id:
-                into = store.entity(*body["into"])
-                for number in _known_again(store, document, text, part["mention"]):
-                    db.execute("UPDATE mentions SET entity = ? WHERE number = ?", (into, number))
+                name, type = body["into"]
+                moved |= dict.fromkeys(_known_again(store, document, text, part["mention"]), (name, type))
         return
     heads, tails = (set(_known_again(store, document, text, body[end])) for end in ("head", "tail"))
     found = store.known_word(body["found"])

@@ -274,7 +274,9 @@ def mentions(store: "GraphStore", document: str) -> list[Found]:
 def counts(store: "GraphStore") -> dict[str, int]:
     """How many documents (waiting, done, failed), mentions, statements, entities, decisions, and triples a status."""
     found = {f"documents {state}": 0 for state in ("waiting", "done", "failed")}
-    for state, number in store.rows("SELECT state, count(*) FROM documents GROUP BY state"):
+    for state, number in store.rows(
+        "SELECT state, count(*) FROM documents WHERE state IN (0, 1, 2) GROUP BY state"
+    ):
         found[f"documents {('waiting', 'done', 'failed')[state]}"] = number
     for table, where in (
         ("mentions", ""),

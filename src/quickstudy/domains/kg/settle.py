@@ -14,7 +14,7 @@ Status of a triple, the strongest of what supports it, unless a reviewer decided
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Set
 
 STATUSES = ("rejected", "proposed", "review", "extracted", "given", "accepted")
 REJECTED, PROPOSED, REVIEW, EXTRACTED, GIVEN, ACCEPTED = range(6)
@@ -206,13 +206,12 @@ def _move(db: sqlite3.Connection, into: dict[int, int]) -> None:
             if was_given:
                 given.add(edge)
             db.execute(f"DELETE FROM triples WHERE {_KEY}", triple[:5])
+    # A verdict on a triple counts for what its entities are merged into: triples that stay may gain one, or lose it.
+    entities = [entity for _, entity in changed]
+    old |= _judged(db, entities)
     db.executemany("UPDATE entities SET merged_into = ? WHERE number = ?", changed)
     settle(db, edges, given)
-    # Verdicts on triples count for what the merged entities are: some triples that stayed may be of another status.
-    for target, entity in changed:
-        old |= {tuple(row) for row in _judged(db, target or entity)} | {
-            tuple(row) for row in _judged(db, entity)
-        }
+    old |= _judged(db, entities)
     for triple in old:
         restate(db, triple)
 
@@ -228,17 +227,19 @@ def _said_of(db: sqlite3.Connection, entity: int, counted_for: int) -> list[tupl
     ).fetchall()
 
 
-def _judged(db: sqlite3.Connection, entity: int) -> Iterator[tuple]:
-    """Triples on which there is a verdict that names this entity or one merged with it."""
+def _judged(db: sqlite3.Connection, entities: Iterable[int]) -> set[Edge]:
+    """Triples on which there is a verdict that names one of these entities or of those merged with it."""
     if db.execute("SELECT 1 FROM verdicts LIMIT 1").fetchone() is None:
-        return
-    for (member,) in db.execute(_MEMBERS.format("?1"), (canonical(db, entity),)).fetchall():
+        return set()
+    found = set()
+    for entity in {canonical(db, entity) for entity in entities}:
         for head, relation, tail in db.execute(
-            "SELECT head, relation, tail FROM verdicts WHERE head = ?1 UNION "
-            "SELECT head, relation, tail FROM verdicts WHERE tail = ?1",
-            (member,),
+            f"SELECT head, relation, tail FROM verdicts WHERE head IN ({_MEMBERS.format('?1')}) "
+            f"OR tail IN ({_MEMBERS.format('?1')})",
+            (entity,),
         ).fetchall():
-            yield canonical(db, head), relation, canonical(db, tail)
+            found.add((canonical(db, head), relation, canonical(db, tail)))
+    return found
 
 
 def clear(db: sqlite3.Connection, entities: Iterable[int]) -> None:
