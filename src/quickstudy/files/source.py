@@ -53,6 +53,12 @@ class TextSource:
                 except UnicodeDecodeError as error:
                     raise self._not_utf8(error) from None
 
+    def numbered(self) -> Iterator[tuple[int, str]]:
+        """Lines with their rows; keeps `row`."""
+        for line in self.lines():
+            yield self.row, line
+            self.row += 1
+
     def chunks(self) -> Iterator[str]:
         """The text in pieces of up to 64 kB, none of them empty, wherever its lines end."""
         decoder, last = codecs.getincrementaldecoder("utf-8")(), False
@@ -126,6 +132,19 @@ def existing(path: str | PathLike[str]) -> Path:
     raise DataError(
         f"not found.{did_you_mean(path.name, [child.name for child in path.parent.iterdir()])}", file=path
     )
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files in a folder and those below, sorted, without hidden ones. DataError for a link that leads out of it."""
+    files = []
+    for path in sorted(folder.rglob("*")):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        if path.is_symlink() and not existing(path).resolve().is_relative_to(folder.resolve()):
+            raise DataError(f"a symbolic link that leads out of {folder}: copy the original.", file=path)
+        if not path.is_dir():
+            files.append(existing(path))
+    return files
 
 
 def suffix_of(path: Path) -> str:

@@ -92,6 +92,15 @@ def open_table(source: Any, limit: int = LIMIT, like: str = EXAMPLE) -> Table:
     )
 
 
+def json_items(path: Path, limit: int = LIMIT) -> Iterator[tuple[int, Any]]:
+    """Each line of JSON Lines, or each item of a JSON list, with its row from 1: any value, `Bad` where it is broken.
+
+    An object within a value is `Bad` where a key stands twice in it. Raises DataError where the file can't be read on.
+    """
+    source = TextSource(path, limit)
+    return _json_list(source) if source.starts_with("[") else _json_lines(source)
+
+
 def _is_column(part: Any) -> bool:
     return (
         hasattr(part, "__len__") and hasattr(part, "__getitem__") and not isinstance(part, str | bytes | dict)
