@@ -157,7 +157,7 @@ class TestDetector:
         right[B, 0], right[O, 0], right[I, -1] = 20, -20, -20
         wrong[B, 0], wrong[O, 0] = -20, 20
         assert choose_strength(x, y, wrong) < choose_strength(x, y, right)
-        assert choose_strength(x[:1], y[:1], right) == 1000
+        assert choose_strength(x[:1], y[:1], right) == 100
 
     def test_the_longest_of_overlapping_spans_counts(self):
         assert tags(5, [(1, 4, 0), (1, 2, 1)]).tolist() == [O, B, I, I, O]
