@@ -37,7 +37,8 @@ class Earlier(NamedTuple):
     """A data set of earlier relations."""
 
     pairs: Sequence[Pair]
-    labels: Sequence[str]
+    labels: Sequence[str | None]
+    """None says that a pair isn't related."""
     weight: float = 1.0
     """How often episodes come from it."""
 
@@ -49,7 +50,7 @@ class RelationTuning:
     spec: LoRA = field(default_factory=lambda: LoRA(rank=8, targets=("query", "value")))
     """The upper half of a six-layer encoder: what lies below is computed once for all steps."""
     steps: int = 40
-    rate: float = 1e-3
+    rate: float = 2e-3
     warmup: int = 5
     weight_decay: float = 0.01
     ways: int = 10
@@ -60,7 +61,7 @@ class RelationTuning:
     """s."""
     turned: float = 0.0
     """How often one of an episode's relations stands in both directions."""
-    most: int = 50
+    most: int = 40
     """Pairs of a relation, at most."""
     context: int = 110
     """Characters read on either side of a pair while tuning."""
@@ -143,7 +144,7 @@ def _prepared(one: Earlier, net: SpanBert, base: TextEncoder, tuning: RelationTu
     """The states below the tuned layers, of the first pairs of each relation that has enough."""
     seen: dict[str, list[int]] = {}
     for row, label in enumerate(one.labels):
-        if len(seen.setdefault(label, [])) < tuning.most:
+        if label is not None and len(seen.setdefault(label, [])) < tuning.most:
             seen[label].append(row)
     seen = {label: rows for label, rows in seen.items() if len(rows) >= tuning.shots}
     if len(seen) < 2:
