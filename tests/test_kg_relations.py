@@ -10,10 +10,13 @@ from quickstudy.core.errors import CheckpointError, DataError, ModelError
 from quickstudy.domains.kg.certainty import Certainty, evidence, learn_certainty, prototypes
 from quickstudy.domains.kg.document import Annotated, Document, Relation, Span
 from quickstudy.domains.kg.pairs import Pair, PairEncoder, candidates, marked, pack
+from quickstudy.domains.kg.relation_experience import learn_relation_prior
 from quickstudy.domains.kg.relation_prior import RelationPrior
 from quickstudy.domains.kg.relations import Example, labelled_pairs, learn_relations, maml_head
 from quickstudy.domains.kg.schema import Schema
+from quickstudy.domains.kg.relation_tune import Earlier, RelationTuning, tune_relations
 from quickstudy.encoders.text import load_encoder
+from quickstudy.nets.lora import LoRA
 from quickstudy.nets.span_bert import BETWEEN, HEAD, TAIL
 
 PEOPLE = ["Ann", "Bob", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hal"]
@@ -271,3 +274,41 @@ def test_own_examples_move_certainty_little_while_they_are_few():
     few = learned.refined(phi.repeat(2, 1), torch.tensor([False, False]))
     many = learned.refined(phi.repeat(500, 1), torch.tensor([False] * 490 + [True] * 10))
     assert learned.logit(phi) > few.logit(phi) > many.logit(phi) - 1e-3
+
+
+def test_tuning_makes_an_adapter_that_tells_earlier_relations_apart(encoder):
+    kinds = list(SAID)
+    earlier = Earlier([sentence(k, i) for k in kinds for i in range(8)], [k for k in kinds for _ in range(8)])
+    tuning = RelationTuning(spec=LoRA(rank=2, layers=(1,)), steps=12, rate=5e-3, ways=4, dtype="float32")
+    losses = []
+    adapter = tune_relations(
+        [earlier], encoder, tuning, progress=lambda step, steps, loss: losses.append(loss)
+    )
+    assert len(losses) == 12 and sum(losses[-3:]) < sum(losses[:3])
+    again = tune_relations([earlier], encoder, tuning)
+    assert adapter.fingerprint == again.fingerprint
+    other = tune_relations([earlier], encoder, tuning, seeds=(0, 1))
+    assert adapter.fingerprint != other.fingerprint
+
+
+def test_experience_holds_relations_out_for_certainty(encoder, tmp_path):
+    kinds = [f"{kind} {n}" for kind in SAID for n in range(4)]
+    pairs = [sentence(kind.rpartition(" ")[0], i) for kind in kinds for i in range(4)]
+    strange = [sentence("praised", i).turned() for i in range(8)]
+    earlier = Earlier([*pairs, *strange], [*(k for k in kinds for _ in range(4)), *[None] * 8])
+    tuning = RelationTuning(spec=LoRA(rank=2, layers=(1,)), steps=2, dtype="float32")
+    calls = []
+    prior = learn_relation_prior([earlier], encoder, tuning, progress=lambda *step: calls.append(step))
+    assert len(calls) == 4  # tuned on all, and again without the relations held out
+    assert prior.adapter is not None and prior.record["relations"] == [16]
+    prior.save(tmp_path / "prior")
+    again = RelationPrior.load(tmp_path / "prior")
+    few = pairs[:5]
+    assert torch.allclose(again.encode(few, encoder), prior.encode(few, encoder), atol=1e-5)
+    frozen = learn_relation_prior([earlier], encoder, tune_encoder=False)
+    assert frozen.adapter is None and len(calls) == 4
+
+
+def test_nothing_to_tune_on_is_said(encoder):
+    with pytest.raises(DataError, match="3 pairs each"):
+        tune_relations([Earlier([sentence("sued", 0)], ["sued"])], encoder)

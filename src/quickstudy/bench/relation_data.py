@@ -47,8 +47,6 @@ FILES: dict[str, Origin] = {
 
 NONE = "no_relation"
 """The label of pairs that stand in one sentence and aren't related."""
-SYMMETRIC = frozenset({"P26", "P361/P527", "spouse", "per:spouse", "alternate_names", "per:alternate_names",
-                       "org:alternate_names", "sibling", "said to be the same as"})  # fmt: skip
 
 
 @dataclass(frozen=True)

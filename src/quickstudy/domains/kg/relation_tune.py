@@ -3,12 +3,12 @@
     L = mean_i  -log softmax_k( s · cos(z_i - μ, c_k - μ) )[y_i]
 
 with z a pair's vector, c_k the mean of a relation's pairs without z_i itself, μ the mean of the episode's: the GE2E
-loss of Wan et al. 2018, centred, as a classifier on these vectors is. Pairs that are turned round stand as relations of
-their own beside those that aren't; relations of one data set make harder episodes than those of several.
+loss of Wan et al. 2018, centred, as a classifier on these vectors is. Relations of one data set make harder episodes
+than those of several. A relation turned round may stand beside the relation as one of its own (`turned`).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +37,8 @@ class Earlier(NamedTuple):
     """A data set of earlier relations."""
 
     pairs: Sequence[Pair]
-    labels: Sequence[str]
+    labels: Sequence[str | None]
+    """None says that a pair isn't related."""
     weight: float = 1.0
     """How often episodes come from it."""
 
@@ -46,10 +47,11 @@ class Earlier(NamedTuple):
 class RelationTuning:
     """How an encoder is tuned for relations; chosen on held-out relations of earlier data sets."""
 
-    spec: LoRA = field(default_factory=lambda: LoRA(rank=8, targets=("query", "value")))
-    """The upper half of a six-layer encoder: what lies below is computed once for all steps."""
+    spec: LoRA | None = None
+    """Which layers are adapted. None: query and value of the upper half, at rank 8; what lies below is computed once
+    for all steps. All matrices did no better at half the rate."""
     steps: int = 40
-    rate: float = 1e-3
+    rate: float = 2e-3
     warmup: int = 5
     weight_decay: float = 0.01
     ways: int = 10
@@ -59,8 +61,8 @@ class RelationTuning:
     scale: float = 8.0
     """s."""
     turned: float = 0.0
-    """How often one of an episode's relations stands in both directions."""
-    most: int = 50
+    """How often one of an episode's relations stands in both directions; not tried on held-out relations yet."""
+    most: int = 40
     """Pairs of a relation, at most."""
     context: int = 110
     """Characters read on either side of a pair while tuning."""
@@ -97,7 +99,9 @@ def tune_relations(
     """
     tuning = tuning or RelationTuning()
     base = encoder.frozen
-    net, start = _network(base, tuning, seeds[0])
+    depth = base.weights.config.num_hidden_layers
+    spec = tuning.spec or LoRA(rank=8, targets=("query", "value"), layers=tuple(range(depth // 2, depth)))
+    net, start = _network(base, spec, tuning, seeds[0])
     sets = [found for one in earlier if (found := _prepared(one, net, base, tuning)) is not None]
     if not sets:
         raise DataError(f"No data set of earlier relations has two with {tuning.shots} pairs each.")
@@ -116,9 +120,7 @@ def tune_relations(
         runs.append(meta)
     mean = {name: torch.stack([run[name] for run in runs]).mean(0) for name in start}
     # As a file will hold it, so that what is used now and what is loaded later are the same.
-    return Adapter(
-        tuning.spec, {name: value.half().float() for name, value in mean.items()}, base=base.identity
-    )
+    return Adapter(spec, {name: value.half().float() for name, value in mean.items()}, base=base.identity)
 
 
 class _Set(NamedTuple):
@@ -127,7 +129,7 @@ class _Set(NamedTuple):
     weight: float
 
 
-def _network(base: TextEncoder, tuning: RelationTuning, seed: int) -> tuple[SpanBert, Meta]:
+def _network(base: TextEncoder, spec: LoRA, tuning: RelationTuning, seed: int) -> tuple[SpanBert, Meta]:
     mixed = resolve_dtype(tuning.dtype) is torch.bfloat16
     # Cast once here: autocast would cast frozen weights anew in every pass.
     state = {
@@ -135,15 +137,16 @@ def _network(base: TextEncoder, tuning: RelationTuning, seed: int) -> tuple[Span
         for name, tensor in base.weights.state.items()
     }
     net = SpanBert.load(base.weights.config, state, base.weights.source)
-    net.mixed, net.start, net.layers = mixed, tuning.spec.first, default_layers(base)
-    return tuning.spec.attach(net, seed=seed)
+    net.mixed, net.layers = mixed, default_layers(base)
+    net.start = min(spec.first, *net.layers)
+    return spec.attach(net, seed=seed)
 
 
 def _prepared(one: Earlier, net: SpanBert, base: TextEncoder, tuning: RelationTuning) -> _Set | None:
     """The states below the tuned layers, of the first pairs of each relation that has enough."""
     seen: dict[str, list[int]] = {}
     for row, label in enumerate(one.labels):
-        if len(seen.setdefault(label, [])) < tuning.most:
+        if label is not None and len(seen.setdefault(label, [])) < tuning.most:
             seen[label].append(row)
     seen = {label: rows for label, rows in seen.items() if len(rows) >= tuning.shots}
     if len(seen) < 2:
