@@ -12,9 +12,9 @@ from quickstudy.domains.kg.document import Annotated, Document, Relation, Span
 from quickstudy.domains.kg.pairs import Pair, PairEncoder, candidates, marked, pack
 from quickstudy.domains.kg.relation_experience import learn_relation_prior
 from quickstudy.domains.kg.relation_prior import RelationPrior
+from quickstudy.domains.kg.relation_tune import Earlier, RelationTuning, tune_relations
 from quickstudy.domains.kg.relations import Example, labelled_pairs, learn_relations, maml_head
 from quickstudy.domains.kg.schema import Schema
-from quickstudy.domains.kg.relation_tune import Earlier, RelationTuning, tune_relations
 from quickstudy.encoders.text import load_encoder
 from quickstudy.nets.lora import LoRA
 from quickstudy.nets.span_bert import BETWEEN, HEAD, TAIL

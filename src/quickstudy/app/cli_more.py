@@ -17,6 +17,10 @@ SUITES = {
     "choose": "quickstudy.bench.choose:main",
     "classic": "quickstudy.bench.classic:main",
     "engine": "quickstudy.bench.engine:main",
+    "kg_entities": "quickstudy.bench.kg_entities:main",
+    "kg_linking": "quickstudy.bench.kg_linking:main",
+    "kg_relations": "quickstudy.bench.kg_relations:main",
+    "kg_store": "quickstudy.bench.kg_store:main",
     "learners": "quickstudy.bench.learners:main",
     "product": "quickstudy.bench.product:main",
 }

@@ -11,7 +11,7 @@ from torch import Tensor
 from quickstudy.core.episode import Labelled
 from quickstudy.domains.kg.pairs import PairEncoder
 from quickstudy.domains.kg.relation_prior import RelationPrior
-from quickstudy.domains.kg.tune import Earlier, Progress, RelationTuning, tune_relations
+from quickstudy.domains.kg.relation_tune import Earlier, Progress, RelationTuning, tune_relations
 from quickstudy.encoders.text import TextEncoder
 
 HELD, LEAST = 7, 14
