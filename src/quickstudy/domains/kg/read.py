@@ -100,7 +100,8 @@ def read_annotated(
             found.append(one if complete is None else replace(one, complete=complete))
     if problems and bad == "raise":
         raise _first(problems)
-    notes.update({f"row that can't be used: {_first(problems)}": 1} if problems else {})
+    if problems:
+        notes[f"row left out that can't be used: {_first(problems)}"] = len(problems)
     if +notes:
         said = "; ".join(f"{count} × {note}" for note, count in (+notes).items())
         warnings.warn(f"{path}: {said}", UserWarning, stacklevel=2)

@@ -6,7 +6,8 @@
     6794356    CID    D016651    D003490
 
 The text is the title, a blank and the abstract. A relation is said of ids, anywhere in the document: it is read as one
-of every two mentions of them that share a sentence, or else of the two that are nearest to each other.
+of every two mentions of them that share a sentence, or else of the two that are nearest to each other. A mention
+with the id -1 has none.
 """
 
 import re
@@ -31,16 +32,16 @@ def rows(path: Path, notes: Notes) -> Rows:
         line = line.rstrip("\r\n")
         begins = (head := HEAD.fullmatch(line)) is not None and head[2] == "t"
         if lines and (begins or not line.strip()):
-            yield lines[0][0], lambda lines=lines: _annotated(path, lines, notes)
+            yield lines[0][0], lambda lines=lines: _annotated(path, lines)
             lines = []
         if line.strip():
             lines.append((source.row, line))
         source.row += 1
     if lines:
-        yield lines[0][0], lambda: _annotated(path, lines, notes)
+        yield lines[0][0], lambda: _annotated(path, lines)
 
 
-def _annotated(path: Path, lines: list[Line], notes: Notes) -> Annotated:
+def _annotated(path: Path, lines: list[Line]) -> Annotated:
     heads = [head for _, line in lines[:2] if (head := HEAD.fullmatch(line))]
     if not heads or heads[0][2] != "t" or any(head[1] != heads[0][1] for head in heads):
         raise DataError(f"{shortened(lines[0][1])!r} is no title; expected one such as 6794356|t|Title …")
@@ -76,7 +77,6 @@ def _annotated(path: Path, lines: list[Line], notes: Notes) -> Annotated:
                 f"{kind} leads from {ends[0]} to {ends[1]}, which are one mention.", file=path, row=row
             )
         relations += [Relation(head, tail, kind) for head, tail in pairs]
-    notes["mention without an id"] += 0 if not links else len(spans) - len(links)
     return Annotated(document(path, lines[0][0], text, name), tuple(spans), tuple(relations), True, links)
 
 
