@@ -242,16 +242,14 @@ def _shown(steps: int) -> Callable[[int, float], None]:
 
     def progress(step: int, loss: float) -> None:
         if step % 25 == 24:
-            _say(
-                f"  step {step + 1} of {steps}: loss {loss:.2f}, {time.monotonic() - begun:.0f} s", flush=True
-            )
+            _say(f"  step {step + 1} of {steps}: loss {loss:.2f}, {time.monotonic() - begun:.0f} s")
 
     return progress
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write the run file when the test part was measured."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Entity recognition on CrossNER.")
     parser.add_argument("--data", help="the folder of data sets")
     parser.add_argument("--prior", help="the folder of a prior")
     parser.add_argument("--learn", help="make a prior and save it to this folder")

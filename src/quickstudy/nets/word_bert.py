@@ -31,6 +31,7 @@ class WordBatch(NamedTuple):
 class WordBert(Bert):
     """Bert as a network from sentences to word states [batch, word, dim], zero where a sentence has fewer words."""
 
+    shapes: nn.Parameter
     layers: tuple[int, ...] = ()
     """Layers whose states are averaged; 0 is the embeddings."""
     mixed = False

@@ -100,8 +100,8 @@ class Recogniser:
                 # Only inside of a span that was found, and other than it.
                 if any(a <= inner[0] and inner[1] <= b and (a, b) != inner for a, b in list(places)):
                     places.setdefault(inner, score)
-        chances = self.typing.probabilities(typing.features(kinds, list(places)))
         names, found = list(self.schema.entities), []
+        chances = self.typing.probabilities(typing.features(kinds, list(places)))[:, : len(names)]
         for (place, score), row in zip(places.items(), chances, strict=True):
             best = int(row.argmax())
             start, end = sentence.offsets[place[0]][0], sentence.offsets[place[1] - 1][1]

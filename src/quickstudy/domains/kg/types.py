@@ -72,7 +72,7 @@ class Typing:
         if not isinstance(record, dict):
             raise CheckpointError(f"{where}: its typing is a {type(record).__name__}, expected an object.")
         learner = Spec.from_json(record.get("learner"))
-        if not isinstance(learner, Gaussian | Logistic) or learner.objective.ways != ways:
+        if not isinstance(learner, Gaussian | Logistic) or learner.objective.ways != max(ways, 2):
             raise CheckpointError(
                 f"{where}: its typing isn't a Gaussian or Logistic learner of {ways} types."
             )
@@ -106,6 +106,7 @@ def learn(
         ways: how many types there are.
         prior: a Gaussian learner over mean states and what past types taught it.
     """
+    ways = max(ways, 2)  # learners tell things apart: beside an only type stands one that nothing is of
     candidates: dict[str, tuple[MetaLearner, Meta]] = {
         f"logistic regression, C = {c:g}": (Logistic(objective=Classify(ways=ways), inverse_penalty=c), {})
         for c in (30.0, 100.0)
