@@ -228,7 +228,7 @@ def test_damping_is_the_shrunk_inverse_root_of_the_scatter():
     y = torch.arange(4).repeat(10)
     encoder = load_encoder("tiny-bert", cache=False, dtype="float32")
     pairs = PairEncoder(encoder)
-    prior = RelationPrior.estimate(pairs, [Labelled.of(x, y)], directions=6)
+    prior = RelationPrior.estimate(pairs, [Labelled.of(x, y)], shrinkage=1.0, directions=6)
     means = torch.stack([x[y == c].mean(0) for c in range(4)]).mean(0)
     z = torch.nn.functional.normalize(x.double() - x.double().mean(0), dim=-1)
     residual = z - torch.stack([z[y == c].mean(0) for c in range(4)])[y]

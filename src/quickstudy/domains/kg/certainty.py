@@ -117,7 +117,8 @@ def learn_certainty(
             mixed = torch.from_numpy(rng.permutation(len(other)))
             given, odd = other[mixed[ways : ways + 30]], other[mixed[:ways]]
         elif rng.random() < 0.5 and len(order) > ways + 1:
-            given = x[np.setdiff1d(np.concatenate([r[:3] for r in order[ways:-1]]), none)]
+            rest = np.setdiff1d(np.concatenate([r[:3] for r in order[ways:-1]]), none)
+            given = x[rest] if len(rest) else None
         query = torch.cat([x[asked], odd])
         near = None if given is None else nearness(query, given)
         phi, best = evidence(query @ center.t(), float(shots), near)
