@@ -204,7 +204,7 @@ def rows(
             baselines={name: round(float(told.mean()), 2) for name, told in others.items()},
             note=f"BC5CDR {part}, {len(ours)} mentions of {len(set(world.ids))} MeSH ids that are in no document seen "
             f"before, {len(world.catalogue.entries):,} entries; ours {Estimate.of(ours).text(2)}% right, of which "
-            f"letters alone reach {Estimate.of(others['letters']).text(2)}%; the right entry is among the candidates for "
+            f"letters alone reach {Estimate.of(others['letters']).text(2)}%; the right entry is a candidate for "
             f"{reach.text(2)}%; a new id has one name, that of its first mention; the ranker is meta-trained on the "
             "training part alone",
         )

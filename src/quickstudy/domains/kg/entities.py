@@ -210,7 +210,7 @@ def learn(
         )
     outer = [levels(found) for found in task.spans]
     flat = replace(task, spans=[o for o, _ in outer])
-    start = past = prior or _blank(encoder)
+    start = past = (prior or _blank(encoder)).rounded()
     mixed = _mixed(encoder)
     net, parameters = start.network(encoder, mixed=mixed)
     tuned = len(task.sentences) >= LEAST_SENTENCES if tuned is None else tuned

@@ -1,7 +1,7 @@
 """What past corpora taught about entities, in a few megabytes: a tuned network, a detector, and how types scatter."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,15 @@ class Prior:
         tensors, record = self.parts()
         files = {"README.md": card} if card else {}
         save_folder(folder, tensors, {"kind": "entity-prior", **record}, extra_files=files)
+
+    def rounded(self) -> "Prior":
+        """The same with numbers as a folder keeps them, so that what is learned from it comes back as it was."""
+        kinds = self.typing
+        if kinds is not None:
+            learner, meta = kinds
+            kinds = learner, {k: v.half().float() if v.ndim == 2 else v for k, v in meta.items()}
+        adapter = {k: v.half().float() for k, v in self.adapter.items()}
+        return replace(self, adapter=adapter, shapes=self.shapes.half().float(), typing=kinds)
 
     def parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and a JSON record, for a folder that holds more than this."""
