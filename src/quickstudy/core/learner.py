@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -128,8 +128,7 @@ class MetaLearner(Spec, ABC):
                 "learner.init() and a step's `meta` are. Of a module: dict(module.named_parameters())."
             )
         # A spec is always the same; a module's parameters may have been frozen since.
-        own = any(isinstance(net, nn.Module) for net in self.nets())
-        expected = _shapes(self) if own else _same_shapes(self)
+        expected = self._same_shapes or _shapes(self)
         for name, shape in expected.items():
             if name not in meta:
                 raise ModelError(f"{type(self).__name__} needs the tensor {name!r}, which is missing.")
@@ -142,6 +141,11 @@ class MetaLearner(Spec, ABC):
                 f"{type(self).__name__} has no tensor {unknown[0]!r}. Of a module's state_dict() give its parameters "
                 "alone: dict(module.named_parameters())."
             )
+
+    @cached_property
+    def _same_shapes(self) -> dict[str, list[int]]:
+        """What `check` expects, looked up once; nothing where a network is a module."""
+        return {} if any(isinstance(net, nn.Module) for net in self.nets()) else _shapes(self)
 
     def check_answers(self, rows: Labelled, name: str, *, trains: bool = False) -> None:
         """Refuse answers that it can't read, of stacked tasks. Raises DataError.
@@ -198,9 +202,6 @@ class NetLearner(MetaLearner):
 def _shapes(learner: MetaLearner) -> dict[str, list[int]]:
     with torch.device("meta"):  # shapes without memory
         return {name: list(value.shape) for name, value in named(learner, "init", learner.init()).items()}
-
-
-_same_shapes = lru_cache(maxsize=64)(_shapes)
 
 
 def named(learner: MetaLearner, method: str, found: Any) -> dict[str, Tensor]:
