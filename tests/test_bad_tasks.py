@@ -451,6 +451,7 @@ class Scarce(nn.Linear):
 
 @pytest.mark.parametrize("kind", [MAML, Prototypical])
 def test_adapting_and_judging_take_as_many_tasks_at_once_as_memory_holds(kind):
+    torch.manual_seed(0)
     learner, episodes = kind(objective=THREE, net=Scarce(5, 3)), tasks(5)
     meta = learner.init(0)
     expected, fast = evaluate(learner, meta, [episodes]), adapt(learner, meta, episodes.support)
@@ -459,7 +460,7 @@ def test_adapting_and_judging_take_as_many_tasks_at_once_as_memory_holds(kind):
     assert Scarce.left < 0
     Scarce.left = 2
     again = adapt(learner, meta, episodes.support)
-    assert all(torch.allclose(again[k], fast[k]) for k in fast)
+    assert all(torch.allclose(again[k], fast[k], atol=1e-6) for k in fast)
     for run, rows in (
         (lambda: evaluate(learner, meta, [episodes]), "6 support and 6 query"),
         (lambda: adapt(learner, meta, episodes.support), "6 support"),

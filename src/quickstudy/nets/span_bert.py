@@ -34,6 +34,8 @@ class SpanBert(Bert):
     """The layer after which states come in."""
     mixed = False
     """Multiply in bfloat16; norms, adapters and results stay float32."""
+    centred = False
+    """Take from each row the mean of those that pass together: while tuning, what all pairs share says nothing."""
     chunk: int | None = 16
     """Rows at once, sorted by length, so that short texts aren't padded to the longest."""
 
@@ -43,6 +45,10 @@ class SpanBert(Bert):
         return self.config.hidden_size * (3 * len(self.layers) + 1)
 
     def forward(self, x: Shaped[Tensor, "n token kind"]) -> Float[Tensor, "n dim"]:  # pyright: ignore
+        z = self._in_chunks(x)
+        return z - z.mean(0) if self.centred else z
+
+    def _in_chunks(self, x: Shaped[Tensor, "n token kind"]) -> Float[Tensor, "n dim"]:  # pyright: ignore
         if self.chunk is None or len(x) <= 1:
             return self._vectors(x)
         lengths = (x[..., 0 if x.shape[-1] == 2 else -1] != 0).sum(-1)

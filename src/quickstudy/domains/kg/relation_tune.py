@@ -13,15 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from quickstudy.core.engine import meta_train
 from quickstudy.core.episode import Episode, Labelled, stack
 from quickstudy.core.errors import DataError
 from quickstudy.core.learner import Meta
-from quickstudy.core.net import features
 from quickstudy.core.objective import Classify
 from quickstudy.domains.kg.pairs import Pair, default_layers, marked, pack
 from quickstudy.encoders.text import TextEncoder, resolve_dtype
@@ -70,15 +68,6 @@ class RelationTuning:
     """Of the products in the encoder: None is the faster on this machine, "float32" the same on every machine."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CentredGE2E(GE2E):
-    """GE2E on vectors less their mean over the rows that pass together."""
-
-    def _embed(self, meta: Meta, x: Tensor) -> Float[Tensor, "n d"]:
-        z = features(self.net, meta, x)
-        return normalize(z - z.mean(0), dim=-1)
-
-
 def tune_relations(
     earlier: Sequence[Earlier],
     encoder: TextEncoder,
@@ -107,7 +96,7 @@ def tune_relations(
         raise DataError(f"No data set of earlier relations has two with {tuning.shots} pairs each.")
     runs = []
     for seed in seeds:
-        learner = CentredGE2E(objective=Classify(ways=tuning.ways), net=net, temperature=1 / tuning.scale)
+        learner = GE2E(objective=Classify(ways=tuning.ways), net=net, temperature=1 / tuning.scale)
         meta = {name: value.detach().clone() for name, value in start.items()}
         run = meta_train(
             learner, _sampler(sets, tuning, seed), steps=tuning.steps, rate=tuning.rate, warmup=tuning.warmup,
@@ -137,7 +126,7 @@ def _network(base: TextEncoder, spec: LoRA, tuning: RelationTuning, seed: int) -
         for name, tensor in base.weights.state.items()
     }
     net = SpanBert.load(base.weights.config, state, base.weights.source)
-    net.mixed, net.layers = mixed, default_layers(base)
+    net.mixed, net.layers, net.centred = mixed, default_layers(base), True
     net.start = min(spec.first, *net.layers)
     return spec.attach(net, seed=seed)
 
