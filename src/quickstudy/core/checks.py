@@ -51,7 +51,7 @@ def check_part(learner: MetaLearner, meta: Meta, part: Labelled, name: str, *, t
             f"The {name}'s inputs have shape {list(part.x.shape)}; {type(learner).__name__} is one for features of "
             f"{width} numbers, [tasks, rows, {width}]. Give it others, or build it with their number."
         )
-    if not learner.nets() and not part.x.is_floating_point():
+    if not part.x.is_floating_point() and not learner.nets():
         kind = str(part.x.dtype).removeprefix("torch.")
         raise DataError(
             f"The {name}'s inputs are {kind}; {type(learner).__name__} takes features, real numbers: x.float()."
