@@ -71,7 +71,7 @@ def gradient(
         episodes: stacked tasks.
     """
     tensors = [*meta.values(), *episodes.support, *episodes.query]
-    shapes = tuple((tuple(t.shape), t.dtype, t.device.type) for t in tensors)
+    shapes = tuple([(t.shape, t.dtype, t.device) for t in tensors])
     program = _programs.get(
         (key, tuple(meta), tuple(names), shapes, torch.get_num_threads()),
         lambda: _compiled(losses, list(meta), names, tensors),
@@ -79,7 +79,7 @@ def gradient(
     if program is None:
         return None
     with torch.no_grad():
-        loss, *gradients = program(*[t.detach() for t in tensors])
+        loss, *gradients = program(*[t.detach() if t.requires_grad else t for t in tensors])
     return float(loss), dict(zip(names, gradients, strict=True))
 
 
@@ -104,7 +104,7 @@ def _compiled(losses: Losses, entries: list[str], names: Sequence[str], tensors:
     examples: list[Any] = [t.detach() for t in tensors]
     # Run once before: what is built on first use, as a network's skeleton is, mustn't become part of the trace.
     whole(*examples)
-    graph: Any = make_fx(whole)(*examples)
+    graph: Any = make_fx(whole, decomposition_table=_unfused())(*examples)
     for node in graph.graph.nodes:
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
             raise Refused(
@@ -117,3 +117,24 @@ def _compiled(losses: Losses, entries: list[str], names: Sequence[str], tensors:
         # One C++ file for everything: without it each fused loop is compiled alone, which takes ten times as long.
         program: Any = inductor.compile(graph, examples, options={"cpp_wrapper": True})
     return program
+
+
+def _unfused() -> dict[Any, Callable[..., Any]]:
+    """Small products in pieces that inductor can make part of the loop before or after them.
+
+    A product added to something is a product and a sum: the fused operators copy what is added to before they multiply.
+    A product over a dimension of one is a plain multiplication.
+    """
+    aten: Any = torch.ops.aten
+
+    def bmm(a: Tensor, b: Tensor) -> Any:
+        return a * b if a.shape[-1] == 1 else NotImplemented
+
+    def baddbmm(into: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+        product = torch.bmm(a, b)
+        return (into if beta == 1 else beta * into) + (product if alpha == 1 else alpha * product)
+
+    def baddbmm_(into: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+        return into.copy_(baddbmm(into, a, b, beta=beta, alpha=alpha))
+
+    return {aten.bmm.default: bmm, aten.baddbmm.default: baddbmm, aten.baddbmm_.default: baddbmm_}

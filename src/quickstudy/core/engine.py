@@ -133,7 +133,7 @@ def _meta_gradient(
         leaves = {k: v.detach().requires_grad_(k in names) for k, v in meta.items()}
         total = 0.0
         for start in range(0, tasks, size):
-            part = episodes.taken(slice(start, start + size))
+            part = episodes if size >= tasks else episodes.taken(slice(start, start + size))
             if compile and (found := _compiled_gradient(learner, meta, names, part, form, tasks)) is not None:
                 total += found[0]
                 for name, value in found[1].items():
