@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from quickstudy.domains.kg.claims import Mention, Statement
 from quickstudy.domains.kg.document import Document
-from quickstudy.domains.kg.query import Entity
-from quickstudy.domains.kg.store import GraphStore
+from quickstudy.domains.kg.graph.claims import Mention, Statement
+from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.store import GraphStore
 
 ADA, LOVELACE = Entity("Ada Lovelace", "person"), Entity("Lovelace", "person")
 LONDON, ACME = Entity("London", "place"), Entity("Acme", "firm")

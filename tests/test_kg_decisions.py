@@ -7,9 +7,9 @@ from kg_graphs import ACME, ADA, BORN, LONDON, LOVELACE, WORKS, dump, put, said,
 
 from quickstudy.core.errors import CheckpointError, DataError
 from quickstudy.domains.kg.document import Document
-from quickstudy.domains.kg.facts import Entry, Link, Proposal, Same
-from quickstudy.domains.kg.query import Entity
-from quickstudy.domains.kg.store import GraphStore
+from quickstudy.domains.kg.graph.facts import Entry, Link, Proposal, Same
+from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.store import GraphStore
 
 
 @pytest.fixture

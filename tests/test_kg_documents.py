@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from quickstudy.core.errors import DataError, MissingExtra
 from quickstudy.domains.kg.document import sentences
-from quickstudy.domains.kg.read_documents import read_documents
-from quickstudy.domains.kg.read_html import text_of_html
+from quickstudy.domains.kg.reading.documents import read_documents
+from quickstudy.domains.kg.reading.html import text_of_html
 
 
 @pytest.fixture

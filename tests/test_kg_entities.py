@@ -9,7 +9,8 @@ import torch
 from quickstudy.bench.kg_corpora import Corpus, sentence
 from quickstudy.bench.kg_entities import f1, support
 from quickstudy.core.errors import CheckpointError, DataError, ModelError
-from quickstudy.domains.kg.detect import (
+from quickstudy.domains.kg.document import Annotated, Document, Span
+from quickstudy.domains.kg.entities.detect import (
     Detector,
     best_path,
     choose_strength,
@@ -19,13 +20,12 @@ from quickstudy.domains.kg.detect import (
     places_of,
     probabilities,
 )  # fmt: skip
-from quickstudy.domains.kg.document import Annotated, Document, Span
-from quickstudy.domains.kg.entities import Recogniser, learn
-from quickstudy.domains.kg.prior import Prior, Source, learn_prior
+from quickstudy.domains.kg.entities.prior import Prior, Source, learn_prior
+from quickstudy.domains.kg.entities.recogniser import Recogniser, learn
+from quickstudy.domains.kg.entities.tune import B, I, O, Tuning, tags
+from quickstudy.domains.kg.entities.types import told
+from quickstudy.domains.kg.entities.words import network, shape, split, states
 from quickstudy.domains.kg.schema import EntityType, Schema
-from quickstudy.domains.kg.tune import B, I, O, Tuning, tags
-from quickstudy.domains.kg.types import told
-from quickstudy.domains.kg.words import network, shape, split, states
 from quickstudy.encoders.text import load_encoder
 from quickstudy.nets.lora import LoRA
 

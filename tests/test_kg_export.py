@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from kg_graphs import ACME, ADA, BORN, LONDON, put, said, small
 
 from quickstudy.core.errors import DataError, MissingExtra
-from quickstudy.domains.kg import rdf
-from quickstudy.domains.kg.export import cypher_name, cypher_text
-from quickstudy.domains.kg.facts import Entry, Link, Proposal
-from quickstudy.domains.kg.query import Entity
-from quickstudy.domains.kg.store import GraphStore
+from quickstudy.domains.kg.graph import rdf
+from quickstudy.domains.kg.graph.export import cypher_name, cypher_text
+from quickstudy.domains.kg.graph.facts import Entry, Link, Proposal
+from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.store import GraphStore
 
 FORMS = {"ntriples": "g.nt", "turtle": "g.ttl", "jsonld": "g.jsonld", "graphml": "g.graphml", "neo4j": "g"}
 ODD = [

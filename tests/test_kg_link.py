@@ -7,10 +7,10 @@ import torch
 
 from quickstudy.core.errors import DataError
 from quickstudy.core.objective import Classify
-from quickstudy.domains.kg.abbreviations import definitions
-from quickstudy.domains.kg.catalogue import Catalogue, Entry, plain
 from quickstudy.domains.kg.document import Document
-from quickstudy.domains.kg.link import SIGNS, Linker, Mention, pair
+from quickstudy.domains.kg.linking.abbreviations import definitions
+from quickstudy.domains.kg.linking.catalogue import Catalogue, Entry, plain
+from quickstudy.domains.kg.linking.link import SIGNS, Linker, Mention, pair
 from quickstudy.encoders.text import load_encoder
 from quickstudy.learners import MAML
 from quickstudy.nets import MLP

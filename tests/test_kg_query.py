@@ -7,9 +7,9 @@ import pytest
 from kg_graphs import ACME, ADA, LONDON, LOVELACE, small
 
 from quickstudy.core.errors import DataError
-from quickstudy.domains.kg.facts import Entry, Link
-from quickstudy.domains.kg.query import Entity
-from quickstudy.domains.kg.store import GraphStore
+from quickstudy.domains.kg.graph.facts import Entry, Link
+from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.store import GraphStore
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quickstudy.core.errors import DataError
-from quickstudy.domains.kg.labelled import joined
-from quickstudy.domains.kg.read import FORMATS, read_annotated
-from quickstudy.domains.kg.read_conll import spans_of
-from quickstudy.domains.kg.read_format import format_of
+from quickstudy.domains.kg.reading.conll import spans_of
+from quickstudy.domains.kg.reading.examples import FORMATS, read_annotated
+from quickstudy.domains.kg.reading.format import format_of
+from quickstudy.domains.kg.reading.rows import joined
 from quickstudy.domains.kg.schema import Schema
 
 SCHEMA = Schema.of(

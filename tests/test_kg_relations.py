@@ -7,13 +7,13 @@ import torch
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import CheckpointError, DataError, ModelError
-from quickstudy.domains.kg.certainty import Certainty, evidence, learn_certainty, prototypes
 from quickstudy.domains.kg.document import Annotated, Document, Relation, Span
-from quickstudy.domains.kg.pairs import Pair, PairEncoder, candidates, marked, pack
-from quickstudy.domains.kg.relation_experience import learn_relation_prior
-from quickstudy.domains.kg.relation_prior import RelationPrior
-from quickstudy.domains.kg.relation_tune import Earlier, RelationTuning, tune_relations
-from quickstudy.domains.kg.relations import Example, labelled_pairs, learn_relations, maml_head
+from quickstudy.domains.kg.relations.certainty import Certainty, evidence, learn_certainty, prototypes
+from quickstudy.domains.kg.relations.classifier import Example, labelled_pairs, learn_relations, maml_head
+from quickstudy.domains.kg.relations.experience import learn_relation_prior
+from quickstudy.domains.kg.relations.pairs import Pair, PairEncoder, candidates, marked, pack
+from quickstudy.domains.kg.relations.prior import RelationPrior
+from quickstudy.domains.kg.relations.tune import Earlier, RelationTuning, tune_relations
 from quickstudy.domains.kg.schema import Schema
 from quickstudy.encoders.text import load_encoder
 from quickstudy.nets.lora import LoRA

@@ -14,11 +14,11 @@ import pytest
 from kg_graphs import ACME, ADA, BORN, LONDON, LOVELACE, WORKS, dump, put, said, small
 
 from quickstudy.core.errors import CheckpointError, DataError
-from quickstudy.domains.kg import store_tables
-from quickstudy.domains.kg.claims import Mention, Statement
 from quickstudy.domains.kg.document import Document
-from quickstudy.domains.kg.query import Entity
-from quickstudy.domains.kg.store import GraphStore
+from quickstudy.domains.kg.graph import tables as store_tables
+from quickstudy.domains.kg.graph.claims import Mention, Statement
+from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.store import GraphStore
 
 SOURCE = Path(__file__).parents[1] / "src"
 
@@ -101,7 +101,7 @@ def test_a_failed_document_is_not_tried_for_ever(store):
 
 
 def test_review_and_inference_are_kept_apart(store):
-    from quickstudy.domains.kg.facts import Proposal
+    from quickstudy.domains.kg.graph.facts import Proposal
 
     put(store, "c", "Acme and London.", (LONDON, "likes", ACME), certain=False, score=0.3)
     store.propose([Proposal(ADA, "works_for", ACME, 0.7, "she lives near")], "link-1")
@@ -195,8 +195,8 @@ def test_a_50_mb_document(tmp_path):
 
 WORKER = """
 import sys, time
-from quickstudy.domains.kg.claims import Mention, Statement
-from quickstudy.domains.kg.store import GraphStore
+from quickstudy.domains.kg.graph.claims import Mention, Statement
+from quickstudy.domains.kg.graph.store import GraphStore
 store, slow = GraphStore(sys.argv[1]), float(sys.argv[2])
 done = 0
 while claims := store.claim(3):
@@ -264,7 +264,7 @@ def test_many_open_a_new_store_at_once(tmp_path):
     code = textwrap.dedent("""
         import sys
         from quickstudy.domains.kg.document import Document
-        from quickstudy.domains.kg.store import GraphStore
+        from quickstudy.domains.kg.graph.store import GraphStore
         with GraphStore(sys.argv[1]) as store:
             for i in range(20):
                 store.put(Document(f"{sys.argv[2]}-{i}", "x"))

@@ -9,14 +9,14 @@ from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import CheckpointError, DataError
 from quickstudy.domains.kg import use
 from quickstudy.domains.kg.document import Annotated, Document, Relation, Span
-from quickstudy.domains.kg.entities import Recogniser
-from quickstudy.domains.kg.pairs import PairEncoder
-from quickstudy.domains.kg.prior import Source, learn_prior
-from quickstudy.domains.kg.relation_prior import RelationPrior
-from quickstudy.domains.kg.relations import labelled_pairs
+from quickstudy.domains.kg.entities.prior import Source, learn_prior
+from quickstudy.domains.kg.entities.recogniser import Recogniser
+from quickstudy.domains.kg.entities.tune import Tuning
+from quickstudy.domains.kg.graph.store import GraphStore
+from quickstudy.domains.kg.relations.classifier import labelled_pairs
+from quickstudy.domains.kg.relations.pairs import PairEncoder
+from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.schema import Schema
-from quickstudy.domains.kg.store import GraphStore
-from quickstudy.domains.kg.tune import Tuning
 from quickstudy.domains.kg.use import GraphModel, extract
 from quickstudy.encoders.text import load_encoder
 from quickstudy.nets.lora import LoRA

@@ -27,13 +27,13 @@ from quickstudy.bench import data as folders
 from quickstudy.bench.kg_corpora import Corpus, crossner, sources
 from quickstudy.bench.runs import write_run
 from quickstudy.core.estimate import Estimate
-from quickstudy.domains.kg.detect import fit, labels_of
 from quickstudy.domains.kg.document import Annotated, Span
-from quickstudy.domains.kg.entities import Recogniser, learn
-from quickstudy.domains.kg.prior import Prior, Source, labelled, learn_prior
+from quickstudy.domains.kg.entities.detect import fit, labels_of
+from quickstudy.domains.kg.entities.prior import Prior, Source, labelled, learn_prior
+from quickstudy.domains.kg.entities.recogniser import Recogniser, learn
+from quickstudy.domains.kg.entities.tune import Tuning
+from quickstudy.domains.kg.entities.words import network, split, states
 from quickstudy.domains.kg.schema import EntityType, Schema
-from quickstudy.domains.kg.tune import Tuning
-from quickstudy.domains.kg.words import network, split, states
 from quickstudy.encoders.text import TextEncoder, load_encoder
 
 DOMAINS = ("politics", "science", "ai")

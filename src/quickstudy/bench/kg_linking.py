@@ -28,12 +28,12 @@ from quickstudy.core.episode import Episode, stack
 from quickstudy.core.learner import Meta, MetaLearner
 from quickstudy.core.objective import Classify
 from quickstudy.core.report import Estimate, paired
-from quickstudy.domains.kg import link
-from quickstudy.domains.kg.catalogue import Catalogue, Entry
-from quickstudy.domains.kg.catalogue import plain as plain_name
 from quickstudy.domains.kg.document import Annotated
-from quickstudy.domains.kg.link import SIGNS, Mention, Pairs
-from quickstudy.domains.kg.read import read_annotated
+from quickstudy.domains.kg.linking import link
+from quickstudy.domains.kg.linking.catalogue import Catalogue, Entry
+from quickstudy.domains.kg.linking.catalogue import plain as plain_name
+from quickstudy.domains.kg.linking.link import SIGNS, Mention, Pairs
+from quickstudy.domains.kg.reading.examples import read_annotated
 from quickstudy.encoders.text import load_encoder
 from quickstudy.learners import MAML
 from quickstudy.nets import MLP

@@ -30,10 +30,10 @@ from quickstudy.bench.relation_data import NONE, Related
 from quickstudy.bench.runs import write_run
 from quickstudy.core.errors import DataError, did_you_mean
 from quickstudy.core.estimate import Estimate, paired
-from quickstudy.domains.kg.certainty import evidence
-from quickstudy.domains.kg.relation_experience import learn_relation_prior
-from quickstudy.domains.kg.relation_prior import RelationPrior
-from quickstudy.domains.kg.relation_tune import Earlier, RelationTuning
+from quickstudy.domains.kg.relations.certainty import evidence
+from quickstudy.domains.kg.relations.experience import learn_relation_prior
+from quickstudy.domains.kg.relations.prior import RelationPrior
+from quickstudy.domains.kg.relations.tune import Earlier, RelationTuning
 from quickstudy.encoders.text import TextEncoder, load_encoder
 
 SUITE, COMMAND = "kg_relations", "quickstudy bench kg_relations"

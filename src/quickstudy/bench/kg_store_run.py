@@ -40,7 +40,7 @@ def asked(triples: int, count: int, seed: int) -> list[int]:
 
 def ours(triples: Iterator[Ends], folder: Path) -> tuple[Callable[[int], int], Callable[[], int], Path]:
     """Load into our store; then how many neighbours an entity has, how many answers the join, and the file."""
-    from quickstudy.domains.kg.store import GraphStore
+    from quickstudy.domains.kg.graph.store import GraphStore
 
     path = folder / "graph.db"
 
@@ -131,7 +131,7 @@ def measure(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     if (
         engine == "quickstudy"
     ):  # what a program has loaded before it opens a graph is no part of the graph's memory
-        import quickstudy.domains.kg.store  # noqa: F401
+        import quickstudy.domains.kg.graph.store  # noqa: F401
     else:
         import pyoxigraph  # noqa: F401
     figures["memory"] = peak_added(run)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from quickstudy.bench.data import Origin, read_text
 from quickstudy.core.errors import DataError
-from quickstudy.domains.kg.pairs import Pair
+from quickstudy.domains.kg.relations.pairs import Pair
 
 _RAW = "https://raw.githubusercontent.com"
 _FEWREL = f"{_RAW}/thunlp/FewRel/278a2315d2138810a379cd8d5718914dc56e2582"

@@ -19,15 +19,15 @@ from quickstudy.core.atomic import write_file
 from quickstudy.core.encoder import identity
 from quickstudy.core.errors import CheckpointError, DataError, QuickstudyError
 from quickstudy.core.untrusted import Refused, parse_json
-from quickstudy.domains.kg import entities
-from quickstudy.domains.kg.claims import Mention, Statement
 from quickstudy.domains.kg.document import Annotated, Document, Relation, Span, holding, sentences
-from quickstudy.domains.kg.entities import Recogniser
-from quickstudy.domains.kg.prior import Prior
-from quickstudy.domains.kg.relation_prior import RelationPrior
-from quickstudy.domains.kg.relations import RelationClassifier, labelled_pairs, learn_relations
+from quickstudy.domains.kg.entities import recogniser as entities
+from quickstudy.domains.kg.entities.prior import Prior
+from quickstudy.domains.kg.entities.recogniser import Recogniser
+from quickstudy.domains.kg.graph.claims import Mention, Statement
+from quickstudy.domains.kg.graph.store import GraphStore
+from quickstudy.domains.kg.relations.classifier import RelationClassifier, labelled_pairs, learn_relations
+from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.schema import Schema
-from quickstudy.domains.kg.store import GraphStore
 from quickstudy.encoders.text import TextEncoder
 
 EXAMPLES, ENTITIES, RELATIONS = "examples.json", "entities", "relation_prior"

@@ -1,0 +1,234 @@
+"""What past corpora taught about entities, in a few megabytes: a tuned network, a detector, and how types scatter."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from quickstudy.core.checkpoint import load_folder, save_folder
+from quickstudy.core.episode import Labelled as Rows
+from quickstudy.core.errors import CheckpointError, DataError, ModelError
+from quickstudy.core.learner import Meta
+from quickstudy.core.objective import Classify
+from quickstudy.core.spec import Spec
+from quickstudy.domains.kg.document import Annotated
+from quickstudy.domains.kg.entities.detect import labels_of, pair_scores
+from quickstudy.domains.kg.entities.tune import Heads, Labelled, Tuning, pooled, tune
+from quickstudy.domains.kg.entities.words import SHAPES, network, split, states
+from quickstudy.encoders.text import TextEncoder
+from quickstudy.learners import Gaussian
+from quickstudy.nets.lora import LoRA
+from quickstudy.nets.word_bert import WordBert
+
+LONGEST = 64
+"""Sentences of more tokens aren't learned from: one of them pads its whole batch."""
+SPANS = 40
+"""At most so many spans of each type say how types scatter."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A corpus to learn from."""
+
+    name: str
+    documents: Sequence[Annotated]
+    weight: float = 1.0
+    """How often it is drawn."""
+    partial: bool = False
+    """Whether only some entities are marked: then it teaches types alone."""
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What was learned across corpora, for one encoder."""
+
+    encoder: str
+    """The encoder's name, as `load_encoder` takes it."""
+    identity: str
+    """The encoder's identity; another one is refused."""
+    spec: LoRA
+    adapter: dict[str, Tensor] = field(repr=False)
+    shapes: Float[Tensor, "shape dim"] = field(repr=False)
+    detector: Float[Tensor, "3 dim_and_one"] = field(repr=False)
+    pairs: Float[Tensor, "3 3"] = field(repr=False)
+    typing: tuple[Gaussian, Meta] | None = field(default=None, repr=False)
+    sources: tuple[dict[str, Any], ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def network(self, encoder: TextEncoder, *, mixed: bool = False) -> tuple[WordBert, dict[str, Tensor]]:
+        """The tuned network, and its parameters. Raises ModelError for another encoder than it was made for."""
+        if encoder.frozen.identity != self.identity:
+            raise ModelError(
+                f"What was learned about entities belongs to the encoder {self.encoder!r} ({self.identity[:12]}…), not "
+                f"to {encoder.name!r} ({encoder.frozen.identity[:12]}…). Load that one, or learn a prior for this one."
+            )
+        return network(encoder, shapes=self.shapes, spec=self.spec, adapter=self.adapter, mixed=mixed)
+
+    def save(self, folder: Path | str, *, card: str = "") -> None:
+        """Write it to a folder, whole or not at all; matrices in float16."""
+        tensors, record = self.parts()
+        files = {"README.md": card} if card else {}
+        save_folder(folder, tensors, {"kind": "entity-prior", **record}, extra_files=files)
+
+    def rounded(self) -> "Prior":
+        """The same with numbers as a folder keeps them, so that what is learned from it comes back as it was."""
+        kinds = self.typing
+        if kinds is not None:
+            learner, meta = kinds
+            kinds = learner, {k: v.half().float() if v.ndim == 2 else v for k, v in meta.items()}
+        adapter = {k: v.half().float() for k, v in self.adapter.items()}
+        return replace(self, adapter=adapter, shapes=self.shapes.half().float(), typing=kinds)
+
+    def parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and a JSON record, for a folder that holds more than this."""
+        tensors = {f"adapter.{k}": v.half() for k, v in self.adapter.items()}
+        tensors |= {"shapes": self.shapes.half(), "detector": self.detector, "pairs": self.pairs}
+        record: dict[str, Any] = {
+            "encoder": self.encoder,
+            "identity": self.identity,
+            "spec": self.spec.to_json(),
+            "sources": list(self.sources),
+            "settings": self.settings,
+        }
+        if self.typing is not None:
+            learner, meta = self.typing
+            record["typing"] = learner.to_json()
+            tensors |= {f"typing.{k}": v.half() if v.ndim == 2 else v for k, v in meta.items()}
+        return tensors, record
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Prior":
+        """Read what `save` wrote. Raises CheckpointError for a folder that is damaged or holds something else."""
+        tensors, record = load_folder(folder, kind="entity-prior")
+        return prior_from(tensors, record, str(folder))
+
+
+def prior_from(tensors: dict[str, Tensor], record: Any, where: str) -> Prior:
+    """A prior from checked tensors and a record. Raises CheckpointError."""
+    spec = Spec.from_json(record.get("spec")) if isinstance(record, dict) else None
+    if not isinstance(spec, LoRA):
+        raise CheckpointError(f"{where}: its spec is a {type(spec).__name__}, expected LoRA.")
+    shapes, detector, pairs = (tensors.get(name) for name in ("shapes", "detector", "pairs"))
+    if shapes is None or shapes.ndim != 2 or len(shapes) != SHAPES:
+        raise CheckpointError(f"{where}: shapes should be [{SHAPES}, dim]: made by another version?")
+    if detector is None or detector.shape != (3, shapes.shape[1] + 1):
+        raise CheckpointError(f"{where}: detector should be [3, {shapes.shape[1] + 1}].")
+    if pairs is None or pairs.shape != (3, 3):
+        raise CheckpointError(f"{where}: pairs should be [3, 3].")
+    typing = None
+    if record.get("typing") is not None:
+        learner = Spec.from_json(record["typing"])
+        if not isinstance(learner, Gaussian) or learner.dim != shapes.shape[1]:
+            raise CheckpointError(
+                f"{where}: its typing isn't a Gaussian learner of {shapes.shape[1]} features."
+            )
+        meta = {k.removeprefix("typing."): v.float() for k, v in tensors.items() if k.startswith("typing.")}
+        learner.check(meta)
+        typing = (learner, meta)
+    adapter = {k.removeprefix("adapter."): v.float() for k, v in tensors.items() if k.startswith("adapter.")}
+    sources, settings = record.get("sources") or [], record.get("settings") or {}
+    if not isinstance(sources, list) or not isinstance(settings, dict):
+        raise CheckpointError(f"{where}: sources should be a list and settings an object.")
+    return Prior(
+        str(record.get("encoder")), str(record.get("identity")), spec, adapter, shapes.float(), detector.float(),
+        pairs.float(), typing, tuple(sources), settings,
+    )  # fmt: skip
+
+
+def labelled(documents: Sequence[Annotated], types: Sequence[str], encoder: TextEncoder) -> Labelled:
+    """Sentences of documents, with spans in words. A sentence without spans counts only in complete documents."""
+    number = {name: i for i, name in enumerate(types)}
+    sentences, spans = [], []
+    parts = split([d.document for d in documents], encoder)
+    for document, pieces in zip(documents, parts, strict=True):
+        for piece in pieces:
+            found = [(a, b, number[kind]) for a, b, kind in piece.spans(document.spans)]
+            if found or document.complete:
+                sentences.append(piece)
+                spans.append(found)
+    return Labelled(sentences, spans, len(types))
+
+
+def learn_prior(
+    sources: Sequence[Source],
+    encoder: TextEncoder,
+    tuning: Tuning | None = None,
+    *,
+    mixed: bool = False,
+    seed: int = 0,
+    progress: Callable[[int, float], None] | None = None,
+) -> Prior:
+    """Tune the network and both heads over all corpora, then learn how the spans of a type scatter.
+
+    Raises:
+        DataError: no corpus has a span.
+    """
+    tuning = Tuning() if tuning is None else tuning
+    tasks, types = [], []
+    for source in sources:
+        names = sorted({span.type for document in source.documents for span in document.spans})
+        task = labelled(source.documents, names, encoder)
+        kept = [i for i, sentence in enumerate(task.sentences) if len(sentence.ids) <= LONGEST]
+        chosen = [task.sentences[i] for i in kept], [task.spans[i] for i in kept]
+        tasks.append(Labelled(*chosen, len(names), source.partial))
+        types.append(names)
+    if not any(found for task in tasks for found in task.spans):
+        raise DataError(
+            "no source has a span in a sentence that is short enough; there is nothing to learn from."
+        )
+    net, parameters = network(encoder, spec=tuning.spec, mixed=mixed, seed=seed)
+    heads = Heads.zero(encoder.dim, tasks)
+    weights = [source.weight * bool(task.sentences) for source, task in zip(sources, tasks, strict=True)]
+    tune(net, parameters, heads, tasks, tuning, weights=weights, seed=seed, progress=progress)
+    full = [task for task in tasks if not task.partial]
+    labels = [row for t in full for row in labels_of([len(s) for s in t.sentences], t.spans)]
+    return Prior(
+        encoder.name,
+        encoder.frozen.identity,
+        tuning.spec,
+        {name: value.detach() for name, value in parameters.items() if name != "shapes"},
+        parameters["shapes"].detach(),
+        heads.detector.detach(),
+        pair_scores(labels),
+        _typing(net, tasks, encoder.dim, seed),
+        tuple(
+            {"name": s.name, "sentences": len(t.sentences), "types": t.ways, "licence": s.licence}
+            for s, t in zip(sources, tasks, strict=True)
+        ),
+        {"tuning": tuning.to_json(), "seed": seed},
+    )
+
+
+def _typing(net: WordBert, tasks: Sequence[Labelled], dim: int, seed: int) -> tuple[Gaussian, Meta] | None:
+    """The Gaussian learner's prior, from mean states of spans; None where no corpus has two types often enough."""
+    learner = Gaussian(objective=Classify(ways=2), dim=dim)
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for task in tasks:
+        count = [0] * task.ways
+        chosen: dict[int, list[tuple[int, int, int]]] = {}
+        for row in torch.randperm(len(task.sentences), generator=generator).tolist():
+            for span in task.spans[row]:
+                if count[span[2]] < SPANS:
+                    count[span[2]] += 1
+                    chosen.setdefault(row, []).append(span)
+        if not chosen:
+            continue
+        seen = states(net, [task.sentences[row] for row in chosen])
+        x = torch.cat(
+            [
+                pooled(state, [s[:2] for s in spans])
+                for state, spans in zip(seen, chosen.values(), strict=True)
+            ]
+        )
+        y = torch.tensor([s[2] for spans in chosen.values() for s in spans])
+        often = torch.tensor([n > 1 for n in count])[y]
+        if len(y[often].unique()) > 1:
+            number = {int(k): i for i, k in enumerate(y[often].unique())}
+            rows.append(Rows.of(x[often], torch.tensor([number[int(k)] for k in y[often]])))
+    return (learner, learner.estimate(rows)) if rows else None

@@ -1,0 +1,230 @@
+"""What comes to a graph from elsewhere than its documents: triples that are given, proposed or imported, entities that
+a model or a catalogue takes for the same. Functions are methods of `GraphStore`.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from quickstudy.core.errors import DataError
+from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.settle import GIVEN, clear, regroup, settle
+
+if TYPE_CHECKING:
+    from quickstudy.domains.kg.graph.store import GraphStore
+
+Plain = tuple[tuple[str, str], str, tuple[str, str]]
+"""A triple: name and type of its head, relation, name and type of its tail."""
+
+
+class Proposal(NamedTuple):
+    """A triple that was inferred."""
+
+    head: Entity
+    relation: str
+    tail: Entity
+    score: float
+    why: str = ""
+    """What speaks for it, for a reviewer."""
+
+
+class Same(NamedTuple):
+    """That two entities are one, as a model thinks."""
+
+    one: Entity
+    other: Entity
+    score: float
+    why: str = ""
+
+
+class Link(NamedTuple):
+    """That an entity is an entry of the catalogue, as a model thinks."""
+
+    entity: Entity
+    id: str
+    score: float
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A thing of a catalogue that the user brings."""
+
+    id: str
+    name: str
+    type: str = ""
+    aliases: tuple[str, ...] = ()
+    same_as: tuple[str, ...] = ()
+    """Ids of entries that are the same thing, in this catalogue or another; cycles are no matter."""
+
+
+_INCOMING = (
+    "CREATE TEMP TABLE IF NOT EXISTS incoming (head TEXT, head_type INTEGER, relation INTEGER, tail TEXT, "
+    "tail_type INTEGER)"
+)
+_NEW_ENTITIES = (
+    "INSERT OR IGNORE INTO entities (name, type) SELECT head, head_type FROM incoming UNION "
+    "SELECT tail, tail_type FROM incoming"
+)
+_ENDS = (
+    "FROM incoming i JOIN entities h ON h.name = i.head AND h.type = i.head_type "
+    "JOIN entities t ON t.name = i.tail AND t.type = i.tail_type"
+)
+_NEW_TRIPLES = (
+    "INSERT OR IGNORE INTO triples SELECT coalesce(nullif(h.merged_into, 0), h.number) AS a, i.relation AS r, "
+    "coalesce(nullif(t.merged_into, 0), t.number) AS b, CASE h.merged_into WHEN 0 THEN 0 ELSE h.number END, "
+    f"CASE t.merged_into WHEN 0 THEN 0 ELSE t.number END, {GIVEN}, {GIVEN}, 1, NULL {_ENDS} ORDER BY a, r, b"
+)
+# Triples that were there by other support, of merged entities, or judged: their status takes more than an insertion.
+_NOT_SIMPLE = (
+    f"SELECT DISTINCT h.number, i.relation, t.number {_ENDS} JOIN triples x ON "
+    "x.head = coalesce(nullif(h.merged_into, 0), h.number) AND x.relation = i.relation AND "
+    "x.tail = coalesce(nullif(t.merged_into, 0), t.number) "
+    "WHERE NOT x.given OR x.said_head OR x.said_tail OR EXISTS (SELECT 1 FROM verdicts)"
+)
+
+
+def add(store: "GraphStore", triples: Iterable[Plain], batch: int = 50_000) -> int:
+    """Add triples that need no sentence, such as those of an imported graph; `batch` of them in a transaction.
+
+    Triples that are there already count as given from now on. Returns how many came.
+
+    Raises:
+        DataError: a triple without a name or a relation.
+    """
+    came, rest = 0, iter(triples)
+    store.db.execute(_INCOMING)
+    while part := list(islice(rest, batch)):
+        with store.writing():
+            store.db.execute("DELETE FROM incoming")
+            store.db.executemany("INSERT INTO incoming VALUES (?, ?, ?, ?, ?)", _rows(store, part, came))
+            store.db.execute(_NEW_ENTITIES)
+            store.db.execute(_NEW_TRIPLES)
+            edges = [tuple(row) for row in store.db.execute(_NOT_SIMPLE)]
+            settle(store.db, edges, given=set(edges))
+            store.db.execute("DELETE FROM incoming")
+        came += len(part)
+    return came
+
+
+def _rows(store: "GraphStore", triples: Iterable[Plain], before: int) -> Iterator[tuple]:
+    for number, ((head, head_type), relation, (tail, tail_type)) in enumerate(triples, before):
+        if not head.strip() or not tail.strip() or not relation.strip():
+            raise DataError(f"triple {number}, {(head, relation, tail)!r}, lacks a name or a relation.")
+        yield head, store.word(head_type), store.word(relation), tail, store.word(tail_type)
+
+
+def propose(store: "GraphStore", proposals: Iterable[Proposal], model: str) -> None:
+    """Write what a model inferred, in place of what it proposed before. Proposals never count as triples of the graph.
+
+    Raises:
+        DataError: an entity that the graph doesn't have.
+    """
+    with store.writing():
+        number = store.word(model)
+        old = {tuple(row) for row in store.db.execute(
+            "SELECT head, relation, tail FROM proposals WHERE model = ?", (number,)
+        )}  # fmt: skip
+        store.db.execute("DELETE FROM proposals WHERE model = ?", (number,))
+        edges = set()
+        for head, relation, tail, score, why in proposals:
+            edge = (_there(store, head), store.word(relation), _there(store, tail))
+            edges.add(edge)
+            store.db.execute(
+                "INSERT OR REPLACE INTO proposals VALUES (?, ?, ?, ?, ?, ?)", (*edge, number, score, why)
+            )
+        settle(store.db, edges | old)
+        clear(store.db, {end for head, _, tail in old for end in (head, tail)})
+
+
+def same(store: "GraphStore", pairs: Iterable[Same], model: str) -> None:
+    """Merge the entities that a model takes for the same, in place of what it said before.
+
+    A reviewer's decision that two are not the same stands above any model. Raises DataError for an unknown entity.
+    """
+    found = [(_there(store, p.one), _there(store, p.other), p.score, p.why) for p in pairs]
+    _bind(store, found, model, "one > 0 AND other > 0")
+
+
+def link(store: "GraphStore", links: Iterable[Link], model: str) -> None:
+    """Link entities to entries of the catalogue, in place of what the model said before. Entities that are linked to
+    the same entry are merged.
+
+    Raises:
+        DataError: an unknown entity or entry.
+    """
+    found = []
+    for entity, id, score, why in links:
+        row = store.one("SELECT number FROM catalogue WHERE id = ?", (id,))
+        if row is None:
+            raise DataError(f"the catalogue has no entry {id!r}.")
+        found.append((_there(store, entity), -row[0], score, why))
+    _bind(store, found, model, "one > 0 AND other < 0")
+
+
+def catalogue(store: "GraphStore", entries: Iterable[Entry]) -> int:
+    """Add entries to the catalogue; one that is there is replaced. Returns how many came.
+
+    An id under `same_as` that has no entry of its own still joins those that name it.
+    """
+    came, pairs = 0, []
+    ends: set[int] = set()
+    with store.writing():
+        model = store.word("catalogue")
+        for entry in entries:
+            if not entry.id.strip():
+                raise DataError(f"entry {came} of the catalogue, {entry.name!r}, has no id.")
+            number = _entry(store, entry.id)
+            store.db.execute(
+                "UPDATE catalogue SET name = ?, type = ? WHERE number = ?", (entry.name, entry.type, number)
+            )
+            store.db.execute("DELETE FROM aliases WHERE entry = ?", (number,))
+            store.db.executemany(
+                "INSERT OR IGNORE INTO aliases VALUES (?, ?)",
+                [(number, alias) for alias in (entry.name, *entry.aliases)],
+            )
+            old = "FROM bonds WHERE one = ? AND model = ? AND decision = 0"
+            ends |= {-number, *(row[0] for row in store.db.execute(f"SELECT other {old}", (-number, model)))}
+            store.db.execute(f"DELETE {old}", (-number, model))
+            pairs += [(-number, -_entry(store, other)) for other in entry.same_as if other != entry.id]
+            came += 1
+        store.db.executemany(
+            "INSERT OR REPLACE INTO bonds VALUES (?, ?, 0, ?, 1, 1.0, 'same as')",
+            [(one, other, model) for one, other in pairs],
+        )
+        regroup(store.db, ends | {end for pair in pairs for end in pair})
+    return came
+
+
+def _entry(store: "GraphStore", id: str) -> int:
+    row = store.db.execute("SELECT number FROM catalogue WHERE id = ?", (id,)).fetchone()
+    if row:
+        return row[0]
+    return store.db.execute("INSERT INTO catalogue (id, name, type) VALUES (?, '', '')", (id,)).lastrowid or 0
+
+
+def _bind(store: "GraphStore", pairs: list[tuple[int, int, float, str]], model: str, which: str) -> None:
+    with store.writing():
+        number = store.word(model)
+        old = store.db.execute(
+            f"SELECT one, other FROM bonds WHERE decision = 0 AND model = ? AND {which}", (number,)
+        ).fetchall()
+        store.db.execute(f"DELETE FROM bonds WHERE decision = 0 AND model = ? AND {which}", (number,))
+        store.db.executemany(
+            "INSERT OR REPLACE INTO bonds VALUES (?, ?, 0, ?, 1, ?, ?)",
+            [(one, other, number, score, why) for one, other, score, why in pairs if one != other],
+        )
+        ends = {end for one, other in old for end in (one, other)} | {
+            end for pair in pairs for end in pair[:2]
+        }
+        regroup(store.db, ends)
+
+
+def _there(store: "GraphStore", entity: tuple[str, str]) -> int:
+    """The number of an entity as it was said, whatever it is merged into. Raises DataError."""
+    name, kind = entity[0], store.known_word(entity[1])
+    row = store.one("SELECT number FROM entities WHERE name = ? AND type = ?", (name, kind))
+    if row is None:
+        raise DataError(f"the graph has no entity {name!r} of the type {entity[1]!r}.")
+    return row[0]

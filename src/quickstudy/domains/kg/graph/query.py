@@ -1,0 +1,365 @@
+"""Questions to a graph: neighbours, names, triples, and the sentences that a triple rests on.
+
+Functions are methods of `GraphStore`. An entity is asked for by its name, or, where several types have that name, by
+`Entity(name, type)`; each name of merged entities finds them all. What isn't asserted (to be reviewed, proposed,
+rejected) is only shown where its status is asked for.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from quickstudy.core.errors import CheckpointError, DataError, did_you_mean
+from quickstudy.domains.kg.graph.settle import ASSERTED, PROPOSED, STATUSES, canonical, status_name
+from quickstudy.domains.kg.graph.tables import reading
+
+if TYPE_CHECKING:
+    from quickstudy.domains.kg.graph.store import GraphStore
+
+
+class Entity(NamedTuple):
+    """A thing with a name."""
+
+    name: str
+    type: str
+
+
+class Triple(NamedTuple):
+    """That an entity has a relation to another."""
+
+    head: Entity
+    relation: str
+    tail: Entity
+    status: str
+    """One of settle.STATUSES."""
+    score: float | None
+    """The probability that it is right, of its best sentence; None for what was given."""
+    inferred: bool
+    """Nobody said so: it was inferred, whatever a reviewer made of it since."""
+
+
+class Slice(NamedTuple):
+    """`text[start:end]` of a document, and these very characters."""
+
+    start: int
+    end: int
+    text: str
+
+
+class Said(NamedTuple):
+    """A sentence that says a triple."""
+
+    document: str
+    source: str
+    sentence: Slice
+    head: Slice
+    tail: Slice
+    relation: str
+    """As it was extracted; a reviewer may have corrected it."""
+    score: float
+    certain: bool
+    verdict: Literal["", "accepted", "rejected"]
+    model: str
+
+
+class Found(NamedTuple):
+    """A mention, and the entity that it was merged into."""
+
+    start: int
+    end: int
+    text: str
+    type: str
+    score: float
+    entity: Entity
+
+
+Name = str | tuple[str, str]
+"""An entity's name, alone or with its type (`Entity`)."""
+Direction = Literal["both", "out", "in"]
+_COLUMNS = "relation, status, max(score), max(own)"
+_TRIPLE = "x.relation, e.number, x.status, x.score, x.own, e.name, e.type"
+
+
+def neighbours(
+    store: "GraphStore",
+    entity: Name,
+    relation: str | None = None,
+    direction: Direction = "both",
+    status: Iterable[str] = ASSERTED,
+    limit: int = 10_000,
+) -> list[Triple]:
+    """Triples of an entity: those that start from it (out), lead to it (in), or both.
+
+    Raises:
+        DataError: there is no such entity, relation, direction or status; it says which are close.
+    """
+    if direction not in ("both", "out", "in"):
+        raise DataError(f"direction is both, out or in; this is {direction!r}.")
+    here, where = resolve(store, entity), _status(status)
+    values = (here,) if relation is None else (here, relation_number(store, relation))
+    only, center = ("" if relation is None else "AND x.relation = ?"), entity_of(store, here)
+    found: list[Triple] = []
+    if direction != "in":
+        sql = (
+            f"SELECT {_TRIPLE} FROM triples x JOIN entities e ON e.number = x.tail "
+            f"WHERE x.head = ? {only} AND x.{where} ORDER BY x.relation, x.tail LIMIT ?"
+        )
+        for name, other, status_of, score, inferred in _once(store, sql, (*values, limit)):
+            found.append(Triple(center, name, other, status_of, score, inferred))
+    if direction != "out":
+        loop = "AND x.head != x.tail" if direction == "both" else ""
+        sql = (
+            f"SELECT {_TRIPLE} FROM triples x JOIN entities e ON e.number = x.head "
+            f"WHERE x.tail = ? {only} {loop} AND x.{where} ORDER BY x.relation, x.head LIMIT ?"
+        )
+        for name, other, status_of, score, inferred in _once(
+            store, sql, (*values, max(0, limit - len(found)))
+        ):
+            found.append(Triple(other, name, center, status_of, score, inferred))
+    return found
+
+
+def _once(
+    store: "GraphStore", sql: str, values: tuple[int, ...]
+) -> Iterator[tuple[str, Entity, str, float | None, bool]]:
+    """Rows of one triple, which merging makes several of and which stand beside one another, as one."""
+    named = store.named
+    for _, rows in groupby(store.rows(sql, values), key=itemgetter(0, 1)):
+        (relation, _, status, score, own, name, kind), *more = rows
+        if more:
+            score = max((row[3] for row in (*more, (0, 0, 0, score)) if row[3] is not None), default=None)
+            own = max(own, *(row[4] for row in more))
+        yield named(relation), Entity(name, named(kind)), STATUSES[status], score, own == PROPOSED
+
+
+def search(store: "GraphStore", text: str, limit: int = 20) -> list[Entity]:
+    """Entities that have a name with this text in it: first those called so, then those that begin so, then the rest,
+    shorter names first. Upper and lower case don't count. Aliases of the catalogue are names too.
+
+    All names are looked through, which needs no index that would have to be kept.
+    """
+    text = " ".join(text.split())
+    if not text:
+        return []
+    ways = {text, text.lower(), text.upper(), text.title()}  # LIKE knows the case of ASCII letters alone
+    part = ["%" + w.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%" for w in sorted(ways)]
+    like = " OR ".join([r"{0} LIKE ? ESCAPE '\'"] * len(part))
+    sql = (
+        f"WITH hit (number, name) AS (SELECT number, name FROM entities WHERE {like.format('name')} UNION ALL "
+        "SELECT CASE WHEN one > 0 THEN one ELSE other END, alias FROM aliases JOIN bonds ON together AND "
+        f"(one = -entry AND other > 0 OR other = -entry AND one > 0) WHERE {like.format('alias')}) "
+        "SELECT c.name, c.type, min(CASE WHEN lower(hit.name) = ? THEN 0 WHEN lower(substr(hit.name, 1, ?)) = ? THEN 1 "
+        "ELSE 2 END) AS place FROM hit JOIN entities e ON e.number = hit.number JOIN entities c ON c.number = "
+        "CASE e.merged_into WHEN 0 THEN e.number ELSE e.merged_into END "
+        "GROUP BY c.number ORDER BY place, length(c.name), c.name, c.type LIMIT ?"
+    )
+    low = text.lower()
+    return [
+        Entity(name, store.named(kind))
+        for name, kind, _ in store.rows(sql, (*part, *part, low, len(low), low, limit))
+    ]
+
+
+def entities(store: "GraphStore", status: Iterable[str] = ASSERTED) -> Iterator[Entity]:
+    """All entities of triples of these statuses, in the order of their names, as they are read."""
+    where = _status(status)
+    sql = (
+        "SELECT name, type FROM entities JOIN words ON words.number = type WHERE entities.number IN "
+        f"(SELECT head FROM triples WHERE {where} UNION SELECT tail FROM triples WHERE {where}) ORDER BY name, word"
+    )
+    with reading(store.path):
+        for name, kind in store.db.execute(sql):
+            yield Entity(name, store.named(kind))
+
+
+def triple(store: "GraphStore", head: Name, relation: str, tail: Name) -> Triple | None:
+    """A triple of any status; None where the graph doesn't have it. Raises DataError for unknown names."""
+    return find(store, resolve(store, head), relation_number(store, relation), resolve(store, tail))
+
+
+def triples(
+    store: "GraphStore", status: Iterable[str] = ASSERTED, relation: str | None = None
+) -> Iterator[Triple]:
+    """All triples of these statuses, in the order of their names, as they are read: however many there are."""
+    only, values = (
+        ("", ()) if relation is None else ("AND x.relation = ?", (relation_number(store, relation),))
+    )
+    sql = (
+        "SELECT h.name, h.type, x.relation, t.name, t.type, x.status, max(x.score), max(x.own) FROM triples x "
+        "JOIN entities h ON h.number = x.head JOIN entities t ON t.number = x.tail "
+        "JOIN words hw ON hw.number = h.type JOIN words tw ON tw.number = t.type JOIN words w ON w.number = x.relation "
+        f"WHERE x.{_status(status)} {only} GROUP BY x.head, x.relation, x.tail "
+        "ORDER BY h.name, hw.word, w.word, t.name, tw.word"
+    )
+    with reading(store.path):
+        for head, head_type, r, tail, tail_type, *rest in store.db.execute(sql, values):
+            ends = Entity(head, store.named(head_type)), Entity(tail, store.named(tail_type))
+            yield _made(store, ends[0], r, ends[1], *rest)
+
+
+def said(store: "GraphStore", triple: Triple | tuple[Name, str, Name]) -> list[Said]:
+    """The sentences that say a triple, the surest first, with offsets that slice to the exact text.
+
+    Raises:
+        DataError: for unknown names. A triple that was given or inferred has no sentence.
+    """
+    head, relation, tail = triple[:3]
+    key = (resolve(store, head), relation_number(store, relation), resolve(store, tail))
+    rows = store.rows(
+        "SELECT d.number, d.id, d.source, n.start, n.end, hm.start, hm.end, tm.start, tm.end, s.found_relation, "
+        "s.score, s.certain, s.verdict, n.model FROM triples x JOIN statements s ON "
+        "s.h = CASE x.said_head WHEN 0 THEN x.head ELSE x.said_head END AND s.r = x.relation AND "
+        "s.t = CASE x.said_tail WHEN 0 THEN x.tail ELSE x.said_tail END JOIN sentences n ON n.number = s.sentence "
+        "JOIN documents d ON d.number = n.document JOIN mentions hm ON hm.number = s.found_head "
+        "JOIN mentions tm ON tm.number = s.found_tail WHERE x.head = ? AND x.relation = ? AND x.tail = ? "
+        "ORDER BY s.score DESC, d.id, n.start, hm.start, tm.start",
+        key,
+    )
+    texts: dict[int, str] = {}
+    found = []
+    for number, id, source, *offsets, found_relation, score, certain, verdict, model in rows:
+        if number not in texts:
+            row = store.one("SELECT text FROM texts WHERE document = ?", (number,))
+            texts[number] = row[0] if row else ""
+        whole = texts[number]
+        sentence, first, second = (
+            Slice(a, b, whole[a:b]) for a, b in zip(offsets[::2], offsets[1::2], strict=True)
+        )
+        judged = {1: "accepted", -1: "rejected"}.get(verdict, "")
+        found.append(
+            Said(id, source, sentence, first, second, store.named(found_relation), score, bool(certain),
+                 judged, store.named(model))  # pyright: ignore[reportArgumentType]
+        )  # fmt: skip
+    return found
+
+
+def names(store: "GraphStore", entity: Name) -> dict[str, list[str]]:
+    """All that an entity is called: 'names' by the documents, 'catalogue' ids, and their 'aliases'."""
+    here = resolve(store, entity)
+    called = store.rows("SELECT DISTINCT name FROM entities WHERE number = ?1 OR merged_into = ?1", (here,))
+    entries = store.rows(
+        "WITH RECURSIVE near (number) AS (SELECT number FROM entities WHERE number = ?1 OR merged_into = ?1 UNION "
+        "SELECT CASE WHEN one = near.number THEN other ELSE one END FROM near JOIN bonds ON together AND "
+        "(one = near.number AND other < 0 OR other = near.number AND one < 0)) "
+        "SELECT -number FROM near WHERE number < 0",
+        (here,),
+    )
+    ids, aliases = [], set()
+    for entry in entries:
+        ids += [row[0] for row in store.rows("SELECT id FROM catalogue WHERE number = ?", entry)]
+        aliases |= {row[0] for row in store.rows("SELECT alias FROM aliases WHERE entry = ?", entry)}
+    return {
+        "names": sorted(name for (name,) in called),
+        "catalogue": sorted(ids),
+        "aliases": sorted(aliases),
+    }
+
+
+def mentions(store: "GraphStore", document: str) -> list[Found]:
+    """What was found in a document, in its order, with the entity that each mention counts for."""
+    number, text = store.document_number(document), store.document(document).text
+    return [
+        Found(start, end, text[start:end], store.named(kind), score, Entity(name, store.named(entity_type)))
+        for start, end, kind, score, name, entity_type in store.rows(
+            "SELECT m.start, m.end, m.type, m.score, c.name, c.type FROM mentions m "
+            "JOIN entities e ON e.number = m.entity "
+            "JOIN entities c ON c.number = coalesce(nullif(e.merged_into, 0), e.number) "
+            "WHERE m.document = ? ORDER BY m.start, m.end, m.number",
+            (number,),
+        )
+    ]
+
+
+def counts(store: "GraphStore") -> dict[str, int]:
+    """How many documents (waiting, done, failed), mentions, statements, entities, decisions, and triples a status."""
+    found = {f"documents {state}": 0 for state in ("waiting", "done", "failed")}
+    for state, number in store.rows(
+        "SELECT state, count(*) FROM documents WHERE state IN (0, 1, 2) GROUP BY state"
+    ):
+        found[f"documents {('waiting', 'done', 'failed')[state]}"] = number
+    for table, where in (
+        ("mentions", ""),
+        ("statements", ""),
+        ("entities", " WHERE merged_into = 0"),
+        ("decisions", ""),
+    ):
+        found[table] = store.rows(f"SELECT count(*) FROM {table}{where}")[0][0]
+    found |= {f"triples {status}": 0 for status in STATUSES}
+    for status, number in store.rows(
+        "SELECT status, count(*) FROM (SELECT status FROM triples GROUP BY head, relation, tail) GROUP BY status"
+    ):
+        found[f"triples {status_name(status)}"] += number
+    return found
+
+
+def resolve(store: "GraphStore", name: Name) -> int:
+    """The number of the entity that a name stands for, after merging.
+
+    Raises:
+        DataError: none has it, or several of different types.
+    """
+    given, kind = (name, None) if isinstance(name, str) else (name[0], name[1])
+    rows = store.rows("SELECT number, type, merged_into FROM entities WHERE name = ?", (given,))
+    if kind is not None:
+        rows = [row for row in rows if store.named(row[1]) == kind]
+    found = sorted({merged or number for number, _, merged in rows})
+    if not found:
+        near = [row[0] for row in store.rows(
+            "SELECT name FROM entities WHERE name >= ?1 AND name < ?1 || char(1114111) LIMIT 2000", (given[:1],)
+        )]  # fmt: skip
+        what = f"{given!r}" if kind is None else f"{given!r} of the type {kind!r}"
+        raise DataError(f"the graph has no entity {what}.{did_you_mean(given, near)}")
+    if len(found) > 1:
+        kinds = ", ".join(sorted(store.named(kind) for _, kind, _ in rows))
+        raise DataError(f"several entities are called {given!r}: give the type too, one of {kinds}.")
+    return found[0]
+
+
+def entity_of(store: "GraphStore", number: int) -> Entity:
+    """Name and type of an entity, after merging."""
+    row = store.one("SELECT name, type FROM entities WHERE number = ?", (canonical(store.db, number),))
+    if row is None:
+        raise CheckpointError(f"{store.path} is damaged: a triple names an entity that isn't there.")
+    return Entity(row[0], store.named(row[1]))
+
+
+def find(store: "GraphStore", head: int, relation: int, tail: int) -> Triple | None:
+    """A triple by the numbers of what it joins."""
+    row = store.one(
+        f"SELECT {_COLUMNS} FROM triples WHERE head = ? AND relation = ? AND tail = ? GROUP BY relation",
+        (head, relation, tail),
+    )
+    if row is None:
+        return None
+    _, status, score, own = row
+    return _made(store, entity_of(store, head), relation, entity_of(store, tail), status, score, own)
+
+
+def _made(
+    store: "GraphStore", head: Entity, relation: int, tail: Entity, status: int, score: float | None, own: int
+) -> Triple:
+    return Triple(head, store.named(relation), tail, status_name(status), score, own == PROPOSED)
+
+
+def relation_number(store: "GraphStore", relation: str) -> int:
+    """The number of a relation. Raises DataError."""
+    number = store.known_word(relation)
+    if number is None:
+        there = [
+            store.named(row[0]) for row in store.rows("SELECT DISTINCT relation FROM triples LIMIT 1000")
+        ]
+        raise DataError(f"the graph has no relation {relation!r}.{did_you_mean(relation, there)}")
+    return number
+
+
+def _status(status: Iterable[str]) -> str:
+    asked = (status,) if isinstance(status, str) else tuple(status)
+    for one in () if asked == ASSERTED else asked:
+        if one not in STATUSES:
+            raise DataError(
+                f"{one!r} is no status.{did_you_mean(one, STATUSES)} There are: {', '.join(STATUSES)}."
+            )
+    if asked == ASSERTED:
+        return f"status BETWEEN {STATUSES.index(ASSERTED[0])} AND {STATUSES.index(ASSERTED[-1])}"
+    return f"status IN ({', '.join(str(STATUSES.index(one)) for one in asked)})"

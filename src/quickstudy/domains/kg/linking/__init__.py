@@ -1,0 +1,1 @@
+"""Mentions to the entries of a catalogue."""

@@ -1,0 +1,216 @@
+"""Which entry of a catalogue a mention is: candidates by letters and meaning, ranked by a learner of the core, or none.
+
+A pair of mention and candidate becomes a row of `SIGNS`; a learner that was meta-trained on the links of earlier fields
+is adapted to the pairs of this one. An answer below the threshold is none: the entity isn't in the catalogue.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from quickstudy.core.encoder import Encoder
+from quickstudy.core.engine import adapt, predict
+from quickstudy.core.episode import Labelled
+from quickstudy.core.learner import Fast, Meta, MetaLearner
+from quickstudy.domains.kg.document import Document
+from quickstudy.domains.kg.linking.abbreviations import definitions
+from quickstudy.domains.kg.linking.catalogue import Candidate, Catalogue, plain
+
+SIGNS: tuple[str, ...] = (
+    "same letters", "same plain name", "letters' cosine", "sequence", "shared words", "mention within name",
+    "name within mention", "initials", "meaning", "long form: same", "long form: letters' cosine", "long form: meaning",
+    "same type", "other type", "rank", "behind the best", "named in the document",
+)  # fmt: skip
+"""What is known of a pair, each from 0 to 1."""
+
+
+class Mention(NamedTuple):
+    """A mention in its document."""
+
+    text: str
+    type: str = ""
+    document: int = 0
+    """Its document's number among those given."""
+
+
+class Link(NamedTuple):
+    """What a mention was linked to."""
+
+    id: str | None
+    """None where nothing in the catalogue fits."""
+    name: str
+    """The name that speaks for it; empty where there is none."""
+    probability: float
+    signs: dict[str, float]
+    """The evidence: see `SIGNS`."""
+
+
+class Pairs(NamedTuple):
+    """Mentions with their candidates."""
+
+    candidates: list[list[Candidate]]
+    rows: list[Float[Tensor, "candidates signs"]]
+
+
+@dataclass(frozen=True)
+class Linker:
+    """Links mentions to a catalogue."""
+
+    catalogue: Catalogue
+    encoder: Encoder
+    learner: MetaLearner
+    """A classifier of two classes over `SIGNS`: no, yes."""
+    meta: Meta
+    fast: Fast
+    """Adapted to the field."""
+    threshold: float = 0.5
+    """The probability below which the answer is none."""
+    most: int = 16
+    """Candidates for each mention."""
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def learn(
+        cls,
+        catalogue: Catalogue,
+        encoder: Encoder,
+        learner: MetaLearner,
+        meta: Meta,
+        mentions: Sequence[Mention],
+        ids: Sequence[str | None],
+        documents: Sequence[Document],
+        *,
+        threshold: float = 0.5,
+    ) -> "Linker":
+        """Adapt to mentions whose ids are known (None: not in the catalogue)."""
+        pairs = pair(catalogue, encoder, mentions, documents)
+        return cls(
+            catalogue,
+            encoder,
+            learner,
+            meta,
+            adapt(learner, meta, labelled(catalogue, pairs, ids)),
+            threshold,
+        )
+
+    def link(self, mentions: Sequence[Mention], documents: Sequence[Document]) -> list[Link]:
+        """The entry of each mention, or none."""
+        pairs = pair(self.catalogue, self.encoder, mentions, documents, self.most)
+        return [self._best(some, rows) for some, rows in zip(*pairs, strict=True)]
+
+    def _best(self, some: list[Candidate], rows: Tensor) -> Link:
+        if not some:
+            return Link(None, "", 0.0, {})
+        chances = predict(self.learner, self.meta, self.fast, rows).softmax(-1)[:, 1]
+        best = int(chances.argmax())
+        told: dict[str, float] = dict(zip(SIGNS, rows[best].tolist(), strict=True))
+        name, entry = self.catalogue.names[some[best].name], self.catalogue.entries[some[best].entry]
+        sure = float(chances[best])
+        return Link(entry.id if sure >= self.threshold else None, name, sure, told)
+
+
+def labelled(catalogue: Catalogue, pairs: Pairs, ids: Sequence[str | None]) -> Labelled:
+    """Every pair as a row, y = 1 where it is the right one."""
+    right = [
+        [int(catalogue.entries[c.entry].id == id) for c in some]
+        for some, id in zip(pairs.candidates, ids, strict=True)
+    ]
+    return Labelled.of(torch.cat(pairs.rows), torch.tensor([y for row in right for y in row]))
+
+
+def pair(
+    catalogue: Catalogue,
+    encoder: Encoder,
+    mentions: Sequence[Mention],
+    documents: Sequence[Document],
+    most: int = 16,
+) -> Pairs:
+    """Candidates for each mention and its long form, and what is known of each pair."""
+    long = _long_forms(mentions, documents)
+    forms = list(dict.fromkeys([m.text for m in mentions] + [form for form in long if form]))
+    place = {form: i for i, form in enumerate(forms)}
+    found = catalogue.candidates(forms, most)
+    names = catalogue.vectors(encoder)
+    meanings = torch.nn.functional.normalize(encoder.encode(forms), dim=-1)
+    near = [_nearest(meanings[i], names, catalogue, most // 2) for i in range(len(forms))]
+    candidates, rows = [], []
+    for mention, form in zip(mentions, long, strict=True):
+        own = [place[f] for f in (mention.text, form) if f]
+        some = _together([*(found[i] for i in own), *(near[i] for i in own)])
+        text = documents[mention.document].text
+        said = [_signs(mention, form, c, catalogue, text) for c in some]
+        row = torch.tensor(said, dtype=torch.float32).reshape(len(some), len(SIGNS))
+        if some:
+            of = names[torch.tensor([c.name for c in some])]
+            row[:, 8] = of @ meanings[own[0]]
+            row[:, 11] = of @ meanings[own[-1]] if form else 0.0
+            letters = row[:, [2, 10]].amax(1)
+            row[:, 14] = 1.0 / (1 + torch.argsort(torch.argsort(-letters, stable=True)).float())
+            row[:, 15] = letters.max() - letters
+        candidates.append(some)
+        rows.append(row)
+    return Pairs(candidates, rows)
+
+
+def _long_forms(mentions: Sequence[Mention], documents: Sequence[Document]) -> list[str]:
+    """What each mention is short for in its document, or nothing."""
+    known = {i: definitions(documents[i].text) for i in {m.document for m in mentions}}
+    return [known[m.document].get(m.text, "") for m in mentions]
+
+
+def _nearest(meaning: Tensor, names: Tensor, catalogue: Catalogue, most: int) -> list[Candidate]:
+    _, order = (names @ meaning).topk(min(most, len(names)))
+    return [Candidate(catalogue.owner[i], i, 0.0) for i in order.tolist()]
+
+
+def _together(lists: Sequence[list[Candidate]]) -> list[Candidate]:
+    """Each entry once, by the name most like the mention."""
+    best: dict[int, Candidate] = {}
+    for candidate in (c for some in lists for c in some):
+        if candidate.entry not in best or candidate.cosine > best[candidate.entry].cosine:
+            best[candidate.entry] = candidate
+    return list(best.values())
+
+
+def _signs(mention: Mention, long: str, candidate: Candidate, catalogue: Catalogue, text: str) -> list[float]:
+    name, entry = catalogue.names[candidate.name], catalogue.entries[candidate.entry]
+    said, named, whole = plain(mention.text), plain(name), plain(long) if long else ""
+    mine, theirs = set(said.split()), set(named.split())
+    alike = SequenceMatcher(None, said, named, autojunk=False).ratio()
+    longer = SequenceMatcher(None, whole, named, autojunk=False).ratio() if whole else 0.0
+    return [
+        float(mention.text == name),
+        float(said == named),
+        candidate.cosine,
+        alike,
+        len(mine & theirs) / max(1, len(mine | theirs)),
+        float(bool(mine) and mine < theirs),
+        float(bool(theirs) and theirs < mine),
+        float(_initials(said, named) or _initials(named, said)),
+        0.0,
+        float(bool(whole) and whole == named),
+        longer,
+        0.0,
+        float(bool(mention.type) and mention.type == entry.type),
+        float(bool(mention.type and entry.type) and mention.type != entry.type),
+        0.0,
+        0.0,
+        float(len(name) > 3 and name != mention.text and name.casefold() in text.casefold()),
+    ]
+
+
+def _initials(short: str, long: str) -> bool:
+    words = long.split()
+    return len(words) > 1 and short.replace(" ", "") == "".join(word[0] for word in words)
+
+
+def batches(rows: Labelled, groups: Sequence[int]) -> Iterator[Labelled]:
+    """The rows of each group, a task of its own: of a document, of a field."""
+    number = torch.tensor(list(groups))
+    for group in number.unique():
+        yield rows.taken(torch.nonzero(number == group).flatten())

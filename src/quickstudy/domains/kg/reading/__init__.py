@@ -1,0 +1,1 @@
+"""Documents and labelled examples, in the formats that people have them in."""

@@ -1,0 +1,1 @@
+"""Relations between entities from a few examples each, and what earlier relations taught."""

@@ -1,0 +1,268 @@
+"""Relations between the entities of a text, learned from a few examples each; none where none is said.
+
+A relation is asserted when it is sure enough: below the stated precision a triple is for review. Types of head and tail
+that the schema doesn't admit are never answered; a relation with a direction holds in one of the two, a symmetric one
+in both.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from quickstudy.core.episode import Labelled
+from quickstudy.core.errors import DataError, did_you_mean
+from quickstudy.core.learner import MetaLearner
+from quickstudy.core.objective import Classify
+from quickstudy.domains.kg.document import Annotated, holding, sentences
+from quickstudy.domains.kg.relations.certainty import NEAREST, Certainty, evidence, nearness, prototypes
+from quickstudy.domains.kg.relations.pairs import Candidate, Pair, PairEncoder, candidates
+from quickstudy.domains.kg.relations.prior import RelationPrior
+from quickstudy.domains.kg.schema import Schema
+from quickstudy.encoders.text import TextEncoder
+from quickstudy.learners import MAML
+from quickstudy.nets import MLP
+
+MOST_NEGATIVES = 2000
+"""Unrelated pairs that are kept, at most."""
+
+
+class Said(NamedTuple):
+    """That a text says of two spans that they are related."""
+
+    head: int
+    tail: int
+    type: str
+    probability: float
+    sure: bool
+    """Whether it reaches the stated precision; otherwise it is for review."""
+
+
+class Example(NamedTuple):
+    """A labelled pair; no relation where `type` is None."""
+
+    pair: Pair
+    type: str | None
+    head_type: str = ""
+    tail_type: str = ""
+
+
+@dataclass(frozen=True)
+class RelationClassifier:
+    """Made by `learn_relations`; it holds the features of its examples, so it can say which spoke for an answer."""
+
+    schema: Schema
+    prior: RelationPrior
+    pairs: PairEncoder
+    types: tuple[str, ...]
+    """The relations that have examples."""
+    x: Float[Tensor, "n d"]
+    y: Int[Tensor, " n"]
+    examples: tuple[Example, ...]
+    """What the rows of x are."""
+    unrelated: Float[Tensor, "m d"]
+    certainty: Certainty
+    precision: float
+    maml: MetaLearner | None = None
+    """A head that follows gradients and chooses the relation in place of the nearest mean; how sure it is, the means
+    say."""
+
+    def cosines(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n ways"]:
+        """How alike pairs are to each relation: to the direction of its examples' mean."""
+        return x @ prototypes(self.x, self.y, len(self.types)).t()
+
+    def judge(
+        self, pairs: Sequence[Pair], admitted: Bool[Tensor, "n ways"] | None = None
+    ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+        """The best relation of each pair, and the probability that the text says it.
+
+        Args:
+            admitted: which relations a pair's types allow; 0 is the probability where there is none.
+        """
+        if not pairs:
+            return torch.empty(0, dtype=torch.long), torch.empty(0)
+        return self._judged(self.prior.features(self.pairs.encode(pairs)), admitted)
+
+    def _judged(
+        self, x: Float[Tensor, "n d"], admitted: Bool[Tensor, "n ways"] | None
+    ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+        cosine, chosen = self.cosines(x), None
+        possible = torch.ones_like(cosine, dtype=torch.bool) if admitted is None else admitted
+        cosine = torch.where(possible, cosine, -1.0)
+        if self.maml is not None:
+            chosen = torch.where(possible, _adapted(self.maml, self.x, self.y, x), -torch.inf).argmax(-1)
+        counts = torch.bincount(self.y, minlength=len(self.types)).float()
+        near = nearness(x, self.unrelated) if len(self.unrelated) else None
+        phi, best = evidence(cosine, counts, near, chosen)
+        probability = self.certainty.logit(phi).sigmoid()
+        if admitted is not None:
+            probability = probability * admitted[torch.arange(len(x)), best]
+        return best, probability
+
+    def extract(self, annotated: Annotated, *, across: int = 0, least: float = 0.5) -> list[Said]:
+        """The relations that a document says of its spans, in the order of their heads.
+
+        Args:
+            across: how many sentence ends may lie between head and tail.
+            least: probability below which nothing is said, not even for review.
+        """
+        found = list(candidates(annotated, across=across))
+        if not found:
+            return []
+        places, pairs = zip(*found, strict=True)
+        kinds = [span.type for span in annotated.spans]
+        admitted = torch.tensor(
+            [[self.schema.admits(t, kinds[head], kinds[tail]) for t in self.types] for head, tail in places]
+        )
+        best, probability = self.judge(pairs, admitted)
+        answers = {
+            place: (self.types[int(b)], float(p))
+            for place, b, p in zip(places, best, probability, strict=True)
+        }
+        said = []
+        for place, (kind, p) in answers.items():
+            other, there = answers.get(Candidate(place.tail, place.head), ("", 0.0))
+            if p < least or (other == kind and (there, place.tail) > (p, place.head)):
+                continue  # the same relation the other way round is likelier, or is the symmetric one's first
+            said.append(Said(place.head, place.tail, kind, p, p >= self.precision))
+        return sorted(said)
+
+    def nearest(self, pair: Pair, kind: str, most: int = 3) -> list[tuple[Example, float]]:
+        """Which labelled examples speak for a relation of a pair: the most alike, with their cosine."""
+        if kind not in self.types:
+            raise DataError(f"{kind!r} has no examples.{did_you_mean(kind, self.types)}")
+        [x] = self.prior.features(self.pairs.encode([pair]))
+        rows = (self.y == self.types.index(kind)).nonzero().squeeze(-1)
+        cosine = self.x[rows] @ x
+        order = cosine.argsort(descending=True)[:most]
+        return [(self.examples[int(rows[i])], float(cosine[i])) for i in order]
+
+
+def learn_relations(
+    examples: Sequence[Example],
+    schema: Schema,
+    prior: RelationPrior,
+    encoder: TextEncoder,
+    *,
+    precision: float = 0.9,
+    maml: MAML | None = None,
+    seed: int = 0,
+) -> RelationClassifier:
+    """Learn relations from labelled pairs.
+
+    Pairs of a relation that isn't symmetric, turned round, are learned as unrelated.
+
+    Args:
+        precision: an answer at least so probable is sure.
+        maml: a learner whose head replaces the nearest mean: `maml_head` gives one.
+        seed: which unrelated pairs are kept where there are very many.
+
+    Raises:
+        DataError: no example of any relation, an unknown relation, or a precision outside of 0 to 1.
+    """
+    if not 0 < precision < 1:
+        raise DataError(f"precision is {precision}; expected a share between 0 and 1, such as .9.")
+    for row, example in enumerate(examples):
+        if example.type is not None and example.type not in schema.relations:
+            raise DataError(
+                f"an example of the relation {example.type!r}, which the schema doesn't have."
+                f"{did_you_mean(example.type, schema.relations)} Examples are counted from 0.",
+                row=row,
+            )
+    related = [example for example in examples if example.type is not None]
+    types = tuple(kind for kind in schema.relations if any(example.type == kind for example in related))
+    if not types:
+        raise DataError("There is no example of any relation; label at least one.")
+    known = {(e.pair, e.type) for e in related}
+    turned = [
+        e.pair.turned()
+        for e in related
+        if not schema.relations[e.type or ""].symmetric and (e.pair.turned(), e.type) not in known
+    ]
+    unrelated = [*(e.pair for e in examples if e.type is None), *turned]
+    if len(unrelated) > MOST_NEGATIVES:
+        order = torch.randperm(len(unrelated), generator=torch.Generator().manual_seed(seed))
+        unrelated = [unrelated[i] for i in order[:MOST_NEGATIVES].sort().values]
+    pairs = prior.pair_encoder(encoder)
+    vectors = prior.features(pairs.encode([*(e.pair for e in related), *unrelated]))
+    x, other = vectors[: len(related)], vectors[len(related) :]
+    y = torch.tensor([types.index(e.type or "") for e in related])
+    if maml is not None:
+        maml = maml_head(len(types), prior.dim, maml)
+    own = _own_certainty(prior.certainty, x, y, other, len(types))
+    return RelationClassifier(schema, prior, pairs, types, x, y, tuple(related), other, own, precision, maml)
+
+
+def labelled_pairs(annotated: Annotated, *, across: int = 0) -> list[Example]:
+    """All pairs of a labelled document: related as it says; unrelated where their sentence says something else.
+
+    A sentence without any relation says nothing, unless the document is `complete`.
+    """
+    said: dict[Candidate, list[str]] = {}
+    for head, tail, kind in annotated.relations:
+        said.setdefault(Candidate(head, tail), []).append(kind)
+    found = list(sentences(annotated.text))
+    touched = {
+        place
+        for ends in said
+        for end in ends
+        for place in holding(found, annotated.spans[end].start, annotated.spans[end].end)
+    }
+    examples = []
+    for place, pair in candidates(annotated, across=across):
+        kinds = tuple(annotated.spans[end].type for end in place)
+        for kind in said.get(place, []):
+            examples.append(Example(pair, kind, *kinds))
+        if place in said or Candidate(place.tail, place.head) in said:
+            continue
+        where = holding(found, annotated.spans[place.head].start, annotated.spans[place.head].end)
+        if annotated.complete or any(number in touched for number in where):
+            examples.append(Example(pair, None, *kinds))
+    return examples
+
+
+def maml_head(ways: int, dim: int, like: MAML | None = None) -> MAML:
+    """MAML on one linear layer from 0, so that any number of relations starts alike (Finn et al. 2017)."""
+    net = MLP(inputs=dim, outputs=ways, hidden=())
+    steps, rate = (20, 2.0) if like is None else (like.steps, like.rate)
+    return MAML(objective=Classify(ways=ways), net=net, steps=steps, rate=rate, zero_head=True)
+
+
+def _adapted(
+    maml: MetaLearner, x: Float[Tensor, "n d"], y: Int[Tensor, " n"], query: Float[Tensor, "m d"]
+) -> Float[Tensor, "m ways"]:
+    """Logits of the head after its steps on the examples."""
+    meta = maml.init(0)
+    fast = maml.adapt(meta, Labelled.of(x, y))
+    with torch.no_grad():
+        return maml.predict(meta, fast, query)
+
+
+def _own_certainty(
+    learned: Certainty,
+    x: Float[Tensor, "n d"],
+    y: Int[Tensor, " n"],
+    unrelated: Float[Tensor, "m d"],
+    ways: int,
+) -> Certainty:
+    """Moved by the task's own examples, each scored by the others; a relation's only example says nothing."""
+    counts = torch.bincount(y, minlength=ways).float()
+    sums = torch.zeros(ways, x.shape[1]).index_add(0, y, x)
+    means = normalize(sums, dim=-1)
+    cosine = x @ means.t()
+    cosine[torch.arange(len(x)), y] = (x * normalize(sums[y] - x, dim=-1)).sum(-1)
+    judged = counts[y] > 1
+    near = nearness(x, unrelated) if len(unrelated) else None
+    phi, best = evidence(cosine, counts - 1, near)
+    phis, rights = [phi[judged]], [(best == y)[judged]]
+    if len(unrelated) > 1:
+        others = (unrelated @ unrelated.t()).fill_diagonal_(-1.0)
+        near = others.topk(min(NEAREST, len(unrelated) - 1), -1).values.mean(-1)
+        phi, _ = evidence(unrelated @ means.t(), counts, near)
+        phis.append(phi)
+        rights.append(torch.zeros(len(phi), dtype=torch.bool))
+    return learned.refined(torch.cat(phis), torch.cat(rights))
