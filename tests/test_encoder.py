@@ -304,8 +304,12 @@ def test_equal_encoders_have_equal_fingerprints_and_identity_ignores_the_dtype(b
 
 def test_the_number_format_is_chosen_or_refused():
     assert resolve_dtype("float32") is resolve_dtype(torch.float32) is torch.float32
-    amx = "amx_bf16" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else False
-    assert resolve_dtype(None) is (torch.bfloat16 if amx else torch.float32)
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    if "amx_bf16" in flags:
+        assert resolve_dtype(None) is torch.bfloat16
+    elif "avx512_bf16" not in flags:
+        assert resolve_dtype(None) is torch.float32
+    assert resolve_dtype(None) is resolve_dtype("auto") is resolve_dtype(None)
     with pytest.raises(ModelError, match="float32, bfloat16"):
         resolve_dtype("float16")
     with pytest.raises(ModelError, match="float32, bfloat16"):
