@@ -5,8 +5,9 @@ One sentence is one document; words are joined by blanks, as the files hold no o
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quickstudy.core.errors import DataError
@@ -24,6 +25,16 @@ class Corpus:
     """Corpora of one group are about the same things, so none is held out while another is trained on."""
     partial: bool = False
     """Only some entities are marked: what isn't marked may be one all the same."""
+    licence: str = ""
+    """Under which its sentences may be passed on, as its folder states it."""
+
+
+RUN = 10
+"""Sentences that share so many words in a row count as one text."""
+_OPEN = {
+    "wikigold": "CC BY 4.0", "WNUT17": "CC BY 4.0", "BTC": "CC BY 4.0", "SEC filings": "CC BY 3.0",
+    "AnEM": "CC BY-SA 3.0", "SNIPS": "CC0 1.0", "FewRel val_wiki": "MIT", "FewRel val_nyt": "MIT",
+}  # fmt: skip
 
 
 def sentence(name: str, words: list[str], tags: list[str]) -> Annotated:
@@ -85,11 +96,44 @@ def sources(data: Path, *, everything: bool = False) -> list[Corpus]:
     return found
 
 
+def reported(data: Path) -> list[str]:
+    """All sentences that rows of entities and of whole graphs are measured on: CrossNER, BC5CDR, CoNLL04."""
+    parts = ("train", "dev", "test")
+    found = [
+        crossner(data, field, part).documents for field in ("politics", "science", "ai") for part in parts
+    ]
+    bio, news = data / "ner/biomedical_ner/BC5CDR-IOB", data / "relations/conll04"
+    found.append(tuple(_columns(*(bio / f"{part}.tsv" for part in ("train", "devel", "test")))))
+    found.append(tuple(_columns(*(news / f"{part}.txt" for part in parts), words=1, tags=2)))
+    return [document.text for part in found for document in part]
+
+
+def apart(corpora: Sequence[Corpus], texts: Iterable[str]) -> tuple[list[Corpus], dict[str, int]]:
+    """The corpora without sentences that share a run of `RUN` words with any of the texts; how many went from each.
+
+    A sentence of fewer words must be the whole text; of fewer than five, it is a heading and says nothing.
+    """
+    known = {run for text in texts for run in _runs(text)}
+    kept, dropped = [], {}
+    for corpus in corpora:
+        documents = tuple(d for d in corpus.documents if known.isdisjoint(_runs(d.text)))
+        dropped[corpus.name] = len(corpus.documents) - len(documents)
+        kept.append(replace(corpus, documents=documents))
+    return kept, dropped
+
+
+def _runs(text: str) -> set[tuple[str, ...]]:
+    words = re.findall(r"[^\W_]+", text.lower())
+    if len(words) < 5:
+        return set()
+    return {tuple(words[i : i + RUN]) for i in range(max(1, len(words) - RUN + 1))}
+
+
 def _corpus(name: str, rows: Iterable[Annotated], group: str, partial: bool = False) -> Corpus:
     documents = tuple(rows)
-    return Corpus(
-        name, documents, tuple(sorted({s.type for d in documents for s in d.spans})), group, partial
-    )
+    types = tuple(sorted({s.type for d in documents for s in d.spans}))
+    licence = "" if name.startswith("CrossNER") else _OPEN.get(name, "CC BY 4.0")
+    return Corpus(name, documents, types, group, partial, licence)
 
 
 def _columns(*paths: Path, words: int = 0, tags: int = -1) -> Iterator[Annotated]:
