@@ -15,9 +15,9 @@ from rich.console import Console
 
 from quickstudy.bench import data as published
 from quickstudy.bench import peers, product, setfit_run, text, text_episodes, text_play, text_ways
-from quickstudy.bench.calibration import Answers, expected_error
 from quickstudy.bench.data import ClassSplit
 from quickstudy.bench.runs import load_runs, write_run
+from quickstudy.core.calibration import Answers, expected_error
 from quickstudy.core.errors import DataError, MissingExtra
 from quickstudy.core.report import Report
 from quickstudy.domains.text.prior import encoder_for

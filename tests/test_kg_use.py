@@ -2,70 +2,26 @@
 
 import json
 
+import kg_field
 import pytest
-import torch
+from kg_field import SCHEMA, document
 
-from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import CheckpointError, DataError
 from quickstudy.domains.kg import use
-from quickstudy.domains.kg.document import Annotated, Document, Relation, Span
-from quickstudy.domains.kg.entities.prior import Source, learn_prior
+from quickstudy.domains.kg.document import Annotated
 from quickstudy.domains.kg.entities.recogniser import Recogniser
-from quickstudy.domains.kg.entities.tune import Tuning
 from quickstudy.domains.kg.graph.store import GraphStore
-from quickstudy.domains.kg.relations.classifier import labelled_pairs
-from quickstudy.domains.kg.relations.pairs import PairEncoder
-from quickstudy.domains.kg.relations.prior import RelationPrior
-from quickstudy.domains.kg.schema import Schema
 from quickstudy.domains.kg.use import GraphModel, extract
-from quickstudy.encoders.text import load_encoder
-from quickstudy.nets.lora import LoRA
-
-PEOPLE, FIRMS = ["Ada", "Bo", "Cy", "Dora", "Eli", "Fay"], ["acme", "bolt", "corp", "dyne", "enco", "fizz"]
-SAID = {"works_for": "{} is employed as a clerk by {} .", "sued": "{} went to court and sued {} again !"}
-SCHEMA = Schema.of({
-    "entities": ["person", "firm"],
-    "relations": {name: {"head": "person", "tail": "firm"} for name in SAID},
-})  # fmt: skip
 
 
-def document(number: int, kind: str = "") -> Annotated:
-    kind = kind or list(SAID)[number % 2]
-    person, firm = PEOPLE[number % 6], FIRMS[(number // 2 + number) % 6]
-    text = SAID[kind].format(person, firm)
-    start = text.rindex(firm)
-    spans = (Span(0, len(person), "person"), Span(start, start + len(firm), "firm"))
-    return Annotated(Document(f"d{number}", text), spans, (Relation(0, 1, kind),), complete=True)
+@pytest.fixture(scope="module", name="encoder")
+def tiny_encoder():
+    return kg_field.encoder()
 
 
-@pytest.fixture(scope="module")
-def encoder():
-    return load_encoder("tiny-bert", cache=False, dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def prior(encoder):
-    pairs = PairEncoder(encoder)
-    known = [e for i in range(24) for e in labelled_pairs(document(i)) if e.type]
-    x = pairs.encode([e.pair for e in known])
-    y = torch.tensor([list(SAID).index(e.type or "") for e in known])
-    return RelationPrior.estimate(pairs, [Labelled.of(x, y)], directions=8)
-
-
-@pytest.fixture(scope="module")
-def model(encoder, prior):
-    tuning = Tuning(
-        spec=LoRA(rank=4, alpha=8.0, layers=(0, 1)),
-        steps=200,
-        batch=8,
-        rate=3e-3,
-        head_rate=1e-2,
-        dropout=0.0,
-    )
-    past = learn_prior([Source("past", [document(i) for i in range(30, 70)])], encoder, tuning)
-    return GraphModel.learn(
-        [document(i) for i in range(18)], SCHEMA, encoder, prior=past, relation_prior=prior, precision=0.5
-    )
+@pytest.fixture(scope="module", name="model")
+def learned_model():
+    return kg_field.model()
 
 
 def said(reading, text):

@@ -10,7 +10,7 @@ import numpy as np
 from quickstudy.app import actions
 from quickstudy.app.answers import NONE
 from quickstudy.app.results import ClassScore, Confusion, Evaluated, Method, Strangers
-from quickstudy.bench.calibration import expected_error
+from quickstudy.core.calibration import expected_error
 from quickstudy.core.errors import MissingExtra, did_you_mean
 from quickstudy.core.estimate import Estimate, paired_share
 from quickstudy.core.report import Report

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Sequence
 
 from torch import Tensor
 
-from quickstudy.bench.calibration import Answers
 from quickstudy.bench.data import ClassSplit, only
 from quickstudy.bench.leaks import audit
 from quickstudy.bench.text_play import (
@@ -29,6 +28,7 @@ from quickstudy.bench.text_play import (
     over_splits,
     row,
 )
+from quickstudy.core.calibration import Answers
 from quickstudy.core.report import Report
 from quickstudy.domains.text.prior import Prior
 from quickstudy.domains.text.read import Examples

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from quickstudy.bench.calibration import Answers
 from quickstudy.bench.data import ClassSplit
 from quickstudy.bench.leaks import Audit
 from quickstudy.core import engine
+from quickstudy.core.calibration import Answers
 from quickstudy.core.dataset import MetaDataset, Shots
 from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import DataError

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quickstudy.bench.calibration import Answers
 from quickstudy.bench.data import take
 from quickstudy.bench.leaks import audit, normalised
 from quickstudy.bench.text_play import (
@@ -26,6 +25,7 @@ from quickstudy.bench.text_play import (
     row,
 )
 from quickstudy.core import engine
+from quickstudy.core.calibration import Answers
 from quickstudy.core.episode import Labelled
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classify

@@ -44,6 +44,36 @@ def expected_error(confidence: ArrayLike, right: ArrayLike, bins: int = BINS) ->
     Raises:
         DataError: no answers, lengths that differ, or a probability outside of [0, 1].
     """
+    p, hit = _checked(confidence, right)
+    place = _places(p, bins)
+    gap = np.bincount(place, p - hit, minlength=bins)
+    return float(np.abs(gap).sum() / len(p))
+
+
+class Bin(NamedTuple):
+    """Answers whose probability lies between two edges."""
+
+    confidence: float
+    """Their mean probability."""
+    right: float
+    """The share that is right."""
+    n: int
+
+
+def reliability(confidence: ArrayLike, right: ArrayLike, bins: int = 10) -> list[Bin]:
+    """Probability against share right, in bins of equal width; those that hold no answer are left out.
+
+    Raises:
+        DataError: as `expected_error`.
+    """
+    p, hit = _checked(confidence, right)
+    place = _places(p, bins)
+    counts = np.bincount(place, minlength=bins)
+    sums, hits = np.bincount(place, p, bins), np.bincount(place, hit, bins)
+    return [Bin(float(s / n), float(h / n), int(n)) for s, h, n in zip(sums, hits, counts, strict=True) if n]
+
+
+def _checked(confidence: ArrayLike, right: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     p, hit = np.asarray(confidence, np.float64).ravel(), np.asarray(right, np.float64).ravel()
     if not len(p) or len(p) != len(hit):
         raise DataError(
@@ -51,6 +81,8 @@ def expected_error(confidence: ArrayLike, right: ArrayLike, bins: int = BINS) ->
         )
     if not ((p >= 0) & (p <= 1 + 1e-6)).all():
         raise DataError("a probability lies outside of [0, 1].")
-    place = np.clip(np.ceil(p * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(place, p - hit, minlength=bins)
-    return float(np.abs(gap).sum() / len(p))
+    return p, hit
+
+
+def _places(p: np.ndarray, bins: int) -> np.ndarray:
+    return np.clip(np.ceil(p * bins).astype(int) - 1, 0, bins - 1)

@@ -1,0 +1,1 @@
+"""What reviewers teach and what it was worth: scores, curves, the queue, explanations, pictures."""
