@@ -11,7 +11,7 @@ from quickstudy.domains.kg.document import Annotated, Document, Relation, Span
 from quickstudy.domains.kg.relations.certainty import Certainty, evidence, learn_certainty, prototypes
 from quickstudy.domains.kg.relations.classifier import Example, labelled_pairs, learn_relations, maml_head
 from quickstudy.domains.kg.relations.experience import learn_relation_prior
-from quickstudy.domains.kg.relations.pairs import Pair, PairEncoder, candidates, marked, pack
+from quickstudy.domains.kg.relations.pairs import Pair, PairEncoder, candidates, marked, pack, pack_once
 from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.relations.tune import Earlier, RelationTuning, tune_relations
 from quickstudy.domains.kg.schema import Schema
@@ -86,6 +86,29 @@ def test_vectors_do_not_depend_on_the_batch(encoder):
     alone = torch.cat([pairs.encode([pair]) for pair in several])
     assert torch.allclose(together, alone, atol=1e-5)
     assert pairs.encode([]).shape == (0, pairs.dim)
+
+
+def test_pairs_of_one_text_share_a_pass(encoder):
+    text = "Ann met Bob and Cleo, who left Acme for Bolt plc."
+    marks = [(text.index(w), text.index(w) + len(w)) for w in ("Ann", "Bob", "Cleo", "Acme", "Bolt plc")]
+    several = [Pair(text, a, b) for a in marks for b in marks if a != b] + [sentence("sued", 0)]
+    pairs = PairEncoder(encoder)
+    ids, of, roles = pack_once(encoder, several)
+    assert len(ids) == 2 and of.tolist() == [0] * 20 + [1] and roles.shape == (21, ids.shape[1])
+    assert torch.allclose(pairs.encode(several), pairs.net(pack(encoder, several)), atol=1e-5)
+
+
+def test_documents_are_read_together_as_one_by_one(prior, encoder):
+    model = learned(prior, encoder, precision=0.5)
+    documents = [
+        Annotated(Document(str(i), pair.text), (Span(*pair.head, "Person"), Span(*pair.tail, "Firm")))
+        for i, pair in enumerate([sentence("sued", 5), sentence("founded", 6), sentence("works for", 7)])
+    ]
+    for one, together in zip(documents, model.extract_all(documents, least=0.0), strict=True):
+        alone = model.extract(one, least=0.0)
+        assert [said[:3] for said in alone] == [said[:3] for said in together] != []
+        for a, b in zip(alone, together, strict=True):
+            assert abs(a.probability - b.probability) < 1e-4
 
 
 def test_turning_a_pair_swaps_head_and_tail_parts(encoder):

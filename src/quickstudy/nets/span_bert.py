@@ -6,8 +6,10 @@ brought to length 1 and weighted. Mean states of entity words: Soares et al. 201
 "mention pooling", where they take the maximum); the words between and the lower layers are ours.
 """
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -15,6 +17,8 @@ from quickstudy.nets.bert import Bert
 
 HEAD, TAIL, BETWEEN, REAL = 1, 2, 4, 8
 """Bits of a token's role."""
+PAIRS = 256
+"""Pairs whose words are averaged at once."""
 
 
 class SpanBert(Bert):
@@ -76,6 +80,35 @@ class SpanBert(Bert):
             else:
                 mask = roles >= REAL
                 states = self._states(None, mask, x[..., :-1].float(), self.start, tuple(self.layers))
+        return self._pooled(states, roles, mask)
+
+    def shared(
+        self,
+        ids: Int[Tensor, "m token"],
+        of: Int[Tensor, " n"],
+        roles: Int[Tensor, "n token"],
+    ) -> Float[Tensor, "n dim"]:
+        """Vectors of pairs, of which many stand in one text: each text passes once.
+
+        Args:
+            ids: token ids + 1 of each text; zeros are padding.
+            of: the number of each pair's text.
+            roles: of each pair, what the tokens of its text are to it.
+        """
+        mask = ids > 0
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.mixed):
+            states = self._states(ids.long().sub(1).clamp(min=0), mask, None, 0, tuple(self.layers))
+        pairs = torch.arange(len(of)).split(PAIRS)
+        return torch.cat(
+            [self._pooled([s[of[rows]] for s in states], roles[rows], mask[of[rows]]) for rows in pairs]
+        )
+
+    def _pooled(
+        self,
+        states: Sequence[Float[Tensor, "n token size"]],
+        roles: Int[Tensor, "n token"],
+        mask: Bool[Tensor, "n token"],
+    ) -> Float[Tensor, "n dim"]:
         parts = [
             weight * _mean(state.float(), (roles & role) > 0)
             for state in states

@@ -5,8 +5,9 @@ that the schema doesn't admit are never answered; a relation with a direction ho
 in both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -110,25 +111,41 @@ class RelationClassifier:
             across: how many sentence ends may lie between head and tail.
             least: probability below which nothing is said, not even for review.
         """
-        found = list(candidates(annotated, across=across))
-        if not found:
-            return []
-        places, pairs = zip(*found, strict=True)
-        kinds = [span.type for span in annotated.spans]
-        admitted = torch.tensor(
-            [[self.schema.admits(t, kinds[head], kinds[tail]) for t in self.types] for head, tail in places]
-        )
-        best, probability = self.judge(pairs, admitted)
-        answers = {
-            place: (self.types[int(b)], float(p))
-            for place, b, p in zip(places, best, probability, strict=True)
-        }
+        return self.extract_all([annotated], across=across, least=least)[0]
+
+    def extract_all(
+        self, documents: Sequence[Annotated], *, across: int = 0, least: float = 0.5
+    ) -> list[list[Said]]:
+        """The same of many documents, whose sentences are read together."""
+        asked: list[Pair] = []
+        allowed: list[list[bool]] = []
+        places: list[list[Candidate]] = []
+        for annotated in documents:
+            kinds, own = [span.type for span in annotated.spans], []
+            admitted = {
+                ends: [self.schema.admits(t, *ends) for t in self.types]
+                for ends in product(set(kinds), repeat=2)
+            }
+            for place, pair in candidates(annotated, across=across):
+                # What no relation admits needn't be read.
+                if any(possible := admitted[kinds[place.head], kinds[place.tail]]):
+                    own.append(place)
+                    asked.append(pair)
+                    allowed.append(possible)
+            places.append(own)
+        if not asked:
+            return [[] for _ in documents]
+        best, probability = self.judge(asked, torch.tensor(allowed))
+        answers = zip(best.tolist(), probability.tolist(), strict=True)
+        return [self._said({place: next(answers) for place in own}, least) for own in places]
+
+    def _said(self, answers: Mapping[Candidate, tuple[int, float]], least: float) -> list[Said]:
         said = []
         for place, (kind, p) in answers.items():
-            other, there = answers.get(Candidate(place.tail, place.head), ("", 0.0))
+            other, there = answers.get(Candidate(place.tail, place.head), (-1, 0.0))
             if p < least or (other == kind and (there, place.tail) > (p, place.head)):
                 continue  # the same relation the other way round is likelier, or is the symmetric one's first
-            said.append(Said(place.head, place.tail, kind, p, p >= self.precision))
+            said.append(Said(place.head, place.tail, self.types[kind], p, p >= self.precision))
         return sorted(said)
 
     def nearest(self, pair: Pair, kind: str, most: int = 3) -> list[tuple[Example, float]]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.document import Annotated, holding, sentences
+from quickstudy.domains.kg.entities.words import batches
 from quickstudy.encoders.text import TextEncoder
 from quickstudy.nets.span_bert import BETWEEN, HEAD, TAIL, SpanBert
 
@@ -47,9 +48,17 @@ def candidates(
     text, spans = annotated.text, annotated.spans
     found = list(sentences(text))
     places = [holding(found, span.start, span.end) for span in spans]
+    inside: dict[int, list[int]] = {}  # of each sentence, the spans that touch it
+    for number, touched in enumerate(places):
+        for place in touched:
+            inside.setdefault(place, []).append(number)
     for head, one in enumerate(spans):
-        for tail, other in enumerate(spans):
-            if head == tail or one.overlaps(other) or not places[head] or not places[tail]:
+        if not places[head]:
+            continue
+        around = range(places[head][0] - across, places[head][-1] + across + 1)
+        for tail in sorted({number for place in around for number in inside.get(place, ())}):
+            other = spans[tail]
+            if head == tail or one.overlaps(other):
                 continue
             first, last = min(places[head][0], places[tail][0]), max(places[head][-1], places[tail][-1])
             apart = max(one.start, other.start) - min(one.end, other.end)
@@ -69,8 +78,19 @@ def marked(
     return Pair(text[start:end], (head[0] - start, head[1] - start), (tail[0] - start, tail[1] - start))
 
 
-def pack(encoder: TextEncoder, pairs: Sequence[Pair]) -> Int[Tensor, "n token 2"]:
-    """Pairs as the input of `SpanBert`: token ids + 1 and roles, padded with zeros.
+class Packed(NamedTuple):
+    """Pairs as the network takes them, each text once."""
+
+    ids: Int[Tensor, "m token"]
+    """Token ids + 1 of each text; zeros are padding."""
+    of: Int[Tensor, " n"]
+    """The number of each pair's text."""
+    roles: Int[Tensor, "n token"]
+    """Of each pair, what the tokens of its text are to it."""
+
+
+def pack_once(encoder: TextEncoder, pairs: Sequence[Pair]) -> Packed:
+    """Pairs as the input of `SpanBert.shared`.
 
     Raises:
         DataError: a mark that is empty, or outside of its text.
@@ -83,23 +103,37 @@ def pack(encoder: TextEncoder, pairs: Sequence[Pair]) -> Int[Tensor, "n token 2"
                     "from 0.",
                     row=row,
                 )
-    encodings = list(encoder.encodings([pair.text for pair in pairs])) if pairs else []
-    packed = torch.zeros(len(pairs), max((len(e.ids) for e in encodings), default=0), 2, dtype=torch.int32)
-    for row, (pair, encoding) in enumerate(zip(pairs, encodings, strict=True)):
-        packed[row, : len(encoding.ids), 0] = torch.tensor(encoding.ids, dtype=torch.int32) + 1
-        packed[row, : len(encoding.ids), 1] = torch.tensor(
-            [_role(pair, a, b) for a, b in encoding.offsets], dtype=torch.int32
-        )
-    return packed
+    number: dict[str, int] = {}
+    of = torch.tensor([number.setdefault(pair.text, len(number)) for pair in pairs], dtype=torch.long)
+    encodings = list(encoder.encodings(list(number))) if pairs else []
+    longest = max((len(e.ids) for e in encodings), default=0)
+    ids = torch.zeros(len(encodings), longest, dtype=torch.int32)
+    places = torch.zeros(len(encodings), longest, 2, dtype=torch.int32)
+    for row, encoding in enumerate(encodings):
+        ids[row, : len(encoding.ids)] = torch.tensor(encoding.ids, dtype=torch.int32) + 1
+        places[row, : len(encoding.ids)] = torch.tensor(encoding.offsets, dtype=torch.int32)
+    return Packed(ids, of, _roles(places[of], pairs))
 
 
-def _role(pair: Pair, start: int, end: int) -> int:
-    if start == end:  # a special token
-        return 0
-    inside = [mark[0] < end and start < mark[1] for mark in (pair.head, pair.tail)]
-    gap = min(pair.head[1], pair.tail[1]), max(pair.head[0], pair.tail[0])
-    between = not any(inside) and gap[0] <= start and end <= gap[1]
-    return HEAD * inside[0] + TAIL * inside[1] + BETWEEN * between
+def pack(encoder: TextEncoder, pairs: Sequence[Pair]) -> Int[Tensor, "n token 2"]:
+    """Pairs as the input of `SpanBert`: token ids + 1 and roles, padded with zeros. Raises as `pack_once`."""
+    ids, of, roles = pack_once(encoder, pairs)
+    return torch.stack([ids[of], roles], -1)
+
+
+def _roles(places: Int[Tensor, "n token 2"], pairs: Sequence[Pair]) -> Int[Tensor, "n token"]:
+    """From where tokens stand; special tokens and padding stand nowhere."""
+    if not pairs:
+        return torch.zeros(places.shape[:2], dtype=torch.int32)
+    start, end = places.unbind(-1)
+    head, tail = (
+        torch.tensor(marks, dtype=torch.int32) for marks in zip(*(p[1:] for p in pairs), strict=True)
+    )
+    inside = [(mark[:, :1] < end) & (start < mark[:, 1:]) for mark in (head, tail)]
+    after, before = torch.minimum(head[:, 1:], tail[:, 1:]), torch.maximum(head[:, :1], tail[:, :1])
+    between = ~(inside[0] | inside[1]) & (after <= start) & (end <= before)
+    roles = HEAD * inside[0].int() + TAIL * inside[1].int() + BETWEEN * between.int()
+    return roles * (start < end)
 
 
 class PairEncoder:
@@ -116,9 +150,15 @@ class PairEncoder:
         """Vectors of pairs, in float32."""
         found = torch.empty(len(pairs), self.dim)
         for begin in range(0, len(pairs), 2048):
-            with torch.inference_mode():
-                vectors = self.net(pack(self.encoder, pairs[begin : begin + 2048]))
-            found[begin : begin + 2048] = vectors
+            ids, of, roles = pack_once(self.encoder, pairs[begin : begin + 2048])
+            lengths = (ids > 0).sum(-1)
+            for texts in batches(lengths.tolist()):
+                width, number = int(lengths[texts].max()), torch.full((len(ids),), -1)
+                number[texts] = torch.arange(len(texts))
+                rows = (number[of] >= 0).nonzero().squeeze(-1)
+                with torch.inference_mode():
+                    vectors = self.net.shared(ids[texts, :width], number[of[rows]], roles[rows, :width])
+                found[begin + rows] = vectors
         return found
 
 
