@@ -13,6 +13,7 @@ from quickstudy.domains.kg.relations.classifier import Example, labelled_pairs, 
 from quickstudy.domains.kg.relations.experience import learn_relation_prior
 from quickstudy.domains.kg.relations.pairs import Pair, PairEncoder, candidates, marked, pack, pack_once
 from quickstudy.domains.kg.relations.prior import RelationPrior
+from quickstudy.domains.kg.relations.strangers import strangers
 from quickstudy.domains.kg.relations.tune import Earlier, RelationTuning, tune_relations
 from quickstudy.domains.kg.schema import Schema
 from quickstudy.encoders.text import load_encoder
@@ -335,3 +336,22 @@ def test_experience_holds_relations_out_for_certainty(encoder, tmp_path):
 def test_nothing_to_tune_on_is_said(encoder):
     with pytest.raises(DataError, match="3 pairs each"):
         tune_relations([Earlier([sentence("sued", 0)], ["sued"])], encoder)
+
+
+def test_the_shipped_prior_fits_its_encoder_and_learns_from_two_examples():
+    prior, minilm = RelationPrior.shipped(), load_encoder("minilm", cache=False)
+    assert prior is RelationPrior.shipped()
+    assert prior.adapter is not None and {one["licence"] for one in prior.record["sources"]} == {"MIT"}
+    classifier = learned(prior, minilm, shots=2)
+    asked = [(kind, sentence(kind, i)) for kind in classifier.types for i in range(2, 6)]
+    best, _ = classifier.judge([pair for _, pair in asked])
+    right = [classifier.types[int(b)] == kind for b, (kind, _) in zip(best, asked, strict=True)]
+    assert sum(right) >= 11
+
+
+def test_other_names_of_a_sentence_make_unrelated_pairs():
+    text = "Yesterday Ann Lee left Acme for Bolt , and Bob of the Corp Group did not ."
+    head, tail = (10, 17), (23, 27)
+    found = [(text[slice(*p.head)], text[slice(*p.tail)]) for p in strangers(Pair(text, head, tail), 4)]
+    assert found == [("Ann Lee", "Bolt"), ("Corp Group", "Acme"), ("Ann Lee", "Bob"), ("Bob", "Acme")]
+    assert strangers(Pair("ann left acme", (0, 3), (9, 13))) == []

@@ -2,8 +2,6 @@
 
     quickstudy bench kg_relations                       all rows
     quickstudy bench kg_relations --only kg.1           one row
-    quickstudy bench kg_relations --only ship --adapter FOLDER
-                                                        the prior to ship, from openly licensed data alone
     quickstudy bench kg_relations --quick               see that it works; nothing is written
 
 Nothing is learned from the reported part: not its sentences, not its relations (nor those of the same meaning in KBP37
@@ -41,7 +39,6 @@ ROWS = {
     "kg.1": "FewRel val_wiki: 5w1s / 5w5s / 10w1s / 10w5s",
     "kg.2": "FewRel val_nyt: 5w1s / 5w5s",
     "kg.3": "none of the above at 50%, val_wiki 5w5s: AUROC / accuracy",
-    "ship": "no row: learns the prior to ship and writes it to --adapter",
 }
 SAME = {
     "val_wiki": {"KBP37": {"per:spouse", "org:members"}, "CoNLL04": set()},
@@ -285,15 +282,6 @@ def _sampled(target: Related, each: int) -> Related:
     return target.rows(sorted(int(i) for part in rows for i in part))
 
 
-def ship(setting: Setting, folder: Path) -> None:
-    """The prior to ship: from FewRel's val_wiki and val_nyt alone, which are openly licensed (MIT)."""
-    earlier = [given.fewrel(setting.data, part) for part in ("val_wiki", "val_nyt")]
-    earlier = [earlier[0], earlier[1].unlike(p.text for p in earlier[0].pairs)]
-    prior = learn_relation_prior(as_earlier(earlier), setting.encoder, setting.tuning, seeds=setting.seeds)
-    prior.save(folder)
-    setting.console.print(f"Written: {folder.name}")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the rows asked for and write benchmarks/runs/kg_relations.json.
 
@@ -306,8 +294,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for word in words:
         if word not in ROWS:
             raise DataError(f"--only names {word!r}.{did_you_mean(word, ROWS)} There are: {', '.join(ROWS)}.")
-    if "ship" in words and options.adapter is None:
-        raise DataError("--only ship wants --adapter FOLDER, where to write the prior.")
     torch.set_num_threads(options.threads)
     tuning = RelationTuning(**({} if options.steps is None else {"steps": options.steps}))
     seeds = tuple(int(seed) for seed in str(options.seeds).split(","))
@@ -329,8 +315,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     if "kg.2" in words:
         _write(few_shot(setting, "val_nyt", "kg.2", ((5, 1), (5, 5))), options, setting)
-    if "ship" in words:
-        ship(setting, options.adapter)
     return 0
 
 
@@ -371,7 +355,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--episodes", type=int, default=2000, help="of each figure (%(default)s)")
     add("--each", type=int, default=100, help="pairs of a relation that episodes draw from (%(default)s)")
-    add("--adapter", type=Path, metavar="FOLDER", help="where `ship` writes the prior")
     add("--quick", action="store_true", help="two steps and few tasks, to see that it works")
     add("--threads", type=int, default=1, help="of torch (%(default)s)")
     add("--out", type=Path, metavar="FOLDER", help="where to write the run file; default: benchmarks/runs")

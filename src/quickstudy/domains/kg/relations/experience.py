@@ -11,9 +11,12 @@ from torch import Tensor
 from quickstudy.core.episode import Labelled
 from quickstudy.domains.kg.relations.pairs import PairEncoder
 from quickstudy.domains.kg.relations.prior import RelationPrior
+from quickstudy.domains.kg.relations.strangers import strangers
 from quickstudy.domains.kg.relations.tune import Earlier, Progress, RelationTuning, tune_relations
 from quickstudy.encoders.text import TextEncoder
 
+FOUND = 300
+"""So many unrelated pairs are looked for in a data set that marks none."""
 HELD, LEAST = 7, 14
 """So many relations of a data set with at least `LEAST` are kept from the tuning that certainty is learned after."""
 
@@ -64,7 +67,7 @@ def learn_relation_prior(
 
 def encoded(pairs: PairEncoder, earlier: Sequence[Earlier], each: int) -> tuple[list[Labelled], list[Tensor]]:
     """Of each data set, vectors of pairs by relation, and of those that aren't related."""
-    tasks, strangers = [], []
+    tasks, unrelated = [], []
     for one in earlier:
         number = {name: i for i, name in enumerate(_relations(one))}
         rows: dict[str | None, list[int]] = {}
@@ -75,8 +78,13 @@ def encoded(pairs: PairEncoder, earlier: Sequence[Earlier], each: int) -> tuple[
         x = pairs.encode([one.pairs[row] for row in chosen])
         y = torch.tensor([number.get(one.labels[row] or "", -1) for row in chosen], dtype=torch.long)
         tasks.append(Labelled.of(x[y >= 0], y[y >= 0]))
-        strangers.append(x[y < 0])
-    return tasks, strangers
+        if bool((y < 0).any()):
+            unrelated.append(x[y < 0])
+            continue
+        rng = np.random.default_rng(0)
+        others = [other for row in rng.permutation(chosen)[:FOUND] for other in strangers(one.pairs[row])]
+        unrelated.append(pairs.encode(others[:FOUND]))
+    return tasks, unrelated
 
 
 def _relations(one: Earlier) -> list[str]:

@@ -9,6 +9,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from importlib import resources
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -136,8 +138,8 @@ class RelationPrior:
         """Features of pairs; where many calls follow, keep `pair_encoder` and call `features`."""
         return self.features(self.pair_encoder(encoder).encode(pairs))
 
-    def save(self, folder: str | PathLike[str]) -> None:
-        """Write it to a folder. Raises as `save_folder`."""
+    def save(self, folder: str | PathLike[str], *, card: str = "") -> None:
+        """Write it to a folder, beside it a card for people to read. Raises as `save_folder`."""
         tensors = {
             "center": self.center,
             "directions": self.directions.half(),
@@ -156,7 +158,12 @@ class RelationPrior:
         if self.adapter is not None:
             tensors |= {f"adapter.{name}": tensor for name, tensor in self.adapter.half().tensors.items()}
             record["adapter"] = self.adapter.spec.to_json()
-        save_folder(Path(folder), tensors, record)
+        save_folder(Path(folder), tensors, record, extra_files={"README.md": card} if card else {})
+
+    @classmethod
+    def shipped(cls) -> "RelationPrior":
+        """The one that comes with quickstudy, for the encoder "minilm"; its folder's README.md says what it saw."""
+        return _shipped()
 
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> "RelationPrior":
@@ -215,3 +222,9 @@ def _scatter(tasks: Sequence[Labelled], most: int) -> tuple[Float[Tensor, " r"],
         return values, residual.t() @ left / values.sqrt(), total
     values, vectors = torch.linalg.eigh(residual.t() @ residual)
     return values[-most:].clamp(min=0), vectors[:, -most:], total
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> RelationPrior:
+    with resources.as_file(resources.files("quickstudy.domains.kg") / "shipped" / "relations") as folder:
+        return RelationPrior.load(folder)
