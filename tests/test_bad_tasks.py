@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from toy import Words, sentences
+from toy import Words, blobs, sentences
 
 from quickstudy.core import engine
 from quickstudy.core.adapted import Adapted
@@ -240,6 +240,40 @@ def test_a_step_that_has_no_gradient(forward):
     for form in ("auto", "loop"):
         with pytest.raises(ModelError, match=r"no gradient to follow.*detach\(\), argmax"):
             step(maml(Head(forward)), form=form)
+
+
+class Writes(nn.Module):
+    """A network that writes into what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x += 1
+        return self.last(x)
+
+
+@pytest.mark.parametrize("kind", [MAML, Prototypical])
+@pytest.mark.parametrize("call", [meta_gradient, lambda *given: evaluate(*given[:2], [given[2]])])
+def test_a_network_that_writes_into_its_inputs_is_refused(kind, call):
+    learner = kind(objective=Classify(ways=3), net=Writes())
+    with pytest.raises(ModelError, match="writes into its inputs"):
+        call(learner, learner.init(0), blobs(dim=4))
+
+
+def test_answers_want_what_was_learned_of_these_tasks():
+    learner, episodes = (
+        MAML(objective=Classify(ways=3), net=MLP(inputs=4, outputs=3, hidden=(5,))),
+        blobs(dim=4),
+    )
+    meta = learner.init(0)
+    fast = adapt(learner, meta, episodes.support)
+    with pytest.raises(ModelError, match="has `meta` twice"):
+        predict(learner, meta, meta, episodes.query.x[0])
+    alone = {name: value[0] for name, value in fast.items()}
+    with pytest.raises(ModelError, match="of another number of them"):
+        predict(learner, meta, alone, episodes.query.x, many=True)
 
 
 def test_a_buffer_that_changes_is_refused():

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quickstudy.core import convolve, dual
-from quickstudy.core.checks import check_finite, check_part, check_tasks, out_of_memory, too_big
+from quickstudy.core.checks import check_finite, check_part, check_tasks, out_of_memory, too_big, untouched
 from quickstudy.core.episode import Episode, Labelled, unstack
-from quickstudy.core.errors import DataError
+from quickstudy.core.errors import DataError, ModelError
 from quickstudy.core.forms import Form, adapt_all, check_stacked, no_form, settled
 from quickstudy.core.learner import Fast, Meta, MetaLearner, named
 from quickstudy.core.net import Unmappable, over_tasks
@@ -48,7 +48,7 @@ def _adapt(learner: MetaLearner, meta: Meta, support: Labelled) -> Fast:
             return {name: value.unsqueeze(0) for name, value in own.items()}
         return settled(learner, Episode(part, part), lambda form: _adapt_in(form, learner, meta, part))
 
-    with torch.no_grad():
+    with torch.no_grad(), untouched(learner, (tasks,)):
         fast = _as_fit(learner, (tasks,), run)
     return {name: value[0] for name, value in fast.items()} if alone else fast
 
@@ -78,10 +78,22 @@ def _as_fit(learner: MetaLearner, parts: tuple[Labelled, ...], run: Callable[...
 def predict(learner: MetaLearner, meta: Meta, fast: Fast, x: Tensor, *, many: bool = False) -> Tensor:
     """Outputs for x [n, …] of one adapted task, or [tasks, n, …] when `many`; nothing is differentiated through.
 
-    Raises DataError: x is no tensor.
+    Raises:
+        DataError: x is no tensor.
+        ModelError: `fast` isn't what `adapt` gave for these tasks.
     """
     if not isinstance(x, Tensor):
         raise DataError(f"predict's inputs are of {type(x).__name__}; expected a tensor: torch.as_tensor(x).")
+    if fast is meta and meta:
+        raise ModelError(
+            "predict has `meta` twice; the third argument is what was learned of the task: adapt(learner, meta, "
+            "support)."
+        )
+    if many and any(len(value) != len(x) for value in fast.values()):
+        raise ModelError(
+            f"predict has inputs of {len(x)} tasks, but `fast` is of another number of them, or of one task alone. "
+            "Give what `adapt` gave for these tasks, or many=False."
+        )
     with torch.no_grad():
         if not many:
             return learner.predict(meta, fast, x)
@@ -107,7 +119,8 @@ def outputs(
     def run(support: Labelled, query: Labelled) -> Fast:
         return {"outputs": _outputs_in(form, learner, meta, Episode(support, query))}
 
-    return _as_fit(learner, episodes, run)["outputs"]
+    with untouched(learner, episodes):
+        return _as_fit(learner, episodes, run)["outputs"]
 
 
 def _outputs_in(form: Form, learner: MetaLearner, meta: Meta, episodes: Episode) -> Tensor:

@@ -1,7 +1,8 @@
 """What must hold of tasks before a learner is run on them; shapes cost nothing to look at, contents microseconds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, NoReturn
 
@@ -168,6 +169,30 @@ def no_derivative(learner: MetaLearner, problem: BaseException) -> ModelError | 
         f"torch can't differentiate a layer of {type(learner).__name__}'s network as often as its steps need: "
         f"{problem} Take second_order=False where the learner has it, or make the layer of others (nn.Embedding and a "
         "mean for nn.EmbeddingBag)."
+    )
+
+
+@contextmanager
+def untouched(learner: MetaLearner, parts: Sequence[Labelled]) -> Iterator[None]:
+    """Within this block, inputs stay what they are. Raises ModelError where a network has written into them."""
+    # torch counts what is written into a tensor; not into one made under inference_mode.
+    watched = [part.x for part in parts if not part.x.is_inference()]
+    before = [x._version for x in watched]
+    try:
+        yield
+    except RuntimeError as problem:
+        if "modified by an inplace operation" not in str(problem):
+            raise
+        raise _writes(learner) from problem
+    if [x._version for x in watched] != before:
+        raise _writes(learner)
+
+
+def _writes(learner: MetaLearner) -> ModelError:
+    return ModelError(
+        f"{type(learner).__name__}'s network writes into its inputs or into what a gradient still needs, so tasks are "
+        "no longer what they were. Look for x += …, x[…] = …, methods that end in _ and inplace=True in its forward "
+        "pass: x = x + … makes a new tensor."
     )
 
 

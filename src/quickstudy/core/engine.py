@@ -29,6 +29,7 @@ from quickstudy.core.checks import (
     no_derivative,
     out_of_memory,
     too_big,
+    untouched,
 )
 from quickstudy.core.episode import Episode
 from quickstudy.core.errors import CheckpointError, DataError, ModelError
@@ -157,7 +158,7 @@ def _meta_gradient(
         zero = torch.zeros_like
         return total, {k: g if (g := leaves[k].grad) is not None else zero(leaves[k]) for k in names}
 
-    with training(), recomputing(recompute) as again, torch.enable_grad():
+    with training(), recomputing(recompute) as again, torch.enable_grad(), untouched(learner, episodes):
         try:
             return settled(learner, episodes, run) if form == "auto" else run(form)
         except (RuntimeError, MemoryError) as problem:
