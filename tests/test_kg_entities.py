@@ -6,13 +6,13 @@ import random
 import pytest
 import torch
 
-from quickstudy.bench.kg_corpora import Corpus, sentence
+from quickstudy.bench.kg_corpora import Corpus, apart, sentence
 from quickstudy.bench.kg_entities import f1, support
 from quickstudy.core.errors import CheckpointError, DataError, ModelError
 from quickstudy.domains.kg.document import Annotated, Document, Span
 from quickstudy.domains.kg.entities.detect import (
     Detector,
-    best_path,
+    best_paths,
     choose_strength,
     fit,
     levels,
@@ -25,6 +25,7 @@ from quickstudy.domains.kg.entities.recogniser import Recogniser, learn
 from quickstudy.domains.kg.entities.tune import B, I, O, Tuning, tags
 from quickstudy.domains.kg.entities.types import told
 from quickstudy.domains.kg.entities.words import network, shape, split, states
+from quickstudy.domains.kg.marks import unmarked
 from quickstudy.domains.kg.schema import EntityType, Schema
 from quickstudy.encoders.text import load_encoder
 from quickstudy.nets.lora import LoRA
@@ -128,12 +129,24 @@ class TestDetector:
                 continue
             value = sum(float(scores[k, y]) for k, y in enumerate(path))
             values[path] = value + sum(float(pairs[a, b]) for a, b in itertools.pairwise(path))
-        assert tuple(best_path(scores, pairs)) == max(values, key=values.__getitem__)
+        padded, size = torch.stack([scores, torch.randn(5, 3)]), torch.tensor([5, 3])
+        assert tuple(best_paths(padded, pairs, size)[0].tolist()) == max(values, key=values.__getitem__)
         total = torch.tensor(list(values.values())).logsumexp(0)
         places = [(0, 1), (1, 3), (2, 5), (4, 5)]
-        for place, found in zip(places, probabilities(scores, pairs, places), strict=True):
+        for place, found in zip(places, probabilities(padded, pairs, size, [places, []])[0], strict=True):
             held = [v for path, v in values.items() if place in places_of(path)]
             assert found == pytest.approx(float((torch.tensor(held).logsumexp(0) - total).exp()), abs=1e-5)
+
+    def test_what_pads_a_sentence_changes_nothing(self):
+        generator = torch.Generator().manual_seed(3)
+        detector = Detector(
+            torch.randn(3, 5, generator=generator), pair_scores([torch.tensor([B, I, O, B, B])])
+        )
+        states, lengths = torch.randn(6, 9, 4, generator=generator), [9, 1, 4, 7, 0, 2]
+        for row, n, together in zip(states, lengths, detector.find_all(states, lengths), strict=True):
+            alone = detector.find(row[:n])
+            assert [place for place, _ in alone] == [place for place, _ in together]
+            assert [p for _, p in alone] == pytest.approx([p for _, p in together], abs=1e-5)
 
     def test_adjacent_spans_stay_two(self):
         assert places_of([B, I, B, O, I]) == [(0, 2), (2, 3), (4, 5)]
@@ -301,7 +314,52 @@ class TestSaving:
             path.write_text(text)
 
 
+class TestShipped:
+    def test_it_names_open_corpora_none_of_which_is_measured_on(self):
+        prior = Prior.shipped()
+        assert prior is Prior.shipped()
+        told = {source["name"]: source["licence"] for source in prior.sources}
+        assert {"wikigold", "JNLPBA"} <= told.keys()
+        assert all(licence.startswith(("CC BY", "CC0", "MIT")) for licence in told.values())
+        assert not any(name.startswith(("CrossNER", "BC5CDR", "CoNLL")) for name in told)
+        assert prior.settings["left_out"]["FewRel val_wiki"] > 0
+
+    def test_three_sentences_of_a_field_are_enough_to_find_more(self):
+        given = []
+        for marked in (
+            "The telescope was built by [company]{Ball Aerospace} for [scientist]{Nancy Roman}.",
+            "[scientist]{Ed Hubble} never saw what [company]{Lockheed} made.",
+            "[company]{Thales} thanked [scientist]{Georges Lemaître} in 2023.",
+        ):
+            text, spans = unmarked(marked)
+            given.append(Annotated(Document(text, text), tuple(Span(*span) for span in spans)))
+        schema = Schema(
+            "sky", {"scientist": EntityType(), "company": EntityType("a company that builds things")}
+        )
+        model = learn(given, schema, Prior.shipped(), load_encoder("minilm"))
+        asked = "In Toulouse, Airbus hired Vera Rubin."
+        found = {asked[f.span.start : f.span.end]: f.span.type for f in model.find(asked)}
+        assert found["Airbus"] == "company"
+        assert found["Vera Rubin"] == "scientist"
+
+
 class TestBench:
+    def test_sentences_that_share_ten_words_with_what_is_measured_go(self):
+        text = "one two three four five six seven eight nine ten eleven"
+        rows = [
+            text,
+            f"Zero, {text.title()}!",
+            "one two three four",
+            "one two three four five",
+            "a b c d e f g h i j k",
+        ]
+        documents = tuple(Annotated(Document(row, row)) for row in rows)
+        [kept], dropped = apart(
+            [Corpus("c", documents, ())], [text, "one two three four five", "one two three four"]
+        )
+        assert [d.text for d in kept.documents] == ["one two three four", "a b c d e f g h i j k"]
+        assert dropped == {"c": 3}
+
     def test_tags_become_spans_of_the_text(self):
         row = sentence("s", ["New", "York", "Times", "Bob"], ["B-loc", "I-loc", "I-org", "B-org"])
         assert row.text == "New York Times Bob"

@@ -36,16 +36,22 @@ class Detector:
     pairs: Float[Tensor, "3 3"]
     """Added to the score of a label (column) after another (row)."""
 
-    def emissions(self, states: Float[Tensor, "word dim"]) -> Float[Tensor, "word 3"]:
-        return F.log_softmax(with_one(states) @ self.weights.t(), -1)
-
     def find(self, states: Float[Tensor, "word dim"]) -> list[tuple[Place, float]]:
-        """The spans of the best path, each with the probability that it is one, from 0 to 1."""
-        if not len(states):
-            return []
-        scores = self.emissions(states)
-        places = places_of(best_path(scores, self.pairs))
-        return list(zip(places, probabilities(scores, self.pairs, places), strict=True))
+        """The spans of one sentence's best path, each with the probability that it is one, from 0 to 1."""
+        return self.find_all(states.unsqueeze(0), [len(states)])[0]
+
+    def find_all(
+        self, states: Float[Tensor, "sentence word dim"], lengths: Sequence[int]
+    ) -> list[list[tuple[Place, float]]]:
+        """The same of many sentences, padded to the longest."""
+        if not sum(lengths):
+            return [[] for _ in lengths]
+        scores = F.log_softmax(with_one(states) @ self.weights.t(), -1)
+        size = torch.tensor(lengths)
+        paths = best_paths(scores, self.pairs, size).tolist()
+        places = [places_of(path[:n]) for path, n in zip(paths, lengths, strict=True)]
+        chances = probabilities(scores, self.pairs, size, places)
+        return [list(zip(*both, strict=True)) for both in zip(places, chances, strict=True)]
 
 
 def fit(
@@ -108,45 +114,61 @@ def pair_scores(labels: Sequence[Int[Tensor, " word"]], weight: float = 0.5) -> 
     return scores
 
 
-def best_path(scores: Float[Tensor, "word 3"], pairs: Float[Tensor, "3 3"]) -> list[int]:
-    """Viterbi: the labels of the highest sum of scores."""
-    best, back = scores[0].clone(), []
-    best[I] += NEVER
-    for row in scores[1:]:
-        value, came = (best.unsqueeze(1) + pairs).max(0)
-        back.append(came.tolist())
-        best = value + row
-    path = [int(best.argmax())]
+def best_paths(
+    scores: Float[Tensor, "sentence word 3"], pairs: Float[Tensor, "3 3"], size: Int[Tensor, " sentence"]
+) -> Int[Tensor, "sentence word"]:
+    """Viterbi: the labels of the highest sum of scores. Past a sentence's last word they mean nothing."""
+    best, back = _first(scores), []
+    same = torch.arange(3).expand(len(scores), 3)
+    for k in range(1, scores.shape[1]):
+        value, came = (best.unsqueeze(2) + pairs).max(1)
+        inside = (k < size).unsqueeze(1)
+        best = torch.where(inside, value + scores[:, k], best)
+        back.append(torch.where(inside, came, same))
+    path = [best.argmax(1)]
     for came in reversed(back):
-        path.append(came[path[-1]])
-    return path[::-1]
+        path.append(came.gather(1, path[-1].unsqueeze(1)).squeeze(1))
+    return torch.stack(path[::-1], 1)
 
 
 def probabilities(
-    scores: Float[Tensor, "word 3"], pairs: Float[Tensor, "3 3"], places: Sequence[Place]
-) -> list[float]:
+    scores: Float[Tensor, "sentence word 3"],
+    pairs: Float[Tensor, "3 3"],
+    size: Int[Tensor, " sentence"],
+    places: Sequence[Sequence[Place]],
+) -> list[list[float]]:
     """How probable it is that exactly these words are a span, over all paths (forward and backward sums)."""
-    start = scores[0].clone()
-    start[I] += NEVER
-    forward, backward = [start], [torch.zeros(3)]
-    for row in scores[1:]:
-        forward.append(torch.logsumexp(forward[-1].unsqueeze(1) + pairs, 0) + row)
-    for row in scores.flip(0)[:-1]:
-        backward.append(torch.logsumexp(pairs + row + backward[-1], 1))
-    backward.reverse()
-    total = torch.logsumexp(forward[-1], 0)
-    found = []
-    for first, end in places:
-        value = forward[first][B]
-        label = B
-        for k in range(first + 1, end):
-            value = value + pairs[label, I] + scores[k, I]
-            label = I
-        if end < len(scores):
-            after = pairs[label] + scores[end] + backward[end]
-            value = value + torch.logsumexp(after[[B, O]], 0)
-        found.append(min(1.0, float((value - total).exp())))
-    return found
+    longest = scores.shape[1]
+    forward, backward = [_first(scores)], [torch.zeros(len(scores), 3)]
+    for k in range(1, longest):
+        value = torch.logsumexp(forward[-1].unsqueeze(2) + pairs, 1) + scores[:, k]
+        forward.append(torch.where((k < size).unsqueeze(1), value, forward[-1]))
+    for k in range(longest - 1, 0, -1):
+        value = torch.logsumexp(pairs + (scores[:, k] + backward[-1]).unsqueeze(1), 2)
+        backward.append(torch.where((k < size).unsqueeze(1), value, backward[-1]))
+    total = torch.logsumexp(forward[-1], 1)
+    row = torch.tensor([i for i, found in enumerate(places) for _ in found], dtype=torch.long)
+    first, end = (torch.tensor([p[i] for f in places for p in f], dtype=torch.long) for i in (0, 1))
+    go_on = F.pad(
+        (scores[..., I] + pairs[I, I]).cumsum(1), (1, 0)
+    )  # over words of one label, a difference of sums
+    value = torch.stack(forward, 1)[row, first, B] + go_on[row, end] - go_on[row, first + 1]
+    value = value + torch.where(end - first > 1, pairs[B, I] - pairs[I, I], torch.zeros(()))
+    # What follows may be anything but I; behind the last word nothing follows.
+    last = torch.where(end - first > 1, I, B)
+    beyond = end.clamp(max=longest - 1)
+    after = pairs[last] + scores[row, beyond] + torch.stack(backward[::-1], 1)[row, beyond]
+    after = torch.logsumexp(after[:, [B, O]], 1)
+    value = value + torch.where(end < size[row], after, torch.zeros(()))
+    found = iter((value - total[row]).exp().clamp(max=1.0).tolist())
+    return [[next(found) for _ in row] for row in places]
+
+
+def _first(scores: Float[Tensor, "sentence word 3"]) -> Float[Tensor, "sentence 3"]:
+    """Scores of the first word, where nothing can go on."""
+    never = torch.zeros(3)
+    never[I] = NEVER
+    return scores[:, 0] + never
 
 
 def places_of(path: Sequence[int]) -> list[Place]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Spec
 from quickstudy.domains.kg.document import Annotated
 from quickstudy.domains.kg.entities.detect import labels_of, pair_scores
-from quickstudy.domains.kg.entities.tune import Heads, Labelled, Tuning, pooled, tune
+from quickstudy.domains.kg.entities.tune import Heads, Labelled, Tuning, features, tune
 from quickstudy.domains.kg.entities.words import SHAPES, network, split, states
 from quickstudy.encoders.text import TextEncoder
 from quickstudy.learners import Gaussian
@@ -60,14 +62,21 @@ class Prior:
     sources: tuple[dict[str, Any], ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def network(self, encoder: TextEncoder, *, mixed: bool = False) -> tuple[WordBert, dict[str, Tensor]]:
-        """The tuned network, and its parameters. Raises ModelError for another encoder than it was made for."""
+    def network(
+        self, encoder: TextEncoder, *, mixed: bool = False, merged: bool = False
+    ) -> tuple[WordBert, dict[str, Tensor]]:
+        """The tuned network, and its parameters (none where `merged`: then it is as fast as the encoder itself).
+
+        Raises ModelError for another encoder than it was made for.
+        """
         if encoder.frozen.identity != self.identity:
             raise ModelError(
                 f"What was learned about entities belongs to the encoder {self.encoder!r} ({self.identity[:12]}…), not "
                 f"to {encoder.name!r} ({encoder.frozen.identity[:12]}…). Load that one, or learn a prior for this one."
             )
-        return network(encoder, shapes=self.shapes, spec=self.spec, adapter=self.adapter, mixed=mixed)
+        return network(
+            encoder, shapes=self.shapes, spec=self.spec, adapter=self.adapter, mixed=mixed, merged=merged
+        )
 
     def save(self, folder: Path | str, *, card: str = "") -> None:
         """Write it to a folder, whole or not at all; matrices in float16."""
@@ -102,10 +111,31 @@ class Prior:
         return tensors, record
 
     @classmethod
+    def blank(cls, encoder: TextEncoder) -> "Prior":
+        """A prior that has learned nothing, with adapters that change nothing."""
+        spec = replace(Tuning().spec, layers=tuple(range(encoder.weights.config.num_hidden_layers)))
+        net, parameters = network(encoder, spec=spec)
+        adapter = {k: v.detach() for k, v in parameters.items() if k != "shapes"}
+        zero = torch.zeros(3, encoder.dim + 1)
+        shapes = net.shapes.detach()
+        return cls(encoder.name, encoder.frozen.identity, spec, adapter, shapes, zero, pair_scores([]))
+
+    @classmethod
+    def shipped(cls) -> "Prior":
+        """What quickstudy brings along, for the encoder minilm: README.md beside it says what it has learned from."""
+        return _shipped()
+
+    @classmethod
     def load(cls, folder: Path | str) -> "Prior":
         """Read what `save` wrote. Raises CheckpointError for a folder that is damaged or holds something else."""
         tensors, record = load_folder(folder, kind="entity-prior")
         return prior_from(tensors, record, str(folder))
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> Prior:
+    with resources.as_file(resources.files("quickstudy.domains.kg") / "shipped" / "entities") as folder:
+        return Prior.load(folder)
 
 
 def prior_from(tensors: dict[str, Tensor], record: Any, where: str) -> Prior:
@@ -169,14 +199,7 @@ def learn_prior(
         DataError: no corpus has a span.
     """
     tuning = Tuning() if tuning is None else tuning
-    tasks, types = [], []
-    for source in sources:
-        names = sorted({span.type for document in source.documents for span in document.spans})
-        task = labelled(source.documents, names, encoder)
-        kept = [i for i, sentence in enumerate(task.sentences) if len(sentence.ids) <= LONGEST]
-        chosen = [task.sentences[i] for i in kept], [task.spans[i] for i in kept]
-        tasks.append(Labelled(*chosen, len(names), source.partial))
-        types.append(names)
+    tasks = tasks_of(sources, encoder)
     if not any(found for task in tasks for found in task.spans):
         raise DataError(
             "no source has a span in a sentence that is short enough; there is nothing to learn from."
@@ -185,27 +208,48 @@ def learn_prior(
     heads = Heads.zero(encoder.dim, tasks)
     weights = [source.weight * bool(task.sentences) for source, task in zip(sources, tasks, strict=True)]
     tune(net, parameters, heads, tasks, tuning, weights=weights, seed=seed, progress=progress)
-    full = [task for task in tasks if not task.partial]
-    labels = [row for t in full for row in labels_of([len(s) for s in t.sentences], t.spans)]
-    return Prior(
+    tuned = Prior(
         encoder.name,
         encoder.frozen.identity,
         tuning.spec,
         {name: value.detach() for name, value in parameters.items() if name != "shapes"},
         parameters["shapes"].detach(),
         heads.detector.detach(),
-        pair_scores(labels),
-        _typing(net, tasks, encoder.dim, seed),
-        tuple(
+        pair_scores([]),
+        sources=tuple(
             {"name": s.name, "sentences": len(t.sentences), "types": t.ways, "licence": s.licence}
             for s, t in zip(sources, tasks, strict=True)
         ),
-        {"tuning": tuning.to_json(), "seed": seed},
+        settings={"tuning": tuning.to_json(), "seed": seed},
     )
+    return estimated(tuned, tasks, encoder, mixed=mixed, seed=seed)
+
+
+def tasks_of(sources: Sequence[Source], encoder: TextEncoder) -> list[Labelled]:
+    """The sentences of each corpus that are short enough to learn from."""
+    tasks = []
+    for source in sources:
+        names = sorted({span.type for document in source.documents for span in document.spans})
+        task = labelled(source.documents, names, encoder)
+        kept = [i for i, sentence in enumerate(task.sentences) if len(sentence.ids) <= LONGEST]
+        chosen = [task.sentences[i] for i in kept], [task.spans[i] for i in kept]
+        tasks.append(Labelled(*chosen, len(names), source.partial))
+    return tasks
+
+
+def estimated(
+    prior: Prior, tasks: Sequence[Labelled], encoder: TextEncoder, *, mixed: bool = False, seed: int = 0
+) -> Prior:
+    """The prior with all that is counted or solved for, and not tuned: pairs of labels, and how types scatter."""
+    prior = prior.rounded()
+    full = [task for task in tasks if not task.partial]
+    labels = [row for t in full for row in labels_of([len(s) for s in t.sentences], t.spans)]
+    net, _ = prior.network(encoder, mixed=mixed, merged=True)
+    return replace(prior, pairs=pair_scores(labels), typing=_typing(net, tasks, encoder.dim, seed))
 
 
 def _typing(net: WordBert, tasks: Sequence[Labelled], dim: int, seed: int) -> tuple[Gaussian, Meta] | None:
-    """The Gaussian learner's prior, from mean states of spans; None where no corpus has two types often enough."""
+    """The Gaussian learner's prior, from features of spans; None where no corpus has two types often enough."""
     learner = Gaussian(objective=Classify(ways=2), dim=dim)
     generator = torch.Generator().manual_seed(seed)
     rows = []
@@ -220,12 +264,7 @@ def _typing(net: WordBert, tasks: Sequence[Labelled], dim: int, seed: int) -> tu
         if not chosen:
             continue
         seen = states(net, [task.sentences[row] for row in chosen])
-        x = torch.cat(
-            [
-                pooled(state, [s[:2] for s in spans])
-                for state, spans in zip(seen, chosen.values(), strict=True)
-            ]
-        )
+        x = torch.cat([features(s, [f[:2] for f in o]) for s, o in zip(seen, chosen.values(), strict=True)])
         y = torch.tensor([s[2] for spans in chosen.values() for s in spans])
         often = torch.tensor([n > 1 for n in count])[y]
         if len(y[often].unique()) > 1:

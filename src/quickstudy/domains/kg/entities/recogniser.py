@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from quickstudy.core.checkpoint import load_folder, save_folder
 from quickstudy.core.errors import CheckpointError, DataError
@@ -22,6 +21,7 @@ from quickstudy.domains.kg.document import Annotated, Document, Span
 from quickstudy.domains.kg.entities import types as typing
 from quickstudy.domains.kg.entities.detect import (
     Detector,
+    Place,
     choose_strength,
     fit,
     labels_of,
@@ -29,11 +29,10 @@ from quickstudy.domains.kg.entities.detect import (
     pair_scores,
 )
 from quickstudy.domains.kg.entities.prior import Prior, labelled, prior_from
-from quickstudy.domains.kg.entities.tune import Heads, Labelled, Tuning, pooled, tune
-from quickstudy.domains.kg.entities.words import Sentence, network, split, states
+from quickstudy.domains.kg.entities.tune import Heads, Labelled, Tuning, features, tune
+from quickstudy.domains.kg.entities.words import Sentence, runs, split, states
 from quickstudy.domains.kg.schema import Schema
 from quickstudy.encoders.text import TextEncoder, resolve_dtype
-from quickstudy.nets.lora import LoRA
 from quickstudy.nets.word_bert import WordBert
 
 LEAST_INNER = 3
@@ -85,36 +84,60 @@ class Recogniser:
         found: list[list[Found]] = []
         for begin in range(0, len(given), WINDOW):
             pieces = split(given[begin : begin + WINDOW], self.encoder)
-            flat = [piece for part in pieces for piece in part]
-            seen = [states(network, flat) for network in self.networks]
-            both = zip(seen[0], seen[-1], strict=True)
-            for part in pieces:
-                found.append([e for piece in part for e in self.entities(piece, *next(both))])
+            each = iter(self.entities([piece for part in pieces for piece in part]))
+            found += [[entity for _ in part for entity in next(each)] for part in pieces]
         return found
 
-    def entities(
-        self, sentence: Sentence, state: Float[Tensor, "word dim"], kinds: Float[Tensor, "word dim"]
-    ) -> list[Found]:
-        """Those of one sentence, in the order in which they stand.
+    def entities(self, sentences: Sequence[Sentence]) -> list[list[Found]]:
+        """Those of each sentence, in the order in which they stand.
 
-        Args:
-            state: what the network that finds spans gave its words.
-            kinds: what the network that tells types gave them.
+        The second network reads no sentence in which the first found nothing.
         """
-        places = dict(self.detectors[0].find(state))
+        first, second = self.networks[0], self.networks[-1]
+        places: list[dict[Place, float]] = [{} for _ in sentences]
+        x: dict[int, Tensor] = {}
+        for rows, state in runs(first, sentences):
+            for row, found, held in zip(
+                rows, self._places(state, [len(sentences[r]) for r in rows]), state, strict=True
+            ):
+                places[row] = found
+                if found and second is first:
+                    x[row] = features(held, list(found))
+        if second is not first:
+            chosen = [row for row, found in enumerate(places) if found]
+            for rows, state in runs(second, [sentences[row] for row in chosen]):
+                for row, held in zip(rows, state, strict=True):
+                    x[chosen[row]] = features(held, list(places[chosen[row]]))
+        if not x:
+            return [[] for _ in sentences]
+        names = list(self.schema.entities)
+        rows = sorted(x)
+        chances = iter(
+            self.typing.probabilities(torch.cat([x[row] for row in rows]))[:, : len(names)].tolist()
+        )
+        answers = []
+        for sentence, spans in zip(sentences, places, strict=True):
+            entities = []
+            for (begin, end), score in spans.items():
+                told = dict(zip(names, next(chances), strict=True))
+                best = max(told, key=told.__getitem__)
+                span = Span(sentence.offsets[begin][0], sentence.offsets[end - 1][1], best)
+                entities.append(Found(span, score * told[best], told))
+            answers.append(sorted(entities, key=lambda entity: entity.span))
+        return answers
+
+    def _places(
+        self, state: Float[Tensor, "sentence word dim"], lengths: Sequence[int]
+    ) -> list[dict[Place, float]]:
+        """Where the entities of padded sentences stand, with the probability of each."""
+        found = [dict(places) for places in self.detectors[0].find_all(state, lengths)]
         for detector in self.detectors[1:]:
-            for inner, score in detector.find(state):
-                # Only inside of a span that was found, and other than it.
-                if any(a <= inner[0] and inner[1] <= b and (a, b) != inner for a, b in list(places)):
-                    places.setdefault(inner, score)
-        names, found = list(self.schema.entities), []
-        chances = self.typing.probabilities(typing.features(kinds, list(places)))[:, : len(names)]
-        for (place, score), row in zip(places.items(), chances, strict=True):
-            best = int(row.argmax())
-            start, end = sentence.offsets[place[0]][0], sentence.offsets[place[1] - 1][1]
-            told = dict(zip(names, row.tolist(), strict=True))
-            found.append(Found(Span(start, end, names[best]), score * float(row[best]), told))
-        return sorted(found, key=lambda entity: entity.span)
+            for outer, within in zip(found, detector.find_all(state, lengths), strict=True):
+                for inner, score in within:
+                    # Only inside of a span that was found, and other than it.
+                    if any(a <= inner[0] and inner[1] <= b and (a, b) != inner for a, b in list(outer)):
+                        outer.setdefault(inner, score)
+        return found
 
     def save(self, folder: Path | str, *, card: str = "") -> None:
         """Write it to a folder, whole or not at all. Raises as `save_folder`."""
@@ -217,7 +240,7 @@ def learn(
         )
     outer = [levels(found) for found in task.spans]
     flat = replace(task, spans=[o for o, _ in outer])
-    start = past = (prior or _blank(encoder)).rounded()
+    start = past = (prior or Prior.blank(encoder)).rounded()
     mixed = _mixed(encoder)
     net, parameters = start.network(encoder, mixed=mixed)
     tuned = len(task.sentences) >= LEAST_SENTENCES if tuned is None else tuned
@@ -267,11 +290,7 @@ def _types(
     seed: int,
 ) -> typing.Typing:
     x = torch.cat(
-        [
-            typing.features(s, [f[:2] for f in found])
-            for s, found in zip(seen, task.spans, strict=True)
-            if found
-        ]
+        [features(s, [f[:2] for f in found]) for s, found in zip(seen, task.spans, strict=True) if found]
     )
     y = torch.tensor([s[2] for found in task.spans for s in found])
     texts = [
@@ -279,7 +298,7 @@ def _types(
     ]
     pieces = split([Document(str(i), text) for i, (_, text) in enumerate(texts)], encoder)
     read = [(of, piece[0]) for (of, _), piece in zip(texts, pieces, strict=True) if piece]
-    names = [typing.features(s, [(0, len(s))]) for s in states(net, [piece for _, piece in read])]
+    names = [features(s, [(0, len(s))]) for s in states(net, [piece for _, piece in read])]
     told = torch.cat(names) if names else x[:0]
     of = torch.tensor([of for of, _ in read], dtype=torch.long)
     return typing.learn(x, y, told, of, len(schema.entities), prior.typing, seed=seed)
@@ -289,9 +308,8 @@ def _heads(net: WordBert, task: Labelled, detector: Tensor) -> Heads:
     """The prior's detector, and for each type the mean direction of its spans beside that of all."""
     seen = states(net, task.sentences)
     x = torch.cat(
-        [pooled(s, [f[:2] for f in found]) for s, found in zip(seen, task.spans, strict=True) if found]
+        [features(s, [f[:2] for f in found]) for s, found in zip(seen, task.spans, strict=True) if found]
     )
-    x = F.normalize(x, dim=-1)
     y = torch.tensor([s[2] for found in task.spans for s in found])
     vectors = torch.full((task.ways, x.shape[1]), 1e-6)
     for kind in y.unique():
@@ -300,21 +318,12 @@ def _heads(net: WordBert, task: Labelled, detector: Tensor) -> Heads:
     return replace(heads, detector=detector.clone(), types=[vectors])
 
 
-def _blank(encoder: TextEncoder) -> Prior:
-    """A prior that has learned nothing."""
-    depth = encoder.weights.config.num_hidden_layers
-    spec = LoRA(rank=16, alpha=32.0, targets=("query", "key", "value", "dense"), layers=tuple(range(depth)))
-    net, parameters = network(encoder, spec=spec)
-    adapter = {k: v.detach() for k, v in parameters.items() if k != "shapes"}
-    zero = torch.zeros(3, encoder.dim + 1)
-    return Prior(
-        encoder.name, encoder.frozen.identity, spec, adapter, net.shapes.detach(), zero, pair_scores([])
-    )
-
-
 def _networks(tuned: Prior, past: Prior, encoder: TextEncoder) -> tuple[WordBert, ...]:
     mixed = _mixed(encoder)
-    made = [prior.network(encoder, mixed=mixed)[0] for prior in ([tuned] if past is tuned else [tuned, past])]
+    made = [
+        prior.network(encoder, mixed=mixed, merged=True)[0]
+        for prior in ([tuned] if past is tuned else [tuned, past])
+    ]
     return tuple(network.requires_grad_(False) for network in made)
 
 

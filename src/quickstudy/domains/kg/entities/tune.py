@@ -92,6 +92,13 @@ def pooled(states: Float[Tensor, "word dim"], spans: Sequence[tuple[int, int]]) 
     return (total[end] - total[start]) / (end - start).unsqueeze(-1)
 
 
+def features(
+    states: Float[Tensor, "word dim"], spans: Sequence[tuple[int, int]]
+) -> Float[Tensor, "span dim"]:
+    """What types are told by: the mean state of each span's words, of length 1."""
+    return F.normalize(pooled(states, spans), dim=-1)
+
+
 def with_one(states: Float[Tensor, "*n dim"]) -> Float[Tensor, "*n dim_and_one"]:
     """States with a last feature of 1, which weighs a bias."""
     return F.pad(states, (0, 1), value=1.0)

@@ -7,7 +7,7 @@ spoken to its states already: as features of their own they cost 2 points (Cross
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,19 +22,12 @@ from quickstudy.core.errors import CheckpointError
 from quickstudy.core.learner import Fast, Meta, MetaLearner
 from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Spec
-from quickstudy.domains.kg.entities.detect import Place
-from quickstudy.domains.kg.entities.tune import pooled
 from quickstudy.domains.kg.schema import EntityType
 from quickstudy.learners import Gaussian, Logistic
 
 FOLDS = 5
 MANY = 400
 """From so many spans on, one fold says enough."""
-
-
-def features(states: Float[Tensor, "word dim"], places: Sequence[Place]) -> Float[Tensor, "span dim"]:
-    """Features of spans of one sentence."""
-    return F.normalize(pooled(states, places), dim=-1)
 
 
 def told(name: str, kind: EntityType) -> list[str]:

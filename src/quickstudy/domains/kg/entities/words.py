@@ -123,12 +123,20 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield batch
 
 
-@torch.no_grad()
+def runs(
+    network: WordBert, chosen: Sequence[Sentence]
+) -> Iterator[tuple[list[int], Float[Tensor, "n word dim"]]]:
+    """Row numbers of sentences of like length, and the states of their words, a padded batch at a time."""
+    for rows in batches([len(s.ids) for s in chosen]):
+        with torch.no_grad():
+            states = network(batch_of([chosen[row] for row in rows]))
+        yield rows, states
+
+
 def states(network: WordBert, chosen: Sequence[Sentence]) -> list[Float[Tensor, "word dim"]]:
     """States of each sentence's words, in the order given."""
     found: list[Tensor] = [torch.empty(0)] * len(chosen)
-    for rows in batches([len(s.ids) for s in chosen]):
-        out = network(batch_of([chosen[row] for row in rows]))
+    for rows, out in runs(network, chosen):
         for row, state in zip(rows, out, strict=True):
             found[row] = state[: len(chosen[row])].clone()
     return found
@@ -142,6 +150,7 @@ def network(
     spec: LoRA | None = None,
     adapter: Mapping[str, Tensor] | None = None,
     mixed: bool = False,
+    merged: bool = False,
     seed: int = 0,
 ) -> tuple[WordBert, dict[str, Tensor]]:
     """A network from sentences to word states, and those of its parameters that tuning changes.
@@ -152,12 +161,16 @@ def network(
         spec: where low-rank adapters are attached; None attaches none, and nothing requires a gradient.
         adapter: values of those adapters; by default such that change nothing.
         mixed: multiply in bfloat16.
+        merged: add the adapters to the weights once, so that a pass costs no more than without; nothing can be tuned.
     """
     depth = encoder.weights.config.num_hidden_layers
     layers = tuple(range(depth - depth // 2 + 1, depth + 1)) if layers is None else tuple(layers)
     shapes = torch.zeros(SHAPES, encoder.dim) if shapes is None else shapes.clone()
-    base = WordBert.of(encoder.weights.config, encoder.frozen.weights.state, shapes, layers, mixed=mixed)
-    if spec is None:
+    weights = encoder.frozen.weights.state
+    if merged and spec is not None and adapter is not None:
+        weights = spec.merged(weights, adapter)
+    base = WordBert.of(encoder.weights.config, weights, shapes, layers, mixed=mixed)
+    if spec is None or merged:
         return base, {}
     tuned, tensors = spec.attach(base, adapter, seed=seed)
     tuned.shapes = torch.nn.Parameter(shapes)
