@@ -9,7 +9,7 @@ import torch
 from quickstudy.bench.kg_corpora import Corpus, apart, sentence
 from quickstudy.bench.kg_entities import f1, support
 from quickstudy.core.errors import CheckpointError, DataError, ModelError
-from quickstudy.domains.kg.document import Annotated, Document, Span
+from quickstudy.domains.kg.document import Annotated, Document, Span, words
 from quickstudy.domains.kg.entities.detect import (
     Detector,
     best_paths,
@@ -94,11 +94,16 @@ class TestWords:
         for one, together in zip(pieces, states(net, pieces), strict=True):
             torch.testing.assert_close(states(net, [one])[0], together, rtol=1e-4, atol=1e-5)
 
-    def test_words_beyond_the_last_token_are_left_out(self, encoder):
-        text = " ".join(["word"] * 190)
-        [[piece]] = split([Document("d", text)], encoder)
-        assert 0 < len(piece) < 190
-        assert states(network(encoder)[0], [piece])[0].isfinite().all()
+    @pytest.mark.parametrize(
+        "text", [" ".join(["word"] * 600), "東京都" * 300, "a" * 900, "x " * 400 + "ß" * 300]
+    )
+    def test_words_beyond_the_last_token_stand_in_a_further_sentence(self, encoder, text):
+        [pieces] = split([Document("d", text)], encoder)
+        offsets = [place for piece in pieces for place in piece.offsets]
+        assert len(pieces) > 1 or len(offsets) == 1
+        assert offsets == words(text)
+        assert all(max(piece.word) == len(piece) and len(piece.ids) <= encoder.max_length for piece in pieces)
+        assert all(row.isfinite().all() for row in states(network(encoder)[0], pieces))
 
     @pytest.mark.parametrize("text", ["", "  \n ", "…"])
     def test_a_text_without_words_is_no_error(self, encoder, text):
@@ -212,6 +217,16 @@ class TestLearning:
         only = Annotated(one.document, tuple(s for s in one.spans if s.type == "person"), complete=True)
         model = learn([only], Schema("x", {"person": EntityType()}), prior, encoder)
         assert all(f.span.type == "person" for f in model.find("Ada slept in Oslo ."))
+
+    @pytest.mark.parametrize(
+        "text", ["Ada", "?", "東京は大きい。", "Мария живёт в Осло", "على", "Ada " * 600, "👩‍🔬 Bo", "\u200b"]
+    )
+    def test_texts_of_any_kind_are_read(self, encoder, prior, text):
+        model = learn(examples(1), SCHEMA, prior, encoder)
+        [found] = model.find_all([text])
+        assert found == model.find(text)
+        for span, value, _ in found:
+            assert text[span.start : span.end].strip() and 0 <= value <= 1
 
     def test_a_type_without_example_can_still_be_named(self, encoder, prior):
         wider = Schema("x", {**SCHEMA.entities, "unseen": EntityType("nothing of the kind")})

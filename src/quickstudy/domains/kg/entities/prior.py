@@ -5,31 +5,29 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from quickstudy.core.checkpoint import load_folder, save_folder
-from quickstudy.core.episode import Labelled as Rows
 from quickstudy.core.errors import CheckpointError, DataError, ModelError
-from quickstudy.core.learner import Meta
-from quickstudy.core.objective import Classify
+from quickstudy.core.learner import Meta, MetaLearner
 from quickstudy.core.spec import Spec
 from quickstudy.domains.kg.document import Annotated
 from quickstudy.domains.kg.entities.detect import labels_of, pair_scores
-from quickstudy.domains.kg.entities.tune import Heads, Labelled, Tuning, features, tune
-from quickstudy.domains.kg.entities.words import SHAPES, network, split, states
+from quickstudy.domains.kg.entities.tune import Heads, Labelled, Tuning, tune
+from quickstudy.domains.kg.entities.typing_prior import by_gradient, closed_form, pools_of
+from quickstudy.domains.kg.entities.words import SHAPES, network, split
 from quickstudy.encoders.text import TextEncoder
-from quickstudy.learners import Gaussian
+from quickstudy.learners import Gaussian, ProtoMAML
 from quickstudy.nets.lora import LoRA
 from quickstudy.nets.word_bert import WordBert
 
+AnyLearner = TypeVar("AnyLearner", bound=MetaLearner)
 LONGEST = 64
 """Sentences of more tokens aren't learned from: one of them pads its whole batch."""
-SPANS = 40
-"""At most so many spans of each type say how types scatter."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,9 @@ class Prior:
     detector: Float[Tensor, "3 dim_and_one"] = field(repr=False)
     pairs: Float[Tensor, "3 3"] = field(repr=False)
     typing: tuple[Gaussian, Meta] | None = field(default=None, repr=False)
+    """A closed-form learner of types, and what past types taught it."""
+    maml: tuple[ProtoMAML, Meta] | None = field(default=None, repr=False)
+    """The same of a learner that goes on by gradient steps."""
     sources: tuple[dict[str, Any], ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -90,8 +91,9 @@ class Prior:
         if kinds is not None:
             learner, meta = kinds
             kinds = learner, {k: v.half().float() if v.ndim == 2 else v for k, v in meta.items()}
+        steps = self.maml and (self.maml[0], {k: v.half().float() for k, v in self.maml[1].items()})
         adapter = {k: v.half().float() for k, v in self.adapter.items()}
-        return replace(self, adapter=adapter, shapes=self.shapes.half().float(), typing=kinds)
+        return replace(self, adapter=adapter, shapes=self.shapes.half().float(), typing=kinds, maml=steps)
 
     def parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and a JSON record, for a folder that holds more than this."""
@@ -108,6 +110,10 @@ class Prior:
             learner, meta = self.typing
             record["typing"] = learner.to_json()
             tensors |= {f"typing.{k}": v.half() if v.ndim == 2 else v for k, v in meta.items()}
+        if self.maml is not None:
+            learner, meta = self.maml
+            record["maml"] = learner.to_json()
+            tensors |= {f"maml.{k}": v.half() for k, v in meta.items()}
         return tensors, record
 
     @classmethod
@@ -150,24 +156,38 @@ def prior_from(tensors: dict[str, Tensor], record: Any, where: str) -> Prior:
         raise CheckpointError(f"{where}: detector should be [3, {shapes.shape[1] + 1}].")
     if pairs is None or pairs.shape != (3, 3):
         raise CheckpointError(f"{where}: pairs should be [3, 3].")
-    typing = None
-    if record.get("typing") is not None:
-        learner = Spec.from_json(record["typing"])
-        if not isinstance(learner, Gaussian) or learner.dim != shapes.shape[1]:
+    typing = _kept(tensors, record, "typing", Gaussian, where)
+    maml = _kept(tensors, record, "maml", ProtoMAML, where)
+    for learner, dim in (
+        (typing and typing[0].dim, "typing"),
+        (maml and getattr(maml[0].net, "inputs", 0), "maml"),
+    ):
+        if learner is not None and learner != shapes.shape[1]:
             raise CheckpointError(
-                f"{where}: its typing isn't a Gaussian learner of {shapes.shape[1]} features."
+                f"{where}: its {dim} takes {learner} features, the network gives {shapes.shape[1]}."
             )
-        meta = {k.removeprefix("typing."): v.float() for k, v in tensors.items() if k.startswith("typing.")}
-        learner.check(meta)
-        typing = (learner, meta)
     adapter = {k.removeprefix("adapter."): v.float() for k, v in tensors.items() if k.startswith("adapter.")}
     sources, settings = record.get("sources") or [], record.get("settings") or {}
     if not isinstance(sources, list) or not isinstance(settings, dict):
         raise CheckpointError(f"{where}: sources should be a list and settings an object.")
     return Prior(
         str(record.get("encoder")), str(record.get("identity")), spec, adapter, shapes.float(), detector.float(),
-        pairs.float(), typing, tuple(sources), settings,
+        pairs.float(), typing, maml, tuple(sources), settings,
     )  # fmt: skip
+
+
+def _kept(
+    tensors: dict[str, Tensor], record: dict[str, Any], name: str, kind: type[AnyLearner], where: str
+) -> tuple[AnyLearner, Meta] | None:
+    """A learner of types with its meta-parameters, if the folder has it. Raises CheckpointError for another one."""
+    if record.get(name) is None:
+        return None
+    learner = Spec.from_json(record[name])
+    if not isinstance(learner, kind):
+        raise CheckpointError(f"{where}: its {name} is a {type(learner).__name__}, expected {kind.__name__}.")
+    meta = {k.removeprefix(f"{name}."): v.float() for k, v in tensors.items() if k.startswith(f"{name}.")}
+    learner.check(meta)
+    return learner, meta
 
 
 def labelled(documents: Sequence[Annotated], types: Sequence[str], encoder: TextEncoder) -> Labelled:
@@ -245,29 +265,10 @@ def estimated(
     full = [task for task in tasks if not task.partial]
     labels = [row for t in full for row in labels_of([len(s) for s in t.sentences], t.spans)]
     net, _ = prior.network(encoder, mixed=mixed, merged=True)
-    return replace(prior, pairs=pair_scores(labels), typing=_typing(net, tasks, encoder.dim, seed))
-
-
-def _typing(net: WordBert, tasks: Sequence[Labelled], dim: int, seed: int) -> tuple[Gaussian, Meta] | None:
-    """The Gaussian learner's prior, from features of spans; None where no corpus has two types often enough."""
-    learner = Gaussian(objective=Classify(ways=2), dim=dim)
-    generator = torch.Generator().manual_seed(seed)
-    rows = []
-    for task in tasks:
-        count = [0] * task.ways
-        chosen: dict[int, list[tuple[int, int, int]]] = {}
-        for row in torch.randperm(len(task.sentences), generator=generator).tolist():
-            for span in task.spans[row]:
-                if count[span[2]] < SPANS:
-                    count[span[2]] += 1
-                    chosen.setdefault(row, []).append(span)
-        if not chosen:
-            continue
-        seen = states(net, [task.sentences[row] for row in chosen])
-        x = torch.cat([features(s, [f[:2] for f in o]) for s, o in zip(seen, chosen.values(), strict=True)])
-        y = torch.tensor([s[2] for spans in chosen.values() for s in spans])
-        often = torch.tensor([n > 1 for n in count])[y]
-        if len(y[often].unique()) > 1:
-            number = {int(k): i for i, k in enumerate(y[often].unique())}
-            rows.append(Rows.of(x[often], torch.tensor([number[int(k)] for k in y[often]])))
-    return (learner, learner.estimate(rows)) if rows else None
+    pools = pools_of(net, tasks, seed)
+    return replace(
+        prior,
+        pairs=pair_scores(labels),
+        typing=closed_form(pools, encoder.dim),
+        maml=by_gradient(pools, encoder.dim, seed),
+    )

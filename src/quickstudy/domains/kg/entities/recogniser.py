@@ -301,7 +301,7 @@ def _types(
     names = [features(s, [(0, len(s))]) for s in states(net, [piece for _, piece in read])]
     told = torch.cat(names) if names else x[:0]
     of = torch.tensor([of for of, _ in read], dtype=torch.long)
-    return typing.learn(x, y, told, of, len(schema.entities), prior.typing, seed=seed)
+    return typing.learn(x, y, told, of, len(schema.entities), prior.typing, prior.maml, seed=seed)
 
 
 def _heads(net: WordBert, task: Labelled, detector: Tensor) -> Heads:

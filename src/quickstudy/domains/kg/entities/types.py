@@ -23,7 +23,7 @@ from quickstudy.core.learner import Fast, Meta, MetaLearner
 from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Spec
 from quickstudy.domains.kg.schema import EntityType
-from quickstudy.learners import Gaussian, Logistic
+from quickstudy.learners import Gaussian, Logistic, ProtoMAML
 
 FOLDS = 5
 MANY = 400
@@ -65,9 +65,9 @@ class Typing:
         if not isinstance(record, dict):
             raise CheckpointError(f"{where}: its typing is a {type(record).__name__}, expected an object.")
         learner = Spec.from_json(record.get("learner"))
-        if not isinstance(learner, Gaussian | Logistic) or learner.objective.ways != max(ways, 2):
+        if not isinstance(learner, Gaussian | Logistic | ProtoMAML) or learner.objective.ways != max(ways, 2):
             raise CheckpointError(
-                f"{where}: its typing isn't a Gaussian or Logistic learner of {ways} types."
+                f"{where}: its typing isn't a Gaussian, Logistic or ProtoMAML learner of {ways} types."
             )
         meta, fast = (
             {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)} for p in ("meta.", "fast.")
@@ -88,6 +88,7 @@ def learn(
     of: Int[Tensor, " name"],
     ways: int,
     prior: tuple[Gaussian, Meta] | None = None,
+    maml: tuple[ProtoMAML, Meta] | None = None,
     *,
     seed: int = 0,
 ) -> Typing:
@@ -97,16 +98,17 @@ def learn(
         x, y: features of labelled spans, and numbers of their types.
         names, of: features of what describes types, and whose description each is.
         ways: how many types there are.
-        prior: a Gaussian learner over mean states and what past types taught it.
+        prior: a closed-form learner over such features, and what past types taught it.
+        maml: the same of one that goes on by gradient steps.
     """
     ways = max(ways, 2)  # learners tell things apart: beside an only type stands one that nothing is of
     candidates: dict[str, tuple[MetaLearner, Meta]] = {
         f"logistic regression, C = {c:g}": (Logistic(objective=Classify(ways=ways), inverse_penalty=c), {})
         for c in (30.0, 100.0)
     }
-    if prior is not None:
-        learner, meta = prior
-        candidates["Gaussian types with a learned prior"] = (_of_ways(learner, ways), meta)
+    for name, known in (("Gaussian types with a learned prior", prior), ("Proto-MAML", maml)):
+        if known is not None:
+            candidates[name] = replace(known[0], objective=Classify(ways=ways)), known[1]
     folds = _folds(y, seed)
     losses: dict[str, float] = {}
     if folds:
@@ -115,23 +117,20 @@ def learn(
             for out in folds:
                 kept = torch.ones(len(y), dtype=torch.bool)
                 kept[out] = False
-                fast = engine.adapt(learner, meta, _support(x[kept], y[kept], names, of, ways))
+                fast = _adapted(learner, meta, x[kept], y[kept], names, of)
                 logits = engine.predict(learner, meta, fast, x[out])
                 value += float(F.cross_entropy(logits.clamp(min=-50), y[out], reduction="sum"))
             losses[name] = value / sum(map(len, folds))
     best = min(losses, key=losses.__getitem__) if losses else next(iter(candidates))
     learner, meta = candidates[best]
-    fast = engine.adapt(learner, meta, _support(x, y, names, of, ways))
+    fast = _adapted(learner, meta, x, y, names, of)
     return Typing(learner, meta, fast, best, losses)
 
 
-def _support(x: Tensor, y: Tensor, names: Tensor, of: Tensor, ways: int) -> Labelled:
-    # By its number, a row says that it describes a type.
-    return Labelled.of(torch.cat([x, names]), torch.cat([y, of + ways]))
-
-
-def _of_ways(learner: Gaussian, ways: int) -> Gaussian:
-    return replace(learner, objective=Classify(ways=ways))
+def _adapted(learner: MetaLearner, meta: Meta, x: Tensor, y: Tensor, names: Tensor, of: Tensor) -> Fast:
+    # By its number, a row says that it describes a type; a network takes it for a plain example.
+    ways = 0 if isinstance(learner, ProtoMAML) else learner.objective.outputs
+    return engine.adapt(learner, meta, Labelled.of(torch.cat([x, names]), torch.cat([y, of + ways])))
 
 
 def _folds(y: Int[Tensor, " span"], seed: int) -> list[Tensor]:

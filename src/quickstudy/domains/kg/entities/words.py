@@ -11,8 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from quickstudy.domains.kg.document import Document, Span, sentences, words
+from quickstudy.core.task import blank
+from quickstudy.domains.kg.document import Document, Span, sentences, trimmed, words
 from quickstudy.encoders.text import TextEncoder
+from quickstudy.encoders.tokens import Encoding
 from quickstudy.nets.lora import LoRA
 from quickstudy.nets.word_bert import WordBatch, WordBert
 
@@ -35,6 +37,11 @@ class Sentence:
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    def first(self, words: int) -> "Sentence":
+        """The same without the words after the first so many; their tokens stay to be read."""
+        word = tuple(w if w <= words else 0 for w in self.word)
+        return Sentence(self.offsets[:words], self.ids, word, self.shape[:words])
 
     def span(self, start: int, end: int) -> tuple[int, int] | None:
         """The words that the characters from `start` to `end` touch: (first, last + 1), or None for none."""
@@ -72,30 +79,47 @@ def shape(word: str, first: bool, glued: bool) -> int:
 
 
 def split(documents: Sequence[Document], encoder: TextEncoder) -> list[list[Sentence]]:
-    """The sentences of each document, tokenised. A sentence without any word is left out."""
-    pieces = [(document, piece) for document in documents for piece in sentences(document.text)]
-    encodings = encoder.encodings([document.text[piece.start : piece.end] for document, piece in pieces])
-    found: dict[int, list[Sentence]] = {id(document): [] for document in documents}
-    for (document, piece), encoding in zip(pieces, encodings, strict=True):
-        offsets = words(document.text, piece.start, piece.end)
-        starts = [start - piece.start for start, _ in offsets]
-        ends = [end - piece.start for _, end in offsets]
-        word = []
-        for start, end in encoding.offsets:
-            at = bisect_right(starts, start)
-            word.append(at if end > start and at and start < ends[at - 1] else 0)
-        shapes, begun = [], False
-        for start, end in offsets:
-            text = document.text[start:end]
-            shapes.append(
-                shape(text, not begun, start > piece.start and not document.text[start - 1].isspace())
-            )
-            begun = begun or text[0].isalpha()
-        if known := max(word, default=0):  # words after the encoder's last token have no state
-            found[id(document)].append(
-                Sentence(tuple(offsets[:known]), tuple(encoding.ids), tuple(word), tuple(shapes[:known]))
-            )
-    return [found[id(document)] for document in documents]
+    """The sentences of each document, tokenised.
+
+    A sentence without any word is left out; one of more tokens than the encoder takes goes on in a further one.
+    """
+    found: list[list[Sentence]] = [[] for _ in documents]
+    pending = [
+        (number, piece.start, piece.end) for number, d in enumerate(documents) for piece in sentences(d.text)
+    ]
+    while pending := [
+        (n, start, end) for n, start, end in pending if not blank(documents[n].text[start:end])
+    ]:
+        encodings = encoder.encodings([documents[n].text[start:end] for n, start, end in pending])
+        rest = []
+        for (number, start, end), encoding in zip(pending, encodings, strict=True):
+            read = _sentence(documents[number].text, start, end, encoding)
+            if len(encoding.ids) >= encoder.max_length and len(read) > 1:
+                read = read.first(len(read) - 1)  # the last word may have lost some of its tokens
+                after = read.offsets[-1][1]
+                rest.append((number, *trimmed(documents[number].text, after, end)))
+            if len(read):
+                found[number].append(read)
+        pending = rest
+    return [sorted(pieces, key=lambda piece: piece.offsets[0]) for pieces in found]
+
+
+def _sentence(text: str, start: int, end: int, encoding: Encoding) -> Sentence:
+    """The words of `text[start:end]` up to the last that has a token."""
+    offsets = words(text, start, end)
+    starts = [begin - start for begin, _ in offsets]
+    ends = [last - start for _, last in offsets]
+    word = []
+    for begin, last in encoding.offsets:
+        at = bisect_right(starts, begin)
+        word.append(at if last > begin and at and begin < ends[at - 1] else 0)
+    shapes, begun = [], False
+    for begin, last in offsets:
+        letters = text[begin:last]
+        shapes.append(shape(letters, not begun, begin > start and not text[begin - 1].isspace()))
+        begun = begun or letters[0].isalpha()
+    known = max(word, default=0)
+    return Sentence(tuple(offsets[:known]), tuple(encoding.ids), tuple(word), tuple(shapes[:known]))
 
 
 def batch_of(chosen: Sequence[Sentence]) -> WordBatch:
