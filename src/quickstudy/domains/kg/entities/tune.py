@@ -44,6 +44,8 @@ class Tuning(Spec):
             rank=16, alpha=32.0, targets=("query", "key", "value", "dense"), layers=(0, 1, 2, 3, 4, 5)
         )
     )
+    below: int = 0
+    """Adapters of the layers below this, and the vectors of shapes where it is above 0, stay as they are."""
     steps: int = 600
     batch: int = 16
     """Sentences a step, of one corpus."""
@@ -149,8 +151,13 @@ def tune(
     shares = torch.tensor(list(weights) or [math.sqrt(len(t.sentences)) for t in tasks])
     for value in (heads.detector, *heads.own, *heads.types):
         value.requires_grad_(True)
-    shapes = [parameters["shapes"]]
-    low_rank = [value for name, value in parameters.items() if name != "shapes"]
+    shapes = [] if tuning.below else [parameters["shapes"]]
+    low_rank = []
+    for name, value in parameters.items():
+        if name != "shapes" and int(name.split(".")[2]) >= tuning.below:
+            low_rank.append(value)
+        elif tuning.below:
+            value.requires_grad_(False)
     alone = [heads.detector] if len(tasks) == 1 else [heads.detector, *heads.own]
     optimiser = torch.optim.AdamW(
         [
