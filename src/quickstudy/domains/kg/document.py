@@ -49,7 +49,9 @@ class Annotated:
     """A document with spans and relations: labelled by a person, or found.
 
     Labels are taken to be complete within the sentences that hold any of them: where a sentence has spans, what isn't
-    marked in it is none; sentences without any say nothing unless `complete`.
+    marked in it is none; sentences without any say nothing unless `complete`. Of `partial` ones, only what is said was
+    judged: their spans teach no entities, and of two spans nothing is known that neither `relations` nor `unrelated`
+    says.
     """
 
     document: Document
@@ -59,6 +61,9 @@ class Annotated:
     """Whether all of the document was labelled: sentences without a span then hold none."""
     links: dict[int, str] = field(default_factory=dict)
     """Span number -> the id that it has in a catalogue."""
+    partial: bool = False
+    unrelated: tuple[tuple[int, int], ...] = ()
+    """Numbers of spans, head and tail, of which somebody said that no relation leads from the one to the other."""
 
     @property
     def text(self) -> str:
@@ -116,6 +121,13 @@ class Annotated:
                 if problem:
                     words = f"{self.of(head)[:40]!r} → {self.of(tail)[:40]!r}"
                     raise DataError(f"relation {number}, {words}: {problem}", file=where, row=row)
+        for head, tail in self.unrelated:
+            if not (0 <= head < len(self.spans) and 0 <= tail < len(self.spans)) or head == tail:
+                raise DataError(
+                    f"unrelated are the spans {head} and {tail}, of {len(self.spans)} counted from 0.",
+                    file=where,
+                    row=row,
+                )
         return self
 
 

@@ -80,7 +80,8 @@ class GraphModel:
             ModelError: a prior of another encoder.
         """
         given = tuple(example.checked(schema) for example in examples)
-        recogniser = entities.learn(given, schema, prior, encoder, seed=seed, progress=progress)
+        named = [example for example in given if not example.partial]
+        recogniser = entities.learn(named, schema, prior, encoder, seed=seed, progress=progress)
         return cls(
             schema, given, recogniser, _related(given, schema, encoder, relation_prior, precision, seed),
             relation_prior, precision,
@@ -219,7 +220,11 @@ def _related(
         return None
     if prior is None:
         raise DataError("the examples have relations; give relation_prior, what earlier relations taught.")
-    pairs = [pair for example in examples for pair in labelled_pairs(example)]
+    pairs = [
+        pair._replace(origin=number)
+        for number, example in enumerate(examples)
+        for pair in labelled_pairs(example)
+    ]
     return learn_relations(pairs, schema, prior, encoder, precision=precision, seed=seed)
 
 
@@ -232,6 +237,7 @@ def _record(one: Annotated) -> dict:
         "spans": [list(span) for span in one.spans],
         "relations": [list(relation) for relation in one.relations],
         "complete": one.complete,
+        **({"partial": True, "unrelated": [list(ends) for ends in one.unrelated]} if one.partial else {}),
     }
 
 
@@ -241,7 +247,11 @@ def _annotated(record: dict) -> Annotated:
         raise TypeError("id, text and source of an example are text")
     spans = tuple(Span(*_checked(span, int, int, str)) for span in record["spans"])
     relations = tuple(Relation(*_checked(relation, int, int, str)) for relation in record["relations"])
-    return Annotated(Document(*texts), spans, relations, record["complete"] is True)
+    unrelated = tuple((a, b) for a, b in (_checked(ends, int, int) for ends in record.get("unrelated", [])))
+    partial = record.get("partial") is True
+    return Annotated(
+        Document(*texts), spans, relations, record["complete"] is True, partial=partial, unrelated=unrelated
+    )
 
 
 def _checked(row: list, *kinds: type) -> list:

@@ -37,7 +37,7 @@ class Decision(NamedTuple):
     """Date and time, UTC."""
     who: str
     kind: str
-    """accept, reject, correct, merge, split or undo."""
+    """accept, reject, correct, merge, split, undo; mention, pair or whole (`labels`)."""
     body: dict[str, Any]
     note: str
     undone: bool
@@ -72,7 +72,7 @@ def correct(
     if not turned and relation in (None, what.relation):
         raise DataError("nothing to correct: give another relation, or turned=True for the other direction.")
     change = {"relation": relation or what.relation, "turned": turned}
-    return _decide(store, "correct", _reference(store, what) | change, by, note, [what.document])
+    return decide(store, "correct", _reference(store, what) | change, by, note, [what.document])
 
 
 def merge(store: "GraphStore", one: Entity, into: Entity, *, by: str = "", note: str = "") -> int:
@@ -100,9 +100,9 @@ def split(
         return _bond(store, "split", what, into, by, note)
     if not what:
         raise DataError("no mention was given to split.")
-    moved = [{"document": document, "mention": _mention(store, document, found)} for document, found in what]
+    moved = [{"document": document, "mention": known_by(store, document, found)} for document, found in what]
     body = {"mentions": moved, "into": [*into]}
-    return _decide(store, "split", body, by, note, [document for document, _ in what])
+    return decide(store, "split", body, by, note, [document for document, _ in what])
 
 
 def undo(store: "GraphStore", number: int | None = None, *, by: str = "", note: str = "") -> int:
@@ -121,7 +121,7 @@ def undo(store: "GraphStore", number: int | None = None, *, by: str = "", note: 
         raise DataError(f"there is no decision {number}.")
     elif number in undone:
         raise DataError(f"decision {number} is undone already. To bring it back, undo that undoing.")
-    return _decide(store, "undo", {"decision": number}, by, note, [])
+    return decide(store, "undo", {"decision": number}, by, note, [])
 
 
 def log(store: "GraphStore") -> list[Decision]:
@@ -213,6 +213,14 @@ def _replay(
                 name, type = body["into"]
                 moved |= dict.fromkeys(_known_again(store, document, text, part["mention"]), (name, type))
         return
+    if kind == "mention":
+        again, to = _known_again(store, document, text, body["mention"]), body["to"]
+        if to is not None:
+            moved |= dict.fromkeys(again, (" ".join(to["text"].split()), to["type"]))
+            return
+        for end in ("found_head", "found_tail"):
+            db.executemany(f"UPDATE statements SET verdict = -1 WHERE {end} = ?", [(n,) for n in again])
+        return
     heads, tails = (set(_known_again(store, document, text, body[end])) for end in ("head", "tail"))
     found = store.known_word(body["found"])
     for head in heads:
@@ -254,39 +262,45 @@ def _around(text: str, start: int, end: int) -> list[str]:
     return [text[max(0, start - AROUND) : start], text[end : end + AROUND]]
 
 
-def _mention(store: "GraphStore", document: str, found: Found | Slice) -> dict[str, Any]:
+def known_by(store: "GraphStore", document: str, found: Found | Slice) -> dict[str, Any]:
+    """By what a mention is known again. Raises DataError where the document doesn't say so."""
     text = store.document(document).text
     if text[found.start : found.end] != found.text:
         raise DataError(
             f"document {document!r} doesn't say {found.text!r} at {found.start}: has it changed meanwhile?"
         )
-    return {"start": found.start, "text": found.text, "around": _around(text, found.start, found.end)}
+    kind = {"type": found.type} if isinstance(found, Found) else {}
+    return {"start": found.start, "text": found.text, "around": _around(text, found.start, found.end)} | kind
 
 
 def _reference(store: "GraphStore", said: Said) -> dict[str, Any]:
-    head, tail = (_mention(store, said.document, end) for end in (said.head, said.tail))
+    head, tail = (known_by(store, said.document, end) for end in (said.head, said.tail))
     return {"document": said.document, "head": head, "tail": tail, "found": said.relation}
 
 
 def _judge(store: "GraphStore", kind: str, what: Triple | Said, by: str, note: str) -> int:
     if isinstance(what, Said):
-        return _decide(store, kind, _reference(store, what), by, note, [what.document])
+        return decide(store, kind, _reference(store, what), by, note, [what.document])
     head, relation, tail = what[:3]
     found = triple(store, head, relation, tail)
     if found is None:
         raise DataError(f"the graph has no triple {head[0]!r} {relation} {tail[0]!r}.")
     body = {"head": [*found.head], "relation": relation, "tail": [*found.tail]}
-    return _decide(store, kind, body, by, note, [])
+    return decide(store, kind, body, by, note, [])
 
 
 def _bond(store: "GraphStore", kind: str, one: Entity, other: Entity, by: str, note: str) -> int:
     if tuple(one) == tuple(other):
         raise DataError(f"{one[0]!r} can't be {'merged with' if kind == 'merge' else 'split from'} itself.")
-    return _decide(store, kind, {"one": [*one], "other": [*other]}, by, note, [])
+    return decide(store, kind, {"one": [*one], "other": [*other]}, by, note, [])
 
 
-def _decide(store: "GraphStore", kind: str, body: dict, by: str, note: str, documents: list[str]) -> int:
-    """Add to the log and bring about what it says, both or neither."""
+def decide(store: "GraphStore", kind: str, body: dict, by: str, note: str, documents: list[str]) -> int:
+    """Add to the log and bring about what it says, both or neither.
+
+    Args:
+        documents: those whose statements and mentions it changes.
+    """
     with store.writing():
         number = store.db.execute(
             "INSERT INTO decisions (at, who, kind, body, note) VALUES (?, ?, ?, ?, ?)",
@@ -335,6 +349,14 @@ def _bring_about(store: "GraphStore", number: int, kind: str, body: dict, stands
             )
         regroup(db, [one, other])
         clear(db, [] if stands else [one, other])
+    elif kind == "pair":
+        if body["relation"] is None:
+            return
+        head, tail = (store.entity(*body[end]["entity"]) for end in ("head", "tail"))
+        edge = (head, store.word(body["relation"]), tail)
+        if stands or not body["known"]:
+            settle(db, [edge], {edge} if stands else frozenset(), frozenset() if stands else {edge})
+        clear(db, [] if stands else [head, tail])
     elif kind in ("accept", "reject") and "document" not in body:
         edge = (store.entity(*body["head"]), store.word(body["relation"]), store.entity(*body["tail"]))
         db.execute(

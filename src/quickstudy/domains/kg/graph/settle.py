@@ -36,11 +36,17 @@ _VERDICT = (
 _KEY = "head = ? AND relation = ? AND tail = ? AND said_head = ? AND said_tail = ?"
 
 
-def settle(db: sqlite3.Connection, edges: Iterable[Edge], given: Set[Edge] = frozenset()) -> None:
+def settle(
+    db: sqlite3.Connection,
+    edges: Iterable[Edge],
+    given: Set[Edge] = frozenset(),
+    taken_back: Set[Edge] = frozenset(),
+) -> None:
     """Write the triples of these edges anew, from what supports them; those that nothing supports go.
 
     Args:
-        given: edges that need no statement. Those that were given before stay so.
+        given: edges that need no statement. Those that were given before stay so,
+        taken_back: but for these.
     """
     touched: set[Edge] = set()
     for edge in edges:
@@ -48,7 +54,7 @@ def settle(db: sqlite3.Connection, edges: Iterable[Edge], given: Set[Edge] = fro
         head, tail = canonical(db, h), canonical(db, t)
         key = (head, r, tail, h if h != head else 0, t if t != tail else 0)
         row = db.execute(f"SELECT given FROM triples WHERE {_KEY}", key).fetchone()
-        was_given = edge in given or (row is not None and bool(row[0]))
+        was_given = edge in given or (row is not None and bool(row[0]) and edge not in taken_back)
         own, score = _own(db, edge, was_given)
         touched.add((head, r, tail))
         if own is None:

@@ -21,7 +21,18 @@ from typing import Any
 
 from quickstudy.core.errors import CheckpointError, DataError, did_you_mean
 from quickstudy.domains.kg.document import Document
-from quickstudy.domains.kg.graph import claims, decisions, export, facts, load, patterns, push, query, rdf
+from quickstudy.domains.kg.graph import (
+    claims,
+    decisions,
+    export,
+    facts,
+    labels,
+    load,
+    patterns,
+    push,
+    query,
+    rdf,
+)
 from quickstudy.domains.kg.graph.tables import open_file, reading, writing
 
 
@@ -84,6 +95,9 @@ class GraphStore:
     merge = decisions.merge
     split = decisions.split
     undo = decisions.undo
+    mend = labels.mend
+    relate = labels.relate
+    whole = labels.whole
     log = decisions.log
     rebuild = decisions.rebuild
     export = export.export

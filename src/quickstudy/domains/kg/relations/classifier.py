@@ -6,7 +6,7 @@ in both.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import NamedTuple
 
@@ -50,6 +50,8 @@ class Example(NamedTuple):
     type: str | None
     head_type: str = ""
     tail_type: str = ""
+    origin: int = -1
+    """Number of the labelled document that it is from, where that is known."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,11 @@ class RelationClassifier:
     examples: tuple[Example, ...]
     """What the rows of x are."""
     unrelated: Float[Tensor, "m d"]
+    others: tuple[Example, ...]
+    """What the rows of `unrelated` are: labelled so, or turned round."""
     certainty: Certainty
     precision: float
-    maml: MetaLearner | None = None
+    maml: MAML | None = None
     """A head that follows gradients and chooses the relation in place of the nearest mean; how sure it is, the means
     say."""
 
@@ -103,6 +107,33 @@ class RelationClassifier:
         if admitted is not None:
             probability = probability * admitted[torch.arange(len(x)), best]
         return best, probability
+
+    def log_odds(
+        self, x: Float[Tensor, "n d"], kind: str, admitted: Bool[Tensor, "n ways"] | None = None
+    ) -> Float[Tensor, " n"]:
+        """Log-odds that pairs, given by their features, have a relation, be it their best or not."""
+        cosine = self.cosines(x)
+        cosine = cosine if admitted is None else torch.where(admitted, cosine, -1.0)
+        chosen = torch.full((len(x),), self.types.index(kind))
+        counts = torch.bincount(self.y, minlength=len(self.types)).float()
+        near = nearness(x, self.unrelated) if len(self.unrelated) else None
+        return self.certainty.logit(evidence(cosine, counts, near, chosen)[0])
+
+    def without(self, origin: int) -> "RelationClassifier | None":
+        """What would have been learned without a labelled document: the same to the last digit, as the encoder learns
+        nothing from it. None where no relation would be left.
+        """
+        kept = [i for i, e in enumerate(self.examples) if e.origin != origin]
+        rest = [i for i, e in enumerate(self.others) if e.origin != origin]
+        if not kept:
+            return None
+        return _learned(
+            self,
+            [self.examples[i] for i in kept],
+            [self.others[i] for i in rest],
+            self.x[kept],
+            self.unrelated[rest],
+        )
 
     def extract(self, annotated: Annotated, *, across: int = 0, least: float = 0.5) -> list[Said]:
         """The relations that a document says of its spans, in the order of their heads.
@@ -191,33 +222,52 @@ def learn_relations(
                 row=row,
             )
     related = [example for example in examples if example.type is not None]
-    types = tuple(kind for kind in schema.relations if any(example.type == kind for example in related))
-    if not types:
+    if not related:
         raise DataError("There is no example of any relation; label at least one.")
     known = {(e.pair, e.type) for e in related}
     turned = [
-        e.pair.turned()
+        Example(e.pair.turned(), None, e.tail_type, e.head_type, e.origin)
         for e in related
         if not schema.relations[e.type or ""].symmetric and (e.pair.turned(), e.type) not in known
     ]
-    unrelated = [*(e.pair for e in examples if e.type is None), *turned]
+    unrelated = [*(e for e in examples if e.type is None), *turned]
     if len(unrelated) > MOST_NEGATIVES:
         order = torch.randperm(len(unrelated), generator=torch.Generator().manual_seed(seed))
         unrelated = [unrelated[i] for i in order[:MOST_NEGATIVES].sort().values]
     pairs = prior.pair_encoder(encoder)
-    vectors = prior.features(pairs.encode([*(e.pair for e in related), *unrelated]))
+    vectors = prior.features(pairs.encode([e.pair for e in (*related, *unrelated)]))
     x, other = vectors[: len(related)], vectors[len(related) :]
+    none = torch.empty(0, dtype=torch.long)
+    nothing = RelationClassifier(
+        schema, prior, pairs, (), x[:0], none, (), other[:0], (), prior.certainty, precision, maml
+    )
+    return _learned(nothing, related, unrelated, x, other)
+
+
+def _learned(
+    like: RelationClassifier,
+    related: Sequence[Example],
+    unrelated: Sequence[Example],
+    x: Float[Tensor, "n d"],
+    other: Float[Tensor, "m d"],
+) -> RelationClassifier:
+    """All that follows from the features of the examples; anything else is `like`'s."""
+    present = {example.type for example in related}
+    types = tuple(kind for kind in like.schema.relations if kind in present)
     y = torch.tensor([types.index(e.type or "") for e in related])
-    if maml is not None:
-        maml = maml_head(len(types), prior.dim, maml)
-    own = _own_certainty(prior.certainty, x, y, other, len(types))
-    return RelationClassifier(schema, prior, pairs, types, x, y, tuple(related), other, own, precision, maml)
+    own = _own_certainty(like.prior.certainty, x, y, other, len(types))
+    head = None if like.maml is None else maml_head(len(types), like.prior.dim, like.maml)
+    return replace(
+        like, types=types, x=x, y=y, examples=tuple(related), unrelated=other, others=tuple(unrelated),
+        certainty=own, maml=head,
+    )  # fmt: skip
 
 
 def labelled_pairs(annotated: Annotated, *, across: int = 0) -> list[Example]:
     """All pairs of a labelled document: related as it says; unrelated where their sentence says something else.
 
-    A sentence without any relation says nothing, unless the document is `complete`.
+    A sentence without any relation says nothing, unless the document is `complete`; of a `partial` one, only pairs that
+    it names.
     """
     said: dict[Candidate, list[str]] = {}
     for head, tail, kind in annotated.relations:
@@ -231,10 +281,14 @@ def labelled_pairs(annotated: Annotated, *, across: int = 0) -> list[Example]:
     }
     examples = []
     for place, pair in candidates(annotated, across=across):
-        kinds = tuple(annotated.spans[end].type for end in place)
+        kinds = annotated.spans[place.head].type, annotated.spans[place.tail].type
         for kind in said.get(place, []):
             examples.append(Example(pair, kind, *kinds))
         if place in said or Candidate(place.tail, place.head) in said:
+            continue
+        if annotated.partial:
+            if place in annotated.unrelated:
+                examples.append(Example(pair, None, *kinds))
             continue
         where = holding(found, annotated.spans[place.head].start, annotated.spans[place.head].end)
         if annotated.complete or any(number in touched for number in where):

@@ -1,0 +1,189 @@
+"""What reviewers decided, as labelled examples: the graph's log teaches entities and relations alike.
+
+A decision on a sentence teaches the relation of its two mentions, yes or no. It teaches entities only where the reviewer
+said that a whole sentence is marked rightly (`GraphStore.whole`): of others it isn't known what was overlooked.
+Decisions on a triple as such teach nothing, since it may be right whatever a sentence says.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from quickstudy.core.errors import DataError
+from quickstudy.domains.kg.document import Annotated, Document, Relation, Sentence, Span, holding, sentences
+from quickstudy.domains.kg.graph.decisions import ENOUGH, Decision
+from quickstudy.domains.kg.graph.store import GraphStore
+from quickstudy.domains.kg.schema import Schema
+
+RANDOM = "drawn at random"
+"""The note of a decision on what the queue drew without regard to anything: only such ones measure honestly."""
+Place = tuple[int, int]
+
+
+class Labels(NamedTuple):
+    """Examples from decisions."""
+
+    chosen: list[Annotated]
+    """From what was asked because it taught most."""
+    drawn: list[Annotated]
+    """From what was drawn at random, so that it also measures."""
+    lost: int
+    """Decisions on texts that aren't there any more, or that say nothing that the schema knows."""
+
+
+@dataclass
+class _Told:
+    """What was decided on one document."""
+
+    text: str
+    types: dict[Place, str]
+    """Of mentions, as they were found."""
+    mended: dict[Place, Span | None] = field(default_factory=dict)
+    pairs: dict[tuple[Place, Place], tuple[str | None, bool]] = field(default_factory=dict)
+    """(head, tail) -> relation, or none; and whether it was drawn at random."""
+    whole: dict[Place, tuple[list[Place], bool]] = field(default_factory=dict)
+    """Sentence -> its mentions; and whether it was drawn at random."""
+
+
+def labels(store: GraphStore, schema: Schema) -> Labels:
+    """All that the decisions which stand teach; where two contradict each other, the later one."""
+    told: dict[str, _Told] = {}
+    lost = 0
+    for decision in store.log():
+        if decision.undone or "document" not in decision.body:
+            continue
+        id = decision.body["document"]
+        if id not in told:
+            try:
+                text = store.document(id).text
+            except DataError:  # withdrawn since
+                lost += 1
+                continue
+            told[id] = _Told(text, {(m.start, m.end): m.type for m in store.mentions(id)})
+        lost += not _note(told[id], decision)
+    chosen: list[Annotated] = []
+    drawn: list[Annotated] = []
+    for id, one in told.items():
+        for example, random in _examples(id, one, schema):
+            if example is None:
+                lost += 1
+            else:
+                (drawn if random else chosen).append(example)
+    return Labels(chosen, drawn, lost)
+
+
+def _note(told: _Told, decision: Decision) -> bool:
+    """Take a decision down; False where the text doesn't say any more what it speaks of."""
+    body, random = decision.body, decision.note.startswith(RANDOM)
+    if decision.kind == "mention":
+        place = _again(told, body["mention"])
+        if place is None:
+            return False
+        to = body["to"]
+        told.mended[place] = to and Span(place[0] + to["shift"][0], place[1] + to["shift"][1], to["type"])
+        return True
+    if decision.kind == "whole":
+        place, held = _again(told, body["sentence"]), [_again(told, one) for one in body["mentions"]]
+        if place is None or None in held:
+            return False
+        told.whole[place] = ([one for one in held if one], random)
+        return True
+    if decision.kind not in ("accept", "reject", "correct", "pair"):
+        return False
+    head, tail = _again(told, body["head"]), _again(told, body["tail"])
+    if head is None or tail is None:
+        return False
+    said: str | None = body.get("found")
+    if decision.kind == "reject":
+        said = None
+    elif decision.kind in ("correct", "pair"):
+        said = body["relation"]
+        told.pairs.pop((head, tail), None)
+        told.pairs.pop((tail, head), None)
+    turned = decision.kind == "correct" and body["turned"]
+    told.pairs[(tail, head) if turned else (head, tail)] = (said, random)
+    return True
+
+
+def _again(told: _Told, known: dict[str, Any]) -> Place | None:
+    """Where a text says today what a decision was about; its type is taken down where the decision has it."""
+    text, start, words = told.text, known["start"], known["text"]
+    before, after = known["around"]
+
+    def fits(at: int, least: int) -> bool:
+        near = text[max(0, at - len(before)) : at], text[at + len(words) : at + len(words) + len(after)]
+        whole = near == (before, after)
+        return whole or any(a == b and len(a) >= least for a, b in zip(near, (before, after), strict=True))
+
+    place = None
+    if text[start : start + len(words)] == words and fits(start, ENOUGH):
+        place = start, start + len(words)
+    else:
+        at = text.find(words)
+        while at >= 0 and not fits(at, ENOUGH):
+            at = text.find(words, at + 1)
+        place = (at, at + len(words)) if at >= 0 else None
+    if place is not None and "type" in known:
+        told.types.setdefault(place, known["type"])
+    return place
+
+
+def _examples(id: str, told: _Told, schema: Schema) -> Iterator[tuple[Annotated | None, bool]]:
+    """Examples, and whether they were drawn at random; None for what the schema doesn't know."""
+    pieces = list(sentences(told.text))
+
+    def span(place: Place) -> Span | None:
+        if place in told.mended:
+            return told.mended[place]
+        kind = told.types.get(place)
+        return None if kind is None else Span(*place, kind)
+
+    for (start, end), (held, random) in told.whole.items():
+        spans = [found for place in held if (found := span(place)) and start <= found.start and found.end <= end]
+        if any(found.type not in schema.entities for found in spans):
+            yield None, random
+            continue
+        # With two spans or more `complete` would say that they aren't related, which nobody said.
+        yield _cut(id, told.text, start, end, spans, (), (), complete=len(spans) < 2), random
+    grouped: dict[tuple[Place, bool], list[tuple[Span, Span, str | None]]] = {}
+    for ends, (said, random) in told.pairs.items():
+        head, tail = map(span, ends)
+        if head is None or tail is None or head.overlaps(tail):
+            continue
+        known = head.type in schema.entities and tail.type in schema.entities
+        if not known or (said is not None and schema.misfit(said, head.type, tail.type)):
+            yield None, random
+            continue
+        touched = holding(pieces, min(head.start, tail.start), max(head.end, tail.end))
+        where = pieces[touched[0]].start, pieces[touched[-1]].end
+        grouped.setdefault((where, random), []).append((head, tail, said))
+    for ((start, end), random), pairs in grouped.items():
+        spans = sorted({one for head, tail, _ in pairs for one in (head, tail)})
+        place = {one: number for number, one in enumerate(spans)}
+        related = tuple(Relation(place[h], place[t], said) for h, t, said in pairs if said is not None)
+        unrelated = tuple((place[h], place[t]) for h, t, said in pairs if said is None)
+        yield _cut(id, told.text, start, end, spans, related, unrelated, partial=True), random
+
+
+def _cut(
+    id: str,
+    text: str,
+    start: int,
+    end: int,
+    spans: Sequence[Span],
+    relations: tuple[Relation, ...],
+    unrelated: tuple[Place, ...],
+    complete: bool = False,
+    partial: bool = False,
+) -> Annotated:
+    """A stretch of a document as a labelled document of its own."""
+    own = Document(f"{id}#{start}", text[start:end], f"decisions on {id}")
+    moved = tuple(Span(a - start, b - start, kind) for a, b, kind in spans)
+    return Annotated(own, moved, relations, complete, partial=partial, unrelated=unrelated)
+
+
+def sentence_of(text: str, start: int, end: int) -> Sentence:
+    """The sentence, or sentences, that a stretch of a text touches."""
+    pieces = list(sentences(text))
+    touched = holding(pieces, start, end)
+    return Sentence(pieces[touched[0]].start, pieces[touched[-1]].end) if touched else Sentence(start, end)

@@ -1,0 +1,314 @@
+"""A reviewer's answers: a line each, written as a decision at once, so that nothing is lost however it ends.
+
+    y            yes                          t [RELATION]   the other way round (as another relation)
+    n            no                           r RELATION     another relation
+    1 TYPE       the first name is a …        1 = WORDS      the first name is really these words
+    1 -          it is no name at all         w              all names of the sentence are marked, and rightly
+    u            undo my last answer          s              skip (an empty line, too)
+    e            explain                      q              stop
+
+`2` does for the second name what `1` does for the first. Beginnings of types and relations are enough where they are
+of one alone. What is asked is in `queue`; here is what an answer does. Printing and reading lines are the caller's.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from quickstudy.core.errors import DataError, did_you_mean
+from quickstudy.core.untrusted import harmless
+from quickstudy.domains.kg.document import Span
+from quickstudy.domains.kg.graph.query import Entity, Found, Said, Slice, Triple
+from quickstudy.domains.kg.graph.store import GraphStore
+from quickstudy.domains.kg.learning.labels import RANDOM
+from quickstudy.domains.kg.learning.queue import Doubtful, Item, Kind, Pair, Together
+
+KEYS: dict[Kind, str] = {
+    "statement": "y n  r RELATION  t(urned)  1/2 TYPE | = WORDS | -  w(hole)  e u s q ?",
+    "pair": "n(othing)  r RELATION  t RELATION  1/2 TYPE | = WORDS | -  w(hole)  u s q ?",
+    "merge": "y(es, one thing)  n(o, two)  u s q ?",
+    "mention": "y n  1 TYPE | = WORDS | -  w(hole)  u s q ?",
+    "proposal": "y n  e u s q ?",
+}
+HELP = (__doc__ or "").partition("\n\n")[2].partition("\n\n`2`")[0]
+_MORE = re.compile(r"([12])\s*(.*)", re.DOTALL)
+
+
+class Stop(Exception):
+    """The reviewer wants to stop."""
+
+
+@dataclass
+class Session:
+    """Answers given so far, by what they were."""
+
+    store: GraphStore
+    types: Sequence[str]
+    """Of entities, as the schema has them."""
+    relations: Sequence[str]
+    by: str = ""
+    explain: Callable[[Item], str] | None = None
+    """What `e` says of a question."""
+    counts: dict[str, int] = field(default_factory=dict)
+    made: list[tuple[int, str, Item]] = field(default_factory=list)
+    """Decisions of this session that stand, what they were, and on which question."""
+    again: Item | None = None
+    """The question whose decision was just taken back."""
+
+    def answer(self, item: Item, line: str) -> str | None:
+        """Do what an answer says.
+
+        Returns:
+            What to say, where the question stays open; None where it is answered or skipped.
+
+        Raises:
+            Stop: for q.
+        """
+        word, _, rest = line.strip().partition(" ")
+        rest = rest.strip()
+        if word in ("", "s"):
+            self._count("skipped")
+            return None
+        if word == "q":
+            raise Stop
+        if word == "?":
+            return HELP
+        if word == "u":
+            return self._undone()
+        if word == "e":
+            return self.explain(item) if self.explain else "no model was given that could explain: use --model"
+        try:
+            return self._decide(item, line.strip(), word, rest)
+        except DataError as problem:
+            return str(problem)
+
+    def _decide(self, item: Item, line: str, word: str, rest: str) -> str | None:
+        if word == "w":
+            return self._whole(item)
+        if name := _MORE.fullmatch(line):
+            return self._mended(item, int(name[1]), name[2])
+        known = {
+            "statement": self._statement, "pair": self._pair, "merge": self._merge, "mention": self._mention,
+            "proposal": self._proposal,
+        }  # fmt: skip
+        return known[item.kind](item, word, rest)
+
+    def _statement(self, item: Item, word: str, rest: str) -> str | None:
+        said = item.what
+        assert isinstance(said, Said)
+        note = RANDOM if item.random else ""
+        if word in ("y", "n") and not rest:
+            act = self.store.accept if word == "y" else self.store.reject
+            return self._made(item, act(said, by=self.by, note=note), "accepted" if word == "y" else "rejected")
+        if word in ("r", "t"):
+            relation = self._known(rest, self.relations, "relation") if rest else None
+            if word == "r" and relation is None:
+                return f"which relation? There are: {', '.join(self.relations)}."
+            number = self.store.correct(said, relation=relation, turned=word == "t", by=self.by, note=note)
+            return self._made(item, number, "corrected")
+        return self._unknown(item)
+
+    def _pair(self, item: Item, word: str, rest: str) -> str | None:
+        pair = item.what
+        assert isinstance(pair, Pair)
+        relation, ends = None, (pair.head, pair.tail)
+        if word in ("r", "t", "y"):
+            if not rest and len(pair.relations) == 1:
+                rest = pair.relations[0]
+            if not rest:
+                return f"which relation? There are: {', '.join(self.relations)}."
+            relation = self._known(rest, self.relations, "relation")
+            ends = (pair.tail, pair.head) if word == "t" else ends
+        elif word != "n" or rest:
+            return self._unknown(item)
+        head, tail = ends
+        number = self.store.relate(pair.document, head, tail, relation, by=self.by)
+        return self._made(item, number, "added" if relation else "unrelated")
+
+    def _merge(self, item: Item, word: str, rest: str) -> str | None:
+        both = item.what
+        assert isinstance(both, Together)
+        if word not in ("y", "n") or rest:
+            return self._unknown(item)
+        if word == "n":
+            return self._made(item, self.store.split(both.one, both.other, by=self.by), "split")
+        longer = max(both.one, both.other, key=lambda e: (len(e.name), e))
+        shorter = both.one if longer == both.other else both.other
+        return self._made(item, self.store.merge(shorter, longer, by=self.by), "merged")
+
+    def _mention(self, item: Item, word: str, rest: str) -> str | None:
+        if word == "n" and not rest:
+            return self._mended(item, 1, "-")
+        if word == "y" and not rest:
+            one = item.what
+            assert isinstance(one, Doubtful)
+            same = Span(one.found.start, one.found.end, one.found.type)
+            number = self.store.mend(one.document, one.found, same, by=self.by)
+            return self._made(item, number, "names confirmed")
+        return self._unknown(item)
+
+    def _proposal(self, item: Item, word: str, rest: str) -> str | None:
+        triple = item.what
+        assert isinstance(triple, Triple)
+        if word not in ("y", "n") or rest:
+            return self._unknown(item)
+        act = self.store.accept if word == "y" else self.store.reject
+        return self._made(item, act(triple, by=self.by), "accepted" if word == "y" else "rejected")
+
+    def _mended(self, item: Item, which: int, change: str) -> str | None:
+        """Another type, other borders, or none. The question stays open, but for the last: then it has no sense."""
+        document, ends, sentence = _ends(self.store, item)
+        if which > len(ends):
+            return "there is no second name here" if ends else self._unknown(item)
+        found, text = ends[which - 1], self.store.document(document).text
+        if change == "-":
+            to = None
+        elif change.startswith("="):
+            start, end = _near(text, change[1:].strip(), found, sentence)
+            to = Span(start, end, found.type)
+        elif change:
+            to = Span(found.start, found.end, self._known(change, self.types, "type"))
+        else:
+            return f"what is {found.text!r}? A type ({', '.join(self.types)}), = and the right words, or - for no name."
+        note = RANDOM if item.random else ""
+        self._made(item, self.store.mend(document, found, to, by=self.by, note=note), "names mended")
+        return None if to is None or item.kind == "mention" else f"noted: {_told(to, text)}. And the question itself?"
+
+    def _whole(self, item: Item) -> str | None:
+        if item.kind in ("merge", "proposal"):
+            return self._unknown(item)
+        document, _, sentence = _ends(self.store, item)
+        number = self.store.whole(document, sentence, by=self.by, note=RANDOM if item.random else "")
+        self._made(item, number, "sentences confirmed")
+        return None if item.kind == "mention" else "noted: all names are right. And the question itself?"
+
+    def _undone(self) -> str:
+        if not self.made:
+            return "nothing was decided in this session yet"
+        number, what, self.again = self.made.pop()
+        self.store.undo(number, by=self.by)
+        self.counts[what] -= 1
+        return f"taken back: decision {number} ({what})"
+
+    def _made(self, item: Item, number: int, what: str) -> None:
+        self.made.append((number, what, item))
+        self._count(what)
+
+    def _count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    def _known(self, name: str, names: Collection[str], what: str) -> str:
+        near = [one for one in names if one.casefold() == name.casefold()]
+        near = near or [one for one in names if one.casefold().startswith(name.casefold())]
+        if len(near) != 1:
+            raise DataError(
+                f"{name!r} is no {what}{' alone' if near else ''}.{did_you_mean(name, names)} There are: "
+                f"{', '.join(names)}."
+            )
+        return near[0]
+
+    def _unknown(self, item: Item) -> str:
+        return f"expected one of: {KEYS[item.kind]}"
+
+
+def run(
+    session: Session, items: Iterable[Item], lines: Iterator[str], say: Callable[[str], None]
+) -> dict[str, int]:
+    """Ask until there is no question or no answer left. Returns how many answers of each kind were given.
+
+    Args:
+        lines: the answers; their end is the reviewer's, too.
+        say: shows questions and what is to be said of answers.
+    """
+    asked, number = list(items), 0
+    try:
+        while number < len(asked):
+            item = asked[number]
+            say("\n".join(["", *question(session.store, item, number + 1)]))
+            while (reply := session.answer(item, next(lines))) is not None and session.again is None:
+                say(reply)
+            if session.again is not None:  # to the question whose answer was taken back
+                say(reply or "")
+                number, session.again = asked.index(session.again), None
+            else:
+                number += 1
+    except (Stop, StopIteration):
+        pass
+    return {what: n for what, n in session.counts.items() if n}
+
+
+def question(store: GraphStore, item: Item, number: int = 1) -> list[str]:
+    """What is asked, in lines. Signs that would steer a terminal are shown, not obeyed."""
+    what = item.what
+    if isinstance(what, Together):
+        asked = [f"One thing?  {_entity(what.one)}  =  {_entity(what.other)}", f"  because: {what.why or 'no reason given'}"]
+    elif isinstance(what, Triple):
+        asked = [f"True?  {_entity(what.head)}  —{what.relation}→  {_entity(what.tail)}"]
+    else:
+        document, ends, sentence = _ends(store, item)
+        asked = [f"  {marked(sentence, ends, store.mentions(document))}", f"  ({document})"]
+        if isinstance(what, Said):
+            asked.insert(0, f"Does it say:  {_found(ends[0])}  —{what.relation}→  {_found(ends[1])}  ?")
+        elif isinstance(what, Pair):
+            asked.insert(0, f"How are these related, if at all?  {_found(ends[0])}  …  {_found(ends[1])}")
+        else:
+            asked.insert(0, f"A name?  {_found(ends[0])}")
+    return [harmless(line) for line in (f"[{number}] {item.kind}: {item.why}", *asked, f"  {KEYS[item.kind]}")]
+
+
+def marked(sentence: Slice, ends: Sequence[Found], others: Iterable[Found] = ()) -> str:
+    """A sentence with the two names in question as 1[…] and 2[…], and what else was found in ⟨…⟩."""
+    own = {(end.start, end.end): number for number, end in enumerate(ends, 1)}
+    marks: list[tuple[int, int, str, str]] = [(s, e, f"{n}[", "]") for (s, e), n in own.items()]
+    marks += [
+        (m.start, m.end, "⟨", "⟩")
+        for m in others
+        if sentence.start <= m.start and m.end <= sentence.end and not any(_crosses(m, end) for end in ends)
+    ]
+    parts, at = [], sentence.start
+    for start, end, left, right in sorted(marks):
+        if start < at:  # it crosses one before it
+            continue
+        parts += [sentence.text[at - sentence.start : start - sentence.start], left]
+        parts += [sentence.text[start - sentence.start : end - sentence.start], right]
+        at = end
+    return " ".join("".join([*parts, sentence.text[at - sentence.start :]]).split())
+
+
+def _ends(store: GraphStore, item: Item) -> tuple[str, list[Found], Slice]:
+    """The document of a question, its one or two mentions, and the sentence."""
+    what = item.what
+    if isinstance(what, Said):
+        at = {(m.start, m.end): m for m in store.mentions(what.document)}
+        ends = [at[end.start, end.end] for end in (what.head, what.tail) if (end.start, end.end) in at]
+        return what.document, ends, what.sentence
+    if isinstance(what, Pair):
+        return what.document, [what.head, what.tail], what.sentence
+    assert isinstance(what, Doubtful)
+    return what.document, [what.found], what.sentence
+
+
+def _near(text: str, words: str, found: Found, sentence: Slice) -> tuple[int, int]:
+    """Where words stand in a sentence, nearest to a mention. Raises DataError."""
+    pattern = r"\s+".join(re.escape(word) for word in words.split())
+    places = [m.span() for m in re.finditer(pattern, text[sentence.start : sentence.end])] if pattern else []
+    if not places:
+        raise DataError(f"the sentence doesn't say {words!r}; give words as they stand there.")
+    start, end = min(places, key=lambda place: abs(sentence.start + place[0] - found.start))
+    return sentence.start + start, sentence.start + end
+
+
+def _crosses(one: Found, other: Found) -> bool:
+    return one.start < other.end and other.start < one.end
+
+
+def _told(span: Span, text: str) -> str:
+    return f"{text[span.start : span.end]!r} is a {span.type}"
+
+
+def _found(found: Found) -> str:
+    return f"{' '.join(found.text.split())} ({found.type})"
+
+
+def _entity(entity: Entity) -> str:
+    return f"{entity.name} ({entity.type})"
