@@ -181,6 +181,47 @@ def document(kind: str, number: int, types=("Person", "Firm")) -> Annotated:
     return Annotated(Document(f"{kind} {number}", pair.text), spans)
 
 
+def met(number: int) -> Annotated:
+    """A sentence that names a person and a firm, and relates them by nothing."""
+    person, firm = ("Ann", "Bob", "Cleo", "Dan", "Eve")[number % 5], ("Acme", "Bolt", "Corp")[number % 3]
+    text = f"{person} once walked past the house of {firm} ."
+    spans = Span(0, len(person), "Person"), Span(text.index(firm), text.index(firm) + len(firm), "Firm")
+    return Annotated(Document(f"met {number}", text), spans, complete=True)
+
+
+def test_what_is_merely_named_together_is_not_related(prior, encoder):
+    kinds = ("works for", "founded", "sued")
+    related = [Example(sentence(kind, i), kind, "Person", "Firm", i) for kind in kinds for i in range(4)]
+    unrelated = [e._replace(origin=10 + i) for i in range(8) for e in labelled_pairs(met(i))]
+    model = learn_relations([*related, *unrelated], SCHEMA, prior, encoder, precision=0.6)
+    assert model.head is not None and {e.type for e in unrelated} == {None}
+    assert not any(model.extract(met(i)) for i in range(8, 15))
+    for kind in kinds:
+        pair = sentence(kind, 9)
+        one = Annotated(Document("new", pair.text), (Span(*pair.head, "Person"), Span(*pair.tail, "Firm")))
+        [said] = model.extract(one, least=0.3)
+        assert said.type == kind
+    left = model.without(0)
+    assert left is not None and left.head is not None
+    again = learn_relations(
+        [e for e in (*related, *unrelated) if e.origin != 0], SCHEMA, prior, encoder, precision=0.6
+    )
+    assert again.head is not None and torch.allclose(left.head.weights, again.head.weights, atol=1e-4)
+
+
+def test_a_head_speaks_of_what_types_allow(prior, encoder):
+    related = [Example(sentence("sued", i), "sued", "Person", "Firm", i) for i in range(6)]
+    unrelated = [e._replace(origin=10 + i) for i in range(6) for e in labelled_pairs(met(i))]
+    model = learn_relations([*related, *unrelated], SCHEMA, prior, encoder)
+    assert model.head is not None
+    x, ends = model.x[:2], [("Person", "Firm"), ("Person", "Firm")]
+    log = model.head.logits(x, ends, torch.tensor([[True], [False]]))
+    assert torch.allclose(log.exp().sum(-1), torch.ones(2), atol=1e-4)
+    assert log[0, 0] > log[0, 1] and log[1, 0] < -1000
+    odds = model.log_odds(x[:1], "sued", torch.tensor([[True]]), ends[:1])
+    assert torch.allclose(odds.sigmoid(), log[0, :1].exp(), atol=1e-4)
+
+
 def test_a_relation_holds_in_one_direction(prior, encoder):
     classifier = learned(prior, encoder)
     for number in range(4, 8):

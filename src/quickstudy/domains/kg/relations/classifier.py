@@ -21,6 +21,7 @@ from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classify
 from quickstudy.domains.kg.document import Annotated, holding, sentences
 from quickstudy.domains.kg.relations.certainty import NEAREST, Certainty, evidence, nearness, prototypes
+from quickstudy.domains.kg.relations.head import Head, learn_head
 from quickstudy.domains.kg.relations.pairs import Candidate, Pair, PairEncoder, candidates
 from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.schema import Schema
@@ -75,26 +76,38 @@ class RelationClassifier:
     maml: MAML | None = None
     """A head that follows gradients and chooses the relation in place of the nearest mean; how sure it is, the means
     say."""
+    head: Head | None = None
+    """Tells pairs from those that are merely named together; None where nobody labelled such."""
 
     def cosines(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n ways"]:
         """How alike pairs are to each relation: to the direction of its examples' mean."""
         return x @ prototypes(self.x, self.y, len(self.types)).t()
 
     def judge(
-        self, pairs: Sequence[Pair], admitted: Bool[Tensor, "n ways"] | None = None
+        self,
+        pairs: Sequence[Pair],
+        admitted: Bool[Tensor, "n ways"] | None = None,
+        ends: Sequence[tuple[str, str]] | None = None,
     ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
         """The best relation of each pair, and the probability that the text says it.
 
         Args:
             admitted: which relations a pair's types allow; 0 is the probability where there is none.
+            ends: types of heads and tails; without them the nearest mean answers.
         """
         if not pairs:
             return torch.empty(0, dtype=torch.long), torch.empty(0)
-        return self._judged(self.prior.features(self.pairs.encode(pairs)), admitted)
+        return self._judged(self.prior.features(self.pairs.encode(pairs)), admitted, ends)
 
     def _judged(
-        self, x: Float[Tensor, "n d"], admitted: Bool[Tensor, "n ways"] | None
+        self,
+        x: Float[Tensor, "n d"],
+        admitted: Bool[Tensor, "n ways"] | None,
+        ends: Sequence[tuple[str, str]] | None = None,
     ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+        if self.head is not None and self.maml is None and ends is not None and admitted is not None:
+            log, best = self.head.logits(x, ends, admitted)[:, :-1].max(-1)
+            return best, log.exp()
         cosine, chosen = self.cosines(x), None
         possible = torch.ones_like(cosine, dtype=torch.bool) if admitted is None else admitted
         cosine = torch.where(possible, cosine, -1.0)
@@ -109,9 +122,18 @@ class RelationClassifier:
         return best, probability
 
     def log_odds(
-        self, x: Float[Tensor, "n d"], kind: str, admitted: Bool[Tensor, "n ways"] | None = None
+        self,
+        x: Float[Tensor, "n d"],
+        kind: str,
+        admitted: Bool[Tensor, "n ways"] | None = None,
+        ends: Sequence[tuple[str, str]] | None = None,
     ) -> Float[Tensor, " n"]:
-        """Log-odds that pairs, given by their features, have a relation, be it their best or not."""
+        """Log-odds that pairs, given by their features, have a relation, be it their best or not; `ends` as in
+        `judge`.
+        """
+        if self.head is not None and self.maml is None and ends is not None and admitted is not None:
+            p = self.head.logits(x, ends, admitted)[:, self.types.index(kind)].exp().double()
+            return torch.logit(p, 1e-6).float()
         cosine = self.cosines(x)
         cosine = cosine if admitted is None else torch.where(admitted, cosine, -1.0)
         chosen = torch.full((len(x),), self.types.index(kind))
@@ -150,6 +172,7 @@ class RelationClassifier:
         """The same of many documents, whose sentences are read together."""
         asked: list[Pair] = []
         allowed: list[list[bool]] = []
+        types: list[tuple[str, str]] = []
         places: list[list[Candidate]] = []
         for annotated in documents:
             kinds, own = [span.type for span in annotated.spans], []
@@ -159,14 +182,16 @@ class RelationClassifier:
             }
             for place, pair in candidates(annotated, across=across):
                 # What no relation admits needn't be read.
-                if any(possible := admitted[kinds[place.head], kinds[place.tail]]):
+                ends = kinds[place.head], kinds[place.tail]
+                if any(admitted[ends]):
                     own.append(place)
                     asked.append(pair)
-                    allowed.append(possible)
+                    allowed.append(admitted[ends])
+                    types.append(ends)
             places.append(own)
         if not asked:
             return [[] for _ in documents]
-        best, probability = self.judge(asked, torch.tensor(allowed))
+        best, probability = self.judge(asked, torch.tensor(allowed), types)
         answers = zip(best.tolist(), probability.tolist(), strict=True)
         return [self._said({place: next(answers) for place in own}, least) for own in places]
 
@@ -256,10 +281,19 @@ def _learned(
     types = tuple(kind for kind in like.schema.relations if kind in present)
     y = torch.tensor([types.index(e.type or "") for e in related])
     own = _own_certainty(like.prior.certainty, x, y, other, len(types))
-    head = None if like.maml is None else maml_head(len(types), like.prior.dim, like.maml)
+    maml = None if like.maml is None else maml_head(len(types), like.prior.dim, like.maml)
+    everything = (*related, *unrelated)
+    ends = [(e.head_type, e.tail_type) for e in everything]
+    head = learn_head(
+        torch.cat([x, other]),
+        ends,
+        torch.tensor([[like.schema.admits(t, *both) for t in types] for both in ends]),
+        torch.cat([y, torch.full((len(other),), len(types))]),
+        [str(e.origin) if e.origin >= 0 else e.pair.text for e in everything],
+    )
     return replace(
         like, types=types, x=x, y=y, examples=tuple(related), unrelated=other, others=tuple(unrelated),
-        certainty=own, maml=head,
+        certainty=own, maml=maml, head=head,
     )  # fmt: skip
 
 
