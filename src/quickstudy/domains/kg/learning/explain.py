@@ -203,7 +203,7 @@ def _sentence(store: GraphStore, said: Said, model: GraphModel | None) -> Senten
 
 def _odds(relations: RelationClassifier, x: torch.Tensor, kind: str, ends: tuple[str, str]) -> float:
     admitted = torch.tensor([[relations.schema.admits(other, *ends) or other == kind for other in relations.types]])
-    return float(relations.log_odds(x, kind, admitted))
+    return float(relations.log_odds(x, kind, admitted, [ends]))
 
 
 def _probability(odds: float) -> float:
