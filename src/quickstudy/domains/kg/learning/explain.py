@@ -48,8 +48,8 @@ class Sentence:
 
     said: Said
     probability: float | None
-    """That it says so, by the relation's examples, as the model would judge it today; None without a model, or where the
-    model doesn't know the relation."""
+    """That it says so, by the relation's examples, as the model would judge it today; None without a model, or where
+    the model doesn't know the relation."""
     spoke: tuple[Spoke, ...]
     """All labelled documents that had an effect, the strongest first."""
     precision: float | None = None
@@ -187,8 +187,12 @@ def spoken(model: GraphModel, pair: Pair, kind: str, ends: tuple[str, str]) -> t
             rows = [i for i, e in enumerate(relations.examples) if e.origin == number and e.type == kind]
             best = max(rows, key=lambda row: float(cosines[row]), default=None)
             document = model.examples[number].document if number >= 0 else None
-            text = relations.examples[best].pair.text if best is not None else document.text if document else ""
-            found.append(Spoke(number, document.id if document else "", text, before - after, _probability(after)))
+            text = (
+                relations.examples[best].pair.text if best is not None else document.text if document else ""
+            )
+            found.append(
+                Spoke(number, document.id if document else "", text, before - after, _probability(after))
+            )
     return _probability(before), sorted(found, key=lambda one: -abs(one.effect))
 
 
@@ -202,7 +206,9 @@ def _sentence(store: GraphStore, said: Said, model: GraphModel | None) -> Senten
 
 
 def _odds(relations: RelationClassifier, x: torch.Tensor, kind: str, ends: tuple[str, str]) -> float:
-    admitted = torch.tensor([[relations.schema.admits(other, *ends) or other == kind for other in relations.types]])
+    admitted = torch.tensor(
+        [[relations.schema.admits(other, *ends) or other == kind for other in relations.types]]
+    )
     return float(relations.log_odds(x, kind, admitted, [ends]))
 
 

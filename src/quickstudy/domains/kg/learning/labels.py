@@ -1,8 +1,8 @@
 """What reviewers decided, as labelled examples: the graph's log teaches entities and relations alike.
 
-A decision on a sentence teaches the relation of its two mentions, yes or no. It teaches entities only where the reviewer
-said that a whole sentence is marked rightly (`GraphStore.whole`): of others it isn't known what was overlooked.
-Decisions on a triple as such teach nothing, since it may be right whatever a sentence says.
+A decision on a sentence teaches the relation of its two mentions, yes or no. It teaches entities only where the
+reviewer said that a whole sentence is marked rightly (`GraphStore.whole`): of others it isn't known what was
+overlooked. Decisions on a triple as such teach nothing, since it may be right whatever a sentence says.
 """
 
 from collections.abc import Iterator, Sequence
@@ -139,7 +139,9 @@ def _examples(id: str, told: _Told, schema: Schema) -> Iterator[tuple[Annotated 
         return None if kind is None else Span(*place, kind)
 
     for (start, end), (held, random) in told.whole.items():
-        spans = [found for place in held if (found := span(place)) and start <= found.start and found.end <= end]
+        spans = [
+            found for place in held if (found := span(place)) and start <= found.start and found.end <= end
+        ]
         if any(found.type not in schema.entities for found in spans):
             yield None, random
             continue

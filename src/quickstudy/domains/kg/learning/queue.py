@@ -8,9 +8,9 @@ unlike what was asked already:
     value = 4 p (1 - p) · density · (1 - likeness to those asked)
 
 with p the statement's probability and likeness the cosine of bags of words of the two sentences. Between them stand
-doubtful merges and mentions, what was inferred, and pairs of entities between which nothing was found: most of these are
-none of the relations, and labels of that kind keep mere company in a sentence from being taken for one. The draw at
-random is from all statements that nobody judged, sure ones too.
+doubtful merges and mentions, what was inferred, and pairs of entities between which nothing was found: most of these
+are none of the relations, and labels of that kind keep mere company in a sentence from being taken for one. The draw
+at random is from all statements that nobody judged, sure ones too.
 """
 
 import random as chance
@@ -99,7 +99,9 @@ def queue(
     """
     for kind in kinds:
         if kind not in KINDS:
-            raise DataError(f"{kind!r} is no kind of question.{did_you_mean(kind, KINDS)} There are: {', '.join(KINDS)}.")
+            raise DataError(
+                f"{kind!r} is no kind of question.{did_you_mean(kind, KINDS)} There are: {', '.join(KINDS)}."
+            )
     sources: dict[Kind, Iterator[Item]] = {
         "statement": _statements(store, labelled or {}, most, seed),
         "pair": _pairs(store, most, seed),
@@ -129,14 +131,22 @@ def _statements(store: GraphStore, labelled: Mapping[str, int], most: int, seed:
     )
     decided = _decided(store)
     order = chance.Random(seed).sample(range(len(rows)), len(rows))
-    unsure = sorted((i for i, row in enumerate(rows) if not row[3]), key=lambda i: abs(rows[i][2] - 0.5))[:POOL]
-    told = Counter({name: n for name, n in labelled.items()}) + Counter(store.named(r) for r in decided)
-    informative = _informative([(rows[i][2], store.named(rows[i][1]), _bag(store, rows[i])) for i in unsure], told, most)
+    unsure = sorted((i for i, row in enumerate(rows) if not row[3]), key=lambda i: abs(rows[i][2] - 0.5))[
+        :POOL
+    ]
+    told = Counter(dict(labelled)) + Counter(store.named(r) for r in decided)
+    informative = _informative(
+        [(rows[i][2], store.named(rows[i][1]), _bag(store, rows[i])) for i in unsure], told, most
+    )
     asked: set[int] = set()
     drawn = iter(order)
     for turn in range(len(rows)):
         if turn % EVERY == EVERY - 1 or not unsure:
-            picked, why, random = next((i for i in drawn if i not in asked), None), "drawn at random, to measure", True
+            picked, why, random = (
+                next((i for i in drawn if i not in asked), None),
+                "drawn at random, to measure",
+                True,
+            )
         else:
             place, why = next(informative, (None, ""))
             picked, random = None if place is None else unsure[place], False
@@ -192,8 +202,9 @@ def _said(store: GraphStore, statement: int) -> Said | None:
     row = store.one(
         "SELECT h.name, hw.word, w.word, t.name, tw.word, d.id, hm.start, tm.start FROM statements s "
         "JOIN entities h ON h.number = s.h JOIN words hw ON hw.number = h.type JOIN words w ON w.number = s.r "
-        "JOIN entities t ON t.number = s.t JOIN words tw ON tw.number = t.type JOIN mentions hm ON hm.number = s.found_head "
-        "JOIN mentions tm ON tm.number = s.found_tail JOIN documents d ON d.number = hm.document WHERE s.number = ?",
+        "JOIN entities t ON t.number = s.t JOIN words tw ON tw.number = t.type "
+        "JOIN mentions hm ON hm.number = s.found_head JOIN mentions tm ON tm.number = s.found_tail "
+        "JOIN documents d ON d.number = hm.document WHERE s.number = ?",
         (statement,),
     )
     if row is None:
@@ -210,20 +221,24 @@ def _merges(store: GraphStore) -> Iterator[Item]:
     rows = store.rows(
         "SELECT a.name, aw.word, b.name, bw.word, x.score, x.why FROM bonds x JOIN entities a ON a.number = x.one "
         "JOIN words aw ON aw.number = a.type JOIN entities b ON b.number = x.other JOIN words bw ON bw.number = b.type "
-        "WHERE x.decision = 0 AND x.together AND x.score < ? AND NOT EXISTS (SELECT 1 FROM bonds y WHERE y.decision AND "
-        "(y.one = x.one AND y.other = x.other OR y.one = x.other AND y.other = x.one)) ORDER BY x.score, 1, 3",
+        "WHERE x.decision = 0 AND x.together AND x.score < ? AND NOT EXISTS (SELECT 1 FROM bonds y WHERE y.decision "
+        "AND (y.one = x.one AND y.other = x.other OR y.one = x.other AND y.other = x.one)) ORDER BY x.score, 1, 3",
         (DOUBTFUL,),
     )
     for one, kind, other, other_kind, score, why in rows:
         yield Item(
-            "merge", Together(Entity(one, kind), Entity(other, other_kind), score, why), f"merged with {score:.2f}"
+            "merge",
+            Together(Entity(one, kind), Entity(other, other_kind), score, why),
+            f"merged with {score:.2f}",
         )
 
 
 def _mentions(store: GraphStore) -> Iterator[Item]:
     """Mentions that may be none, the most doubtful first, one of each name; not those that were mended already."""
     done = {
-        (d.body["document"], d.body["mention"]["start"]) for d in store.log() if d.kind == "mention" and not d.undone
+        (d.body["document"], d.body["mention"]["start"])
+        for d in store.log()
+        if d.kind == "mention" and not d.undone
     } | {
         (d.body["document"], held["start"])
         for d in store.log()
@@ -240,7 +255,9 @@ def _mentions(store: GraphStore) -> Iterator[Item]:
             continue
         found = next((m for m in store.mentions(id) if (m.start, m.end) == (start, end)), None)
         if found is not None:
-            yield Item("mention", Doubtful(id, _around(store, id, start, end), found), f"a name with {score:.2f}")
+            yield Item(
+                "mention", Doubtful(id, _around(store, id, start, end), found), f"a name with {score:.2f}"
+            )
 
 
 def _proposals(store: GraphStore) -> Iterator[Item]:
@@ -271,11 +288,18 @@ def _pairs(store: GraphStore, most: int, seed: int) -> Iterator[Item]:
         for piece in sentences(text):
             inside = [m for m in found if piece.start <= m.start and m.end <= piece.end]
             free = [
-                Pair(id, Slice(*piece, text[piece.start : piece.end]), a, b, tuple(sorted(admitted[a.type, b.type])))
+                Pair(
+                    id,
+                    Slice(*piece, text[piece.start : piece.end]),
+                    a,
+                    b,
+                    tuple(sorted(admitted[a.type, b.type])),
+                )
                 for a in inside
                 for b in inside
                 if a.end <= b.start or b.end <= a.start
-                if (a.type, b.type) in admitted and not {(id, a.start, b.start), (id, b.start, a.start)} & said
+                if (a.type, b.type) in admitted
+                and not {(id, a.start, b.start), (id, b.start, a.start)} & said
                 if a.entity != b.entity
             ]
             if free:  # the nearest two of a sentence look most as if they had to do with one another
@@ -293,7 +317,8 @@ def waiting(store: GraphStore) -> dict[str, int]:
     """How many triples wait for a reviewer: 'review' and 'proposed'."""
     return {
         name: store.rows(
-            "SELECT count(*) FROM (SELECT 1 FROM triples WHERE status = ? GROUP BY head, relation, tail)", (status,)
+            "SELECT count(*) FROM (SELECT 1 FROM triples WHERE status = ? GROUP BY head, relation, tail)",
+            (status,),
         )[0][0]
         for name, status in (("review", REVIEW), ("proposed", PROPOSED))
     }

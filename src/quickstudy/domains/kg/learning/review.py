@@ -76,7 +76,9 @@ class Session:
         if word == "u":
             return self._undone()
         if word == "e":
-            return self.explain(item) if self.explain else "no model was given that could explain: use --model"
+            return (
+                self.explain(item) if self.explain else "no model was given that could explain: use --model"
+            )
         try:
             return self._decide(item, line.strip(), word, rest)
         except DataError as problem:
@@ -99,7 +101,9 @@ class Session:
         note = RANDOM if item.random else ""
         if word in ("y", "n") and not rest:
             act = self.store.accept if word == "y" else self.store.reject
-            return self._made(item, act(said, by=self.by, note=note), "accepted" if word == "y" else "rejected")
+            return self._made(
+                item, act(said, by=self.by, note=note), "accepted" if word == "y" else "rejected"
+            )
         if word in ("r", "t"):
             relation = self._known(rest, self.relations, "relation") if rest else None
             if word == "r" and relation is None:
@@ -172,7 +176,11 @@ class Session:
             return f"what is {found.text!r}? A type ({', '.join(self.types)}), = and the right words, or - for no name."
         note = RANDOM if item.random else ""
         self._made(item, self.store.mend(document, found, to, by=self.by, note=note), "names mended")
-        return None if to is None or item.kind == "mention" else f"noted: {_told(to, text)}. And the question itself?"
+        return (
+            None
+            if to is None or item.kind == "mention"
+            else f"noted: {_told(to, text)}. And the question itself?"
+        )
 
     def _whole(self, item: Item) -> str | None:
         if item.kind in ("merge", "proposal"):
@@ -241,7 +249,10 @@ def question(store: GraphStore, item: Item, number: int = 1) -> list[str]:
     """What is asked, in lines. Signs that would steer a terminal are shown, not obeyed."""
     what = item.what
     if isinstance(what, Together):
-        asked = [f"One thing?  {_entity(what.one)}  =  {_entity(what.other)}", f"  because: {what.why or 'no reason given'}"]
+        asked = [
+            f"One thing?  {_entity(what.one)}  =  {_entity(what.other)}",
+            f"  because: {what.why or 'no reason given'}",
+        ]
     elif isinstance(what, Triple):
         asked = [f"True?  {_entity(what.head)}  —{what.relation}→  {_entity(what.tail)}"]
     else:
@@ -253,7 +264,9 @@ def question(store: GraphStore, item: Item, number: int = 1) -> list[str]:
             asked.insert(0, f"How are these related, if at all?  {_found(ends[0])}  …  {_found(ends[1])}")
         else:
             asked.insert(0, f"A name?  {_found(ends[0])}")
-    return [harmless(line) for line in (f"[{number}] {item.kind}: {item.why}", *asked, f"  {KEYS[item.kind]}")]
+    return [
+        harmless(line) for line in (f"[{number}] {item.kind}: {item.why}", *asked, f"  {KEYS[item.kind]}")
+    ]
 
 
 def marked(sentence: Slice, ends: Sequence[Found], others: Iterable[Found] = ()) -> str:

@@ -1,0 +1,78 @@
+"""What reviewers decided is learned, judged on what was drawn at random, and kept only where it isn't worse."""
+
+import pytest
+from kg_field import SCHEMA, document, learned
+from kg_graphs import put
+
+from quickstudy.core.errors import DataError
+from quickstudy.core.estimate import Estimate
+from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.store import GraphStore
+from quickstudy.domains.kg.learning.labels import RANDOM
+from quickstudy.domains.kg.learning.relearn import is_kept, relearn
+
+FEW = [document(i) for i in range(4)]
+
+
+@pytest.fixture(name="store")
+def asked_store(tmp_path):
+    """Statements of documents that the model hasn't seen; half of them are what the sentence doesn't say."""
+    with GraphStore(tmp_path / "g.db") as store:
+        for i in range(24):
+            one = document(i, firms=1 + i // 12)
+            ends = [Entity(one.of(n), span.type) for n, span in enumerate(one.spans)]
+            said = one.relations[0].type
+            claimed = said if i % 4 < 2 else {"sued": "works_for", "works_for": "sued"}[said]
+            put(store, f"d{i}", one.text, (ends[0], claimed, ends[1]), certain=False, score=0.6)
+        yield store
+
+
+def review(store):
+    """Answer everything; every third was drawn at random."""
+    for i, triple in enumerate(sorted(store.triples(status=("review",)))):
+        said = store.said(triple)[0]
+        note = RANDOM if i % 3 == 0 else ""
+        truth = "sued" if "sued" in said.sentence.text else "works_for"
+        if said.relation == truth:
+            store.accept(said, note=note)
+        else:
+            store.correct(said, relation=truth, note=note)
+
+
+def test_decisions_teach_and_are_measured_on_what_was_drawn(store):
+    old = learned(FEW)
+    review(store)
+    again = relearn(old, store)
+    assert again.kept and again.lost == 0 and again.taught >= 20 and again.drawn >= 7
+    assert again.gain["relations"].mean >= 0 and 0 <= again.before["relations"] < 100
+    assert len(again.model.examples) == len(FEW) + again.taught
+    assert again.model.recogniser is old.recogniser  # nobody said anything of names
+    assert again.model.version != old.version
+    twice = relearn(again.model, store)
+    assert len(twice.model.examples) == len(again.model.examples)  # nothing is learned twice
+    assert twice.model.version == again.model.version
+
+
+def test_what_is_worse_beyond_doubt_is_not_kept():
+    worse, unsure, better = (Estimate(mean, 4.0, 30) for mean in (-9.0, -2.0, 6.0))
+    assert (
+        is_kept({"relations": unsure}) and is_kept({"relations": better, "entities": unsure}) and is_kept({})
+    )
+    assert not is_kept({"relations": better, "entities": worse})
+
+
+def test_whole_sentences_teach_names(store):
+    old = learned(FEW)
+    for i in range(4):
+        sentence = store.said(next(iter(store.triples(status=("review",)))))[0].sentence
+        store.whole("d0" if i == 0 else f"d{i}", sentence._replace(
+            end=len(store.document(f"d{i}").text), text=store.document(f"d{i}").text
+        ))  # fmt: skip
+    again = relearn(old, store)
+    assert again.model.recogniser is not old.recogniser and again.taught == 4 and again.gain == {}
+
+
+def test_without_a_decision_there_is_nothing_to_learn(store):
+    with pytest.raises(DataError, match="no decision in this graph"):
+        relearn(learned(FEW), store)
+    assert SCHEMA.relations
