@@ -1,10 +1,10 @@
-"""Make an interpreter that has the libraries which the engine's benchmark compares with: .venv-peers/bin/python.
+"""Make an interpreter that has the libraries which the benchmarks compare with: .venv-peers/bin/python.
 
     python tools/make_peers.py [FOLDER]
 
 It sees the packages of the Python that runs this, so that all are measured on the very same torch; only the peers are
-added, by pip alone. What can't be had is named, and the benchmark goes without it; exit code 1 if learn2learn is
-missing, with which everything is compared.
+added, by pip alone. What can't be had is named, and the benchmarks go without it; exit code 1 if learn2learn is
+missing, with which everything of the engine is compared.
 
 learn2learn 0.2.0 can't be installed: its C files were made for an older Python, and its imports ask for gym and
 torchvision. Its MAML is plain Python, so the source archive is fetched and unpacked without being built.
@@ -24,6 +24,7 @@ PACKAGES = {
     "higher": ["higher==0.2.1"],
     "TorchOpt": ["torchopt==0.7.3", "graphviz==0.21", "optree==0.20.0"],
     "parallel-metalearn": ["parallel-metalearn==0.5.6", "tqdm"],
+    "ladybug": ["ladybug==0.22.0"],
 }
 JAX = ["jax==0.10.2", "jaxlib==0.10.2", "ml_dtypes", "opt_einsum"]
 LEARN2LEARN = "learn2learn==0.2.0"
@@ -32,6 +33,7 @@ MODULES = {
     "TorchOpt": "torchopt",
     "parallel-metalearn": "metalearn.algorithms",
     "JAX": "jax",
+    "ladybug": "ladybug",
 }
 
 

@@ -2,18 +2,22 @@
 a model or a catalogue takes for the same. Functions are methods of `GraphStore`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.graph.query import Entity
-from quickstudy.domains.kg.graph.settle import GIVEN, clear, regroup, settle
+from quickstudy.domains.kg.graph.settle import GIVEN, Edge, clear, regroup, settle
 
 if TYPE_CHECKING:
     from quickstudy.domains.kg.graph.store import GraphStore
 
+_KEPT = 500_000
+"""Entities whose numbers `add` keeps at hand, about 100 MB of them."""
 Plain = tuple[tuple[str, str], str, tuple[str, str]]
 """A triple: name and type of its head, relation, name and type of its tail."""
 
@@ -59,22 +63,29 @@ class Entry:
     """Ids of entries that are the same thing, in this catalogue or another; cycles are no matter."""
 
 
-_INCOMING = (
-    "CREATE TEMP TABLE IF NOT EXISTS incoming (head TEXT, head_type INTEGER, relation INTEGER, tail TEXT, "
-    "tail_type INTEGER)"
+_TEMPORARY = (
+    "CREATE TEMP TABLE IF NOT EXISTS newcomers (name TEXT, type INTEGER)",
+    "CREATE TEMP TABLE IF NOT EXISTS incoming (head INTEGER, relation INTEGER, tail INTEGER)",
 )
-_NEW_ENTITIES = (
-    "INSERT OR IGNORE INTO entities (name, type) SELECT head, head_type FROM incoming UNION "
-    "SELECT tail, tail_type FROM incoming"
+_NEW_ENTITIES = "INSERT OR IGNORE INTO entities (name, type) SELECT name, type FROM newcomers"
+_NUMBERS = (
+    "SELECT n.name, w.word, e.number FROM newcomers n CROSS JOIN entities e ON e.name = n.name AND e.type = n.type "
+    "CROSS JOIN words w ON w.number = e.type"
 )
 _ENDS = (
-    "FROM incoming i JOIN entities h ON h.name = i.head AND h.type = i.head_type "
-    "JOIN entities t ON t.name = i.tail AND t.type = i.tail_type"
+    "FROM incoming i CROSS JOIN entities h ON h.number = i.head CROSS JOIN entities t ON t.number = i.tail"
 )
+_GIVEN = f"INSERT OR IGNORE INTO triples VALUES (?, ?, ?, 0, 0, {GIVEN}, {GIVEN}, 1, NULL)"
 _NEW_TRIPLES = (
     "INSERT OR IGNORE INTO triples SELECT coalesce(nullif(h.merged_into, 0), h.number) AS a, i.relation AS r, "
     "coalesce(nullif(t.merged_into, 0), t.number) AS b, CASE h.merged_into WHEN 0 THEN 0 ELSE h.number END, "
-    f"CASE t.merged_into WHEN 0 THEN 0 ELSE t.number END, {GIVEN}, {GIVEN}, 1, NULL {_ENDS} ORDER BY a, r, b"
+    f"CASE t.merged_into WHEN 0 THEN 0 ELSE t.number END, {GIVEN}, {GIVEN}, 1, NULL {_ENDS} "
+    "ORDER BY a, r, b"
+)
+# A graph that only holds given triples, as one does that is being imported.
+_PLAIN = (
+    "SELECT NOT EXISTS (SELECT 1 FROM statements) AND NOT EXISTS (SELECT 1 FROM proposals) "
+    "AND NOT EXISTS (SELECT 1 FROM verdicts) AND NOT EXISTS (SELECT 1 FROM entities WHERE merged_into != 0)"
 )
 # Triples that were there by other support, of merged entities, or judged: their status takes more than an insertion.
 _NOT_SIMPLE = (
@@ -93,26 +104,66 @@ def add(store: "GraphStore", triples: Iterable[Plain], batch: int = 50_000) -> i
     Raises:
         DataError: a triple without a name or a relation.
     """
-    came, rest = 0, iter(triples)
-    store.db.execute(_INCOMING)
+    came, rest, db = 0, iter(triples), store.db
+    numbers: dict[tuple[str, str], int] = {}
+    seen = -1
+    for table in _TEMPORARY:
+        db.execute(table)
     while part := list(islice(rest, batch)):
         with store.writing():
-            store.db.execute("DELETE FROM incoming")
-            store.db.executemany("INSERT INTO incoming VALUES (?, ?, ?, ?, ?)", _rows(store, part, came))
-            store.db.execute(_NEW_ENTITIES)
-            store.db.execute(_NEW_TRIPLES)
-            edges = [tuple(row) for row in store.db.execute(_NOT_SIMPLE)]
-            settle(store.db, edges, given=set(edges))
-            store.db.execute("DELETE FROM incoming")
+            (version,) = db.execute("PRAGMA data_version").fetchone()
+            if version != seen or len(numbers) > _KEPT:  # another process may have removed some of them
+                numbers, seen = {}, version
+            edges = _numbered(store, part, numbers, came)
+            if db.execute(_PLAIN).fetchone()[0]:
+                db.executemany(_GIVEN, edges)
+            else:
+                db.executemany("INSERT INTO incoming VALUES (?, ?, ?)", edges)
+                db.execute(_NEW_TRIPLES)
+                odd = [tuple(row) for row in db.execute(_NOT_SIMPLE)]
+                settle(db, odd, given=set(odd))
+                db.execute("DELETE FROM incoming")
         came += len(part)
     return came
 
 
-def _rows(store: "GraphStore", triples: Iterable[Plain], before: int) -> Iterator[tuple]:
-    for number, ((head, head_type), relation, (tail, tail_type)) in enumerate(triples, before):
-        if not head.strip() or not tail.strip() or not relation.strip():
-            raise DataError(f"triple {number}, {(head, relation, tail)!r}, lacks a name or a relation.")
-        yield head, store.word(head_type), store.word(relation), tail, store.word(tail_type)
+def _numbered(
+    store: "GraphStore", triples: Sequence[Plain], numbers: dict[tuple[str, str], int], before: int
+) -> Iterator[Edge]:
+    """Triples by the numbers of what they join, which `numbers` keeps, in the order of the table, so that each of its
+    pages is written once. New entities are given a number. Columns, as a million rows one by one take long.
+    """
+    names = [[triple[0] for triple in triples], [triple[2] for triple in triples]]
+    ends = [[*map(numbers.get, column)] for column in names]
+    if absent := {one for column, found in zip(names, ends, strict=True)
+                  for one, number in zip(column, found, strict=True) if number is None}:  # fmt: skip
+        if not all(name.strip() for name, _ in absent):
+            number = next(i for i, (h, _, t) in enumerate(triples) if not h[0].strip() or not t[0].strip())
+            raise DataError(f"triple {before + number}, {triples[number]!r}, lacks a name.")
+        _number(store, absent, numbers)
+        ends = [
+            [numbers[one] if number is None else number for one, number in zip(column, found, strict=True)]
+            for column, found in zip(names, ends, strict=True)
+        ]
+    relations = [triple[1] for triple in triples]
+    words = {relation: store.word(relation) for relation in set(relations) if relation.strip()}
+    if len(words) < len(set(relations)):
+        number = next(i for i, relation in enumerate(relations) if not relation.strip())
+        raise DataError(f"triple {before + number}, {triples[number]!r}, lacks a relation.")
+    table = np.array([ends[0], [*map(words.__getitem__, relations)], ends[1]], dtype=np.int64)
+    return zip(*table[:, np.lexsort(table[::-1])].tolist(), strict=True)
+
+
+def _number(
+    store: "GraphStore", absent: Iterable[tuple[str, str]], numbers: dict[tuple[str, str], int]
+) -> None:
+    db = store.db
+    db.execute("DELETE FROM newcomers")
+    rows = sorted((name, store.word(kind)) for name, kind in absent)
+    db.executemany("INSERT INTO newcomers VALUES (?, ?)", rows)
+    db.execute(_NEW_ENTITIES)
+    numbers.update(((name, kind), number) for name, kind, number in db.execute(_NUMBERS))
+    db.execute("DELETE FROM newcomers")
 
 
 def propose(store: "GraphStore", proposals: Iterable[Proposal], model: str) -> None:

@@ -5,12 +5,13 @@ Functions are methods of `GraphStore`. An entity is asked for by its name, or, w
 rejected) is only shown where its status is asked for.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
-from quickstudy.core.errors import CheckpointError, DataError, did_you_mean
+from quickstudy.core.errors import DataError, did_you_mean
 from quickstudy.domains.kg.graph.settle import ASSERTED, PROPOSED, STATUSES, canonical, status_name
 from quickstudy.domains.kg.graph.tables import reading
 
@@ -74,11 +75,13 @@ class Found(NamedTuple):
     entity: Entity
 
 
+T = TypeVar("T")
 Name = str | tuple[str, str]
 """An entity's name, alone or with its type (`Entity`)."""
 Direction = Literal["both", "out", "in"]
 _COLUMNS = "relation, status, max(score), max(own)"
-_TRIPLE = "x.relation, e.number, x.status, x.score, x.own, e.name, e.type"
+_TRIPLE = partial(tuple.__new__, Triple)
+"""A triple of a tuple of its parts, in a third of the time that Triple(*parts) takes."""
 
 
 def neighbours(
@@ -96,41 +99,55 @@ def neighbours(
     """
     if direction not in ("both", "out", "in"):
         raise DataError(f"direction is both, out or in; this is {direction!r}.")
-    here, where = resolve(store, entity), _status(status)
-    values = (here,) if relation is None else (here, relation_number(store, relation))
-    only, center = ("" if relation is None else "AND x.relation = ?"), entity_of(store, here)
-    found: list[Triple] = []
-    if direction != "in":
-        sql = (
-            f"SELECT {_TRIPLE} FROM triples x JOIN entities e ON e.number = x.tail "
-            f"WHERE x.head = ? {only} AND x.{where} ORDER BY x.relation, x.tail LIMIT ?"
-        )
-        for name, other, status_of, score, inferred in _once(store, sql, (*values, limit)):
-            found.append(Triple(center, name, other, status_of, score, inferred))
-    if direction != "out":
-        loop = "AND x.head != x.tail" if direction == "both" else ""
-        sql = (
-            f"SELECT {_TRIPLE} FROM triples x JOIN entities e ON e.number = x.head "
-            f"WHERE x.tail = ? {only} {loop} AND x.{where} ORDER BY x.relation, x.head LIMIT ?"
-        )
-        for name, other, status_of, score, inferred in _once(
-            store, sql, (*values, max(0, limit - len(found)))
-        ):
-            found.append(Triple(other, name, center, status_of, score, inferred))
+    where = _status(status)
+    with store.reading():
+        here = resolve(store, entity)
+        values = (here,) if relation is None else (here, relation_number(store, relation))
+        only = "" if relation is None else "AND relation = ?"
+        found: list[Triple] = []
+        if direction != "in":
+            sql = (
+                "SELECT relation, tail, status, score, own, said_head | said_tail FROM triples "
+                f"WHERE head = ? {only} AND {where} ORDER BY relation, tail LIMIT ?"
+            )
+            found += _joined(store, store.rows(sql, (*values, limit)), here, outward=True)
+        if direction != "out":
+            loop = "AND head != tail" if direction == "both" else ""
+            sql = (
+                "SELECT relation, head, status, score, own, said_head | said_tail FROM triples "
+                f"WHERE tail = ? {only} {loop} AND {where} ORDER BY relation, head LIMIT ?"
+            )
+            rows = store.rows(sql, (*values, max(0, limit - len(found))))
+            found += _joined(store, rows, here, outward=False)
     return found
 
 
-def _once(
-    store: "GraphStore", sql: str, values: tuple[int, ...]
-) -> Iterator[tuple[str, Entity, str, float | None, bool]]:
+def _joined(store: "GraphStore", rows: list[tuple], here: int, *, outward: bool) -> Iterable[Triple]:
+    """Rows of an entity as triples, column by column: relation, other end, status, score, own status, and whether an
+    end of it was merged.
+
+    Somebody whom everybody knows has a hundred thousand of them, so nothing here runs row by row in Python.
+    """
+    if not rows:
+        return ()
+    relations, others, statuses, scores, owns, merged = zip(*rows, strict=True)
+    if any(merged):
+        relations, others, statuses, scores, owns = zip(*_once(rows), strict=True)
+    named = store.entities_of((here, *others))
+    center, *ends = named
+    cells = [center] * len(ends), store.all_named(relations), ends, each_of(STATUSES, statuses)
+    head, relation, tail, status = cells if outward else (ends, cells[1], cells[0], cells[3])
+    return map(_TRIPLE, zip(head, relation, tail, status, scores, map(PROPOSED.__eq__, owns), strict=True))
+
+
+def _once(rows: list[tuple]) -> list[tuple]:
     """Rows of one triple, which merging makes several of and which stand beside one another, as one."""
-    named = store.named
-    for _, rows in groupby(store.rows(sql, values), key=itemgetter(0, 1)):
-        (relation, _, status, score, own, name, kind), *more = rows
-        if more:
-            score = max((row[3] for row in (*more, (0, 0, 0, score)) if row[3] is not None), default=None)
-            own = max(own, *(row[4] for row in more))
-        yield named(relation), Entity(name, named(kind)), STATUSES[status], score, own == PROPOSED
+    one = []
+    for (relation, other), group in groupby(rows, key=itemgetter(0, 1)):
+        _, _, statuses, scores, owns, _ = zip(*group, strict=True)
+        score = max((score for score in scores if score is not None), default=None)
+        one.append((relation, other, statuses[0], score, max(owns)))
+    return one
 
 
 def search(store: "GraphStore", text: str, limit: int = 20) -> list[Entity]:
@@ -318,10 +335,8 @@ def resolve(store: "GraphStore", name: Name) -> int:
 
 def entity_of(store: "GraphStore", number: int) -> Entity:
     """Name and type of an entity, after merging."""
-    row = store.one("SELECT name, type FROM entities WHERE number = ?", (canonical(store.db, number),))
-    if row is None:
-        raise CheckpointError(f"{store.path} is damaged: a triple names an entity that isn't there.")
-    return Entity(row[0], store.named(row[1]))
+    number = canonical(store.db, number)
+    return store.entities_of((number,))[0]
 
 
 def find(store: "GraphStore", head: int, relation: int, tail: int) -> Triple | None:
@@ -363,3 +378,8 @@ def _status(status: Iterable[str]) -> str:
     if asked == ASSERTED:
         return f"status BETWEEN {STATUSES.index(ASSERTED[0])} AND {STATUSES.index(ASSERTED[-1])}"
     return f"status IN ({', '.join(str(STATUSES.index(one)) for one in asked)})"
+
+
+def each_of(table: Mapping[int, T] | Sequence[T], keys: Sequence[int]) -> tuple[T, ...]:
+    """What a table has for each key, in one step of C. Raises KeyError or IndexError."""
+    return itemgetter(*keys)(table) if len(keys) > 1 else tuple(table[key] for key in keys)

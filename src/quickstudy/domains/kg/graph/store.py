@@ -11,6 +11,7 @@ that is killed leaves the document waiting, never half done. Several processes m
 store of its own.
 """
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +34,11 @@ from quickstudy.domains.kg.graph import (
     query,
     rdf,
 )
+from quickstudy.domains.kg.graph.query import Entity, each_of
 from quickstudy.domains.kg.graph.tables import open_file, reading, writing
+
+KEPT = 200_000
+"""Names of entities that an open graph keeps at hand, about 50 MB of them."""
 
 
 class GraphStore:
@@ -54,6 +59,9 @@ class GraphStore:
         self.db = open_file(self.path, create=create, check=check)
         self._words: dict[str, int] = {}
         self._named: dict[int, str] = {}
+        self._ends: dict[int, Entity] = {}
+        self._seen = -1  # SQLite's data_version when _ends was filled
+        self._moment = False
 
     def close(self) -> None:
         """Close the file; what SQLite keeps beside it goes with the last process that closes it."""
@@ -190,7 +198,14 @@ class GraphStore:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """A transaction: all of the block, or nothing."""
+        """A transaction: all of the block, or nothing.
+
+        Raises:
+            DataError: within `reading`, whose end would undo it.
+        """
+        if self._moment:
+            raise DataError("a graph that is being read can't be written to; read to the end first.")
+        self._ends.clear()  # the number of an entity that is removed may be given to another one
         try:
             with writing(self.db, self.path):
                 yield
@@ -198,15 +213,26 @@ class GraphStore:
             self._words.clear()  # some of them may have been made within it
             self._named.clear()
             raise
+        finally:
+            self._ends.clear()
 
     @contextmanager
     def reading(self) -> Iterator[None]:
         """What is read within the block is the graph of one moment, whatever others write meanwhile."""
+        if self.db.in_transaction:
+            yield
+            return
         with reading(self.path):
             self.db.execute("BEGIN")
+            self._moment = True
             try:
+                (version,) = self.db.execute("PRAGMA data_version").fetchone()
+                if version != self._seen or len(self._ends) > KEPT:
+                    self._ends.clear()
+                    self._seen = version
                 yield
             finally:
+                self._moment = False
                 if self.db.in_transaction:
                     self.db.execute("ROLLBACK")
 
@@ -257,6 +283,32 @@ class GraphStore:
         return (
             self.db.execute("INSERT INTO entities (name, type) VALUES (?, ?)", (name, number)).lastrowid or 0
         )
+
+    def all_named(self, numbers: Sequence[int]) -> tuple[str, ...]:
+        """The types, relations or models of numbers."""
+        try:
+            return each_of(self._named, numbers)
+        except KeyError:
+            for number in set(numbers):
+                self.named(number)
+            return each_of(self._named, numbers)
+
+    def entities_of(self, numbers: Sequence[int]) -> tuple[Entity, ...]:
+        """Name and type of entities, within `reading`. They are kept until somebody writes, this process or another."""
+        try:
+            return each_of(self._ends, numbers)
+        except KeyError:
+            absent = set(numbers).difference(self._ends)
+        found = self.rows(
+            "SELECT number, name, type FROM entities WHERE number IN (SELECT value FROM json_each(?))",
+            (json.dumps([*absent]),),
+        )
+        if len(found) < len(absent):
+            lost = absent.difference(number for number, _, _ in found)
+            raise CheckpointError(f"{self.path} is damaged: there is no entity {min(lost)}.")
+        present, names, kinds = zip(*found, strict=True)
+        self._ends.update(zip(present, map(Entity, names, self.all_named(kinds)), strict=True))
+        return each_of(self._ends, numbers)
 
     def document_number(self, id: str) -> int:
         """The number of a document. Raises DataError."""
