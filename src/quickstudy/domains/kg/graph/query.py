@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from quickstudy.core.errors import DataError, did_you_mean
-from quickstudy.domains.kg.graph.settle import ASSERTED, PROPOSED, STATUSES, canonical, status_name
+from quickstudy.domains.kg.graph.settle import ASSERTED, MEMBERS, PROPOSED, STATUSES, canonical, status_name
 from quickstudy.domains.kg.graph.tables import reading
 
 if TYPE_CHECKING:
@@ -254,9 +254,10 @@ def said(store: "GraphStore", triple: Triple | tuple[Name, str, Name]) -> list[S
 def names(store: "GraphStore", entity: Name) -> dict[str, list[str]]:
     """All that an entity is called: 'names' by the documents, 'catalogue' ids, and their 'aliases'."""
     here = resolve(store, entity)
-    called = store.rows("SELECT DISTINCT name FROM entities WHERE number = ?1 OR merged_into = ?1", (here,))
+    members = MEMBERS.format("?1")
+    called = store.rows(f"SELECT DISTINCT name FROM entities WHERE number IN ({members})", (here,))
     entries = store.rows(
-        "WITH RECURSIVE near (number) AS (SELECT number FROM entities WHERE number = ?1 OR merged_into = ?1 UNION "
+        f"WITH RECURSIVE near (number) AS (SELECT number FROM ({members}) UNION "
         "SELECT CASE WHEN one = near.number THEN other ELSE one END FROM near JOIN bonds ON together AND "
         "(one = near.number AND other < 0 OR other = near.number AND one < 0)) "
         "SELECT -number FROM near WHERE number < 0",

@@ -28,10 +28,11 @@ _SUPPORT = (
     "SELECT count(*), max(verdict), max(CASE WHEN verdict >= 0 THEN certain END), "
     "max(CASE WHEN verdict >= 0 THEN score END), max(score) FROM statements WHERE h = ? AND r = ? AND t = ?"
 )
-_MEMBERS = "SELECT number FROM entities WHERE merged_into = {0} UNION ALL SELECT {0}"
+# The second condition lets SQLite use the index, which has only what is merged.
+MEMBERS = "SELECT number FROM entities WHERE merged_into = {0} AND merged_into != 0 UNION ALL SELECT {0}"
 _VERDICT = (
-    f"SELECT accepted FROM verdicts WHERE head IN ({_MEMBERS.format('?1')}) AND relation = ?2 "
-    f"AND tail IN ({_MEMBERS.format('?3')}) ORDER BY decision DESC LIMIT 1"
+    f"SELECT accepted FROM verdicts WHERE head IN ({MEMBERS.format('?1')}) AND relation = ?2 "
+    f"AND tail IN ({MEMBERS.format('?3')}) ORDER BY decision DESC LIMIT 1"
 )
 _KEY = "head = ? AND relation = ? AND tail = ? AND said_head = ? AND said_tail = ?"
 
@@ -240,8 +241,8 @@ def _judged(db: sqlite3.Connection, entities: Iterable[int]) -> set[Edge]:
     found = set()
     for entity in {canonical(db, entity) for entity in entities}:
         for head, relation, tail in db.execute(
-            f"SELECT head, relation, tail FROM verdicts WHERE head IN ({_MEMBERS.format('?1')}) "
-            f"OR tail IN ({_MEMBERS.format('?1')})",
+            f"SELECT head, relation, tail FROM verdicts WHERE head IN ({MEMBERS.format('?1')}) "
+            f"OR tail IN ({MEMBERS.format('?1')})",
             (entity,),
         ).fetchall():
             found.add((canonical(db, head), relation, canonical(db, tail)))
