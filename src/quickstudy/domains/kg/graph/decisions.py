@@ -161,37 +161,30 @@ def apply(store: "GraphStore", document: int) -> set[Edge]:
     statements = "SELECT s.number, h, r, t FROM statements s JOIN sentences n ON n.number = sentence WHERE document = ?"
     edges = {tuple(row[1:]) for row in db.execute(statements, (document,))}
     db.execute("UPDATE mentions SET entity = found WHERE document = ? AND entity != found", (document,))
-    db.execute(
-        "UPDATE statements SET verdict = 0, r = found_relation WHERE sentence IN "
-        "(SELECT number FROM sentences WHERE document = ?)",
-        (document,),
-    )
+    of_it = "WHERE sentence IN (SELECT number FROM sentences WHERE document = ?)"
+    db.execute(f"UPDATE statements SET verdict = 0, r = found_relation {of_it}", (document,))
     turned: set[int] = set()
     moved: dict[int, tuple[str, str]] = {}
     decided = db.execute(
-        "SELECT decisions.number, kind, body, d.text, n.id FROM documents n JOIN texts d ON d.document = n.number "
-        "JOIN decision_documents c ON c.document = n.id JOIN decisions ON decisions.number = c.decision "
-        "WHERE n.number = ? ORDER BY decisions.number",
+        "SELECT d.number, kind, body FROM documents n JOIN decision_documents c ON c.document = n.id "
+        "JOIN decisions d ON d.number = c.decision WHERE n.number = ? ORDER BY d.number",
         (document,),
     ).fetchall()
-    undone = _undone(store) if decided else set()
-    for number, kind, body, text, id in decided:
-        if number not in undone:
-            with _sound(store, number):
-                _replay(store, document, id, text, kind, json.loads(body), turned, moved)
-    for mention, (
-        name,
-        type,
-    ) in moved.items():  # the last decision on each: no other entity is made on the way
-        db.execute("UPDATE mentions SET entity = ? WHERE number = ?", (store.entity(name, type), mention))
-    for number, *_ in db.execute(statements, (document,)).fetchall():
-        head, tail = db.execute(
-            "SELECT h.entity, t.entity FROM statements s JOIN mentions h ON h.number = found_head "
-            "JOIN mentions t ON t.number = found_tail WHERE s.number = ?", (number,)
-        ).fetchone()  # fmt: skip
-        if number in turned:
-            head, tail = tail, head
-        db.execute("UPDATE statements SET h = ?, t = ? WHERE number = ?", (head, tail, number))
+    if decided:
+        undone = _undone(store)
+        id, text = db.execute(
+            "SELECT id, text FROM documents JOIN texts ON document = number WHERE number = ?", (document,)
+        ).fetchone()
+        for number, kind, body in decided:
+            if number not in undone:
+                with _sound(store, number):
+                    _replay(store, document, id, text, kind, json.loads(body), turned, moved)
+    for mention, entity in moved.items():  # the last decision on each: no other entity is made on the way
+        db.execute("UPDATE mentions SET entity = ? WHERE number = ?", (store.entity(*entity), mention))
+    entity = "(SELECT entity FROM mentions WHERE mentions.number = {})"
+    ends = entity.format("found_head"), entity.format("found_tail")
+    db.execute(f"UPDATE statements SET h = {ends[0]}, t = {ends[1]} {of_it}", (document,))
+    db.executemany("UPDATE statements SET h = t, t = h WHERE number = ?", [(number,) for number in turned])
     return edges | {tuple(row[1:]) for row in db.execute(statements, (document,))}
 
 
