@@ -120,22 +120,15 @@ def match(
     tables = ", ".join(f"triples t{number}" for number in range(len(patterns)))
     chosen = ", ".join(f"{place} AS v{i}" for i, (place, _) in enumerate(columns.values())) or "1 AS v0"
     inner = f"SELECT DISTINCT {chosen} FROM {tables} WHERE {' AND '.join(conditions)} LIMIT ?"
-    with _within(store, seconds):
-        found = store.rows(_with_names(inner, [r for _, r in columns.values()]), (*values, limit))
-    answers = []
-    for row in found:
-        cells, answer = iter(row), {}
-        for variable, (_, is_relation) in columns.items():
-            first = next(cells)
-            answer[variable] = store.named(first) if is_relation else Entity(first, store.named(next(cells)))
-        answers.append(answer)
-    return answers
-
-
-def _with_names(inner: str, relations: list[bool]) -> str:
-    names = [f"f.v{i}" if is_relation else f"e{i}.name, e{i}.type" for i, is_relation in enumerate(relations)]
-    joins = [f"JOIN entities e{i} ON e{i}.number = f.v{i}" for i, r in enumerate(relations) if not r]
-    return f"SELECT {', '.join(names) or '1'} FROM ({inner}) f {' '.join(joins)}"
+    with _within(store, seconds), store.reading():
+        found = store.rows(inner, (*values, limit))
+        if not columns or not found:
+            return [{} for _ in found]
+        cells = [
+            store.all_named(numbers) if is_relation else store.entities_of(numbers)
+            for numbers, (_, is_relation) in zip(zip(*found, strict=True), columns.values(), strict=True)
+        ]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*cells, strict=True)]
 
 
 @contextmanager
