@@ -107,7 +107,7 @@ def test_a_step_costs_the_same_in_a_large_graph(tmp_path):
         "extract": lambda s: put(s, "new", "Ann 1 met Ada Lovelace.", (Entity("Ann 1", "p"), "met", ADA)),
         "change": lambda s: put(s, "new", "Ann 2 met Ada Lovelace.", (Entity("Ann 2", "p"), "met", ADA)),
         "withdraw": lambda s: s.withdraw("new"),
-        "accept": lambda s: s.accept(s.triple(one, "met", two)),
+        "accept": lambda s: s.accept(next(t for t in s.neighbours(one) if t.tail == two)),
         "accept a sentence": lambda s: s.accept(s.said((one, "met", two))[0]),
         "merge": lambda s: s.merge(Entity("Bob 4", "p"), Entity("Bob 5", "p")),
         "names": lambda s: s.names(Entity("Bob 4", "p")),
@@ -156,7 +156,7 @@ def test_an_import_into_a_graph_that_has_everything(tmp_path):
     with GraphStore(tmp_path / "g.db") as store:
         put(store, "a", "n0 n1 n2", (NAMES[0], "r", NAMES[1]), (NAMES[1], "r", NAMES[2]), certain=False)
         store.merge(NAMES[0], NAMES[3])
-        store.reject(store.triple(NAMES[1], "r", NAMES[2]))
+        store.reject(next(t for t in store.neighbours("n1", status="review") if t.head == NAMES[1]))
         batch = [(NAMES[i], "r", NAMES[j]) for i in range(4) for j in range(4)] * 2
         assert store.add(batch, batch=5) == 32
         found = {(t.head.name, t.tail.name): t.status for t in store.triples(status=("given", "rejected"))}
