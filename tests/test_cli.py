@@ -102,7 +102,9 @@ def model(tmp_path_factory) -> Path:
 # Help
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], [], ["--version"], ["help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], [], ["--version"], ["help"], ["kg"], ["kg", "--help"]]
+)
 def test_help_imports_nothing_heavy(arguments):
     heavy = {"torch", "numpy", "sklearn", "scipy", "pandas", "pydantic", "rich", "cyclopts", "safetensors"}
     code = f"import sys; from quickstudy.app.cli import main; main({arguments}); print({heavy} & set(sys.modules))"
@@ -136,12 +138,12 @@ def test_help_names_every_command(call):
     assert call("--version") == (0, f"{quickstudy.__version__}\n", "")
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
-def test_every_command_explains_its_options(call, name):
-    code, out, err = call(name, "--help")
+@pytest.mark.parametrize("words", cli.words_of_all(), ids=" ".join)
+def test_every_command_explains_its_options(call, words):
+    code, out, err = call(*words, "--help")
     assert (code, err) == (0, "")
-    assert f"quickstudy {name}" in out
-    assert call("help", name)[1] == call("--help", name)[1] == out
+    assert f"quickstudy {' '.join(words)}" in out
+    assert call("help", *words)[1] == call("--help", *words)[1] == out
     for line in out.splitlines():  # an option without a word on it
         if line.startswith("│ ") and "--" in line and not line.startswith("│  "):
             assert len(line.strip("│ ").split()) > 3, line

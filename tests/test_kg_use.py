@@ -106,9 +106,12 @@ def test_entities_alone(encoder, tmp_path):
     assert len(model.version) == 12
 
 
-def test_relations_need_what_earlier_relations_taught(encoder):
-    with pytest.raises(DataError, match="give relation_prior"):
-        GraphModel.learn([document(i) for i in range(8)], SCHEMA, encoder)
+def test_without_a_prior_relations_start_from_the_frozen_encoder(encoder, tmp_path):
+    model = GraphModel.learn([document(i) for i in range(8)], SCHEMA, encoder)
+    assert model.relation_prior is None and model.relations.types == tuple(kg_field.SAID)
+    model.save(tmp_path / "model")
+    new = [document(i).document for i in range(18, 24)]
+    assert GraphModel.load(tmp_path / "model").read(new) == model.read(new)
 
 
 @pytest.mark.parametrize(

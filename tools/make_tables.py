@@ -167,11 +167,11 @@ def encoder_speed() -> str:
 
 def cli() -> str:
     """Every command's help, as the command line gives it."""
-    from quickstudy.app.cli import COMMANDS
+    from quickstudy.app.cli import words_of_all
 
     parts = ["```text", _help([]), "```"]
-    for name in COMMANDS:
-        parts += ["", f"## {name}", "", "```text", _help([name, "--help"]), "```"]
+    for words in words_of_all():
+        parts += ["", f"## {' '.join(words)}", "", "```text", _help([*words, "--help"]), "```"]
     return "\n".join(parts)
 
 

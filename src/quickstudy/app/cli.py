@@ -1,7 +1,8 @@
 """The command line: which commands there are, and how they end.
 
 Each command lives in a module that is imported only when it is called; `quickstudy --help` imports nothing but the
-standard library. Exit codes: 0 done, 1 a bar was missed (`bench check`), 2 something is wrong with what was given, 130
+standard library. A command may be a group of commands, such as `quickstudy kg`: a `Group` in a module that imports
+nothing either. Exit codes: 0 done, 1 a bar was missed (`bench check`), 2 something is wrong with what was given, 130
 stopped by Ctrl-C, 141 the reader of our output went away.
 """
 
@@ -14,12 +15,14 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import pairwise
+from typing import Any
 
 import quickstudy
 from quickstudy.app import screen
+from quickstudy.app.groups import Group
 from quickstudy.core.errors import DataError, QuickstudyError, did_you_mean
 
-COMMANDS = {  # name -> (where it lives, what it does)
+COMMANDS = {  # name -> (where the command, or the group, lives; what it does)
     "demo": ("quickstudy.app.cli_more:demo", "learn from bundled data, adapt to intents never seen, explain"),
     "adapt": ("quickstudy.app.cli_learn:adapt", "learn a classifier from a few labelled examples"),
     "predict": ("quickstudy.app.cli_use:predict", "sort texts with it"),
@@ -27,10 +30,17 @@ COMMANDS = {  # name -> (where it lives, what it does)
     "evaluate": ("quickstudy.app.cli_use:evaluate", "judge it on labelled texts, beside frozen baselines"),
     "suggest": ("quickstudy.app.cli_use:suggest", "which texts to label next"),
     "learn": ("quickstudy.app.cli_learn:learn", "meta-train: make a prior from a folder of past tasks"),
+    "kg": ("quickstudy.app.cli_kg:GROUP", "a knowledge graph of your field: from documents to triples"),
     "encoders": ("quickstudy.app.cli_more:encoders", "list the encoders known by name"),
     "bench": ("quickstudy.app.cli_more:bench", "run a benchmark suite; `bench check` lists bars and figures"),
 }
 ABOUT = "Learns from many small tasks, so that a new task needs only a few examples."
+FIRST_STEPS = (
+    "quickstudy demo",
+    "quickstudy adapt examples.csv --out my-model     a table with the columns text and label",
+    'quickstudy predict my-model --text "…"',
+)
+ROOT = Group("", ABOUT, COMMANDS, FIRST_STEPS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,28 +77,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: list[str]) -> int:
-    if not given or (given[0] in ("--help", "-h", "help") and len(given) == 1):
-        print(overview())
+    group, rest = _group(given)
+    if not rest or (rest[0] in HELP and len(rest) == 1):
+        print(overview(group))
         return 0
-    if given[0] in ("--version", "-V"):
+    if rest[0] in ("--version", "-V") and group is ROOT:
         print(quickstudy.__version__)
         return 0
-    if given[0] in ("--help", "-h", "help"):
-        given = [*given[1:], "--help"]
-    if given[0] not in COMMANDS:
-        what = "option" if given[0].startswith("-") else "command"
+    if rest[0] in HELP:
+        return _run([*given[: len(given) - len(rest)], *rest[1:], "--help"])
+    if rest[0] not in group.commands:
+        what = "option" if rest[0].startswith("-") else "command"
         screen.note(
-            f"error: there is no {what} {given[0]!r}.{did_you_mean(given[0], COMMANDS)}\n\n{overview()}"
+            f"error: there is no {what} {rest[0]!r}{f' of {group.name}' if group.name else ''}."
+            f"{did_you_mean(rest[0], group.commands)}\n\n{overview(group)}"
         )
         return 2
-    if given[0] == "bench" and len(given) > 1 and not given[1].startswith("-"):
+    if group is ROOT and rest[0] == "bench" and len(rest) > 1 and not rest[1].startswith("-"):
         from quickstudy.app.cli_more import run_suite  # a suite reads its own arguments, --help included
 
-        return run_suite(given[1], given[2:])
-    return _call(given)
+        return run_suite(rest[1], rest[2:])
+    return _call(group, rest)
 
 
-def _call(given: list[str]) -> int:
+HELP = ("--help", "-h", "help")
+
+
+def _group(given: list[str]) -> tuple[Group, list[str]]:
+    """The group that a command line names, and what comes after its name."""
+    group, rest = ROOT, given
+    while rest and (target := group.commands.get(rest[0], ("",))[0]).endswith(":GROUP"):
+        group, rest = _load(target), rest[1:]
+    return group, rest
+
+
+def words_of_all(group: Group = ROOT, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The words of every command; those of a group stand after the group's own."""
+    found: list[tuple[str, ...]] = []
+    for name, (target, _) in group.commands.items():
+        found.append((*before, name))
+        if target.endswith(":GROUP"):
+            found += words_of_all(_load(target), (*before, name))
+    return found
+
+
+def _load(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _call(group: Group, given: list[str]) -> int:
     """Let cyclopts read the arguments and call the command."""
     from cyclopts import App, CycloptsError
     from cyclopts.exceptions import UnusedCliTokensError
@@ -98,8 +136,9 @@ def _call(given: list[str]) -> int:
             raise DataError(
                 "an empty argument; expected a name. Is a variable of the shell empty?", file=before
             )
-    target, _ = COMMANDS[given[0]]
-    app = App(name="quickstudy", help=ABOUT, version=quickstudy.__version__, help_format="markdown",
+    target, _ = group.commands[given[0]]
+    words = " ".join(["quickstudy", *group.name.split()])
+    app = App(name=words, help=group.about, version=quickstudy.__version__, help_format="markdown",
               suppress_keyboard_interrupt=False)  # fmt: skip  # it would end without a word; we say what was kept
     app.command(target, name=given[0], help_format="markdown")
     try:
@@ -112,12 +151,10 @@ def _call(given: list[str]) -> int:
         )
     except UnusedCliTokensError as error:
         many = ", ".join(error.unused_tokens or ())
-        screen.note(
-            f"error: more arguments than {given[0]} takes: {many}\nHelp: quickstudy {given[0]} --help"
-        )
+        screen.note(f"error: more arguments than {given[0]} takes: {many}\nHelp: {words} {given[0]} --help")
         return 2
     except CycloptsError as error:
-        screen.note(f"error: {error}\nHelp: quickstudy {given[0]} --help")
+        screen.note(f"error: {error}\nHelp: {words} {given[0]} --help")
         return 2
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
@@ -133,10 +170,10 @@ def as_typed(message: str, given: Sequence[str]) -> str:
 
     What isn't an option of the command that was given stays as it is.
     """
-    if not given or given[0] not in COMMANDS:
+    group, rest = _group(list(given))
+    if not rest or rest[0] not in group.commands:
         return message
-    module, _, name = COMMANDS[given[0]][0].partition(":")
-    parameters = inspect.signature(getattr(import_module(module), name)).parameters.values()
+    parameters = inspect.signature(_load(group.commands[rest[0]][0])).parameters.values()
     options = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "common"}
 
     def typed(found: re.Match[str]) -> str:
@@ -154,24 +191,25 @@ def as_typed(message: str, given: Sequence[str]) -> str:
     return _SETTING.sub(typed, message)
 
 
-def overview() -> str:
-    """The help of `quickstudy` itself, made without importing anything."""
+def overview(group: Group = ROOT) -> str:
+    """The help of `quickstudy` itself, or of a group of its commands, made without importing anything."""
     bold, plain = (
         ("\033[1m", "\033[0m") if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else ("", "")
     )
-    lines = [f"  {bold}{name:<9}{plain} {about}" for name, (_, about) in COMMANDS.items()]
+    words = " ".join(["quickstudy", *group.name.split()])
+    width = max(9, *map(len, group.commands))
+    lines = [f"  {bold}{name:<{width}}{plain} {about}" for name, (_, about) in group.commands.items()]
+    more = "      quickstudy --version" if group is ROOT else ""
     return "\n".join(
         [
-            ABOUT,
+            group.about,
             "",
-            f"Usage: {bold}quickstudy COMMAND{plain} …      quickstudy COMMAND --help      quickstudy --version",
+            f"Usage: {bold}{words} COMMAND{plain} …      {words} COMMAND --help{more}",
             "",
             *lines,
             "",
             "First steps:",
-            "  quickstudy demo",
-            "  quickstudy adapt examples.csv --out my-model     a table with the columns text and label",
-            '  quickstudy predict my-model --text "…"',
+            *(f"  {step}" for step in group.first_steps),
         ]
     )
 

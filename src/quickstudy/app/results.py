@@ -186,13 +186,17 @@ class Demonstrated:
 
 
 def plain(value: Any) -> Any:
-    """A result as JSON values: NaN is null, a path its text, an estimate its fields, a report its content."""
+    """A result as JSON values: NaN is null, a path its text, an estimate or a named tuple its
+    fields, a report its content.
+    """
     if hasattr(value, "to_json") and hasattr(value, "verdict"):
         return json.loads(value.to_json())
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):  # a NamedTuple
+        return {name: plain(inner) for name, inner in value._asdict().items()}  # pyright: ignore
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""A first schema to change into one's own: an example with comments that say what each part is for."""
+"""A first schema and first examples to change into one's own, with comments that say what each part is for."""
 
 from os import PathLike
 from pathlib import Path
@@ -51,6 +51,45 @@ relations:
     description: The companies sell the same thing to the same customers.
 """
 
+_EXAMPLES = """\
+# Labelled sentences for the schema {name}: change them into ones of your documents, five or more of each type.
+# A sentence a line; its mentions are marked [type]{{words}}. Below it, indented, what it says of them. In a sentence
+# with marks, mark all that is there: what isn't marked counts as none.
+
+[company]{{Acme plc}} named [person]{{Jo Ray}} its chief executive.
+    works_for: Jo Ray -> Acme plc
+[company]{{Bolt}} of [place]{{Leeds}} was bought by [company]{{Acme plc}} for [amount]{{$3.5 million}}.
+    based_in: Bolt -> Leeds
+    acquired: Acme plc -> Bolt
+"We sell more than [company]{{Corvo}} in every market," said [person]{{Lena Hart}}, who runs sales at [company]{{Bolt}}.
+    competes_with: Bolt -> Corvo
+    works_for: Lena Hart -> Bolt
+[company]{{Corvo AG}}, with head office in [place]{{Zurich}}, lost [amount]{{12 million francs}} last year.
+    based_in: Corvo AG -> Zurich
+[person]{{Sam Oduya}} joined [company]{{Northern Rock}} as finance director in March.
+    works_for: Sam Oduya -> Northern Rock
+[company]{{Dyne Systems}} of [place]{{Boston}} agreed to pay [amount]{{$48 million}} in cash for [company]{{Fizz}}.
+    based_in: Dyne Systems -> Boston
+    acquired: Dyne Systems -> Fizz
+[company]{{Fizz}} and [company]{{Tonic Drinks}} are fighting over the same shelves.
+    competes_with: Fizz -> Tonic Drinks
+[person]{{Ana Souza}}, chairman of [company]{{Enco}}, flew to [place]{{Lisbon}} on Monday.
+    works_for: Ana Souza -> Enco
+[company]{{Enco}} completed its takeover of [company]{{Halden Power}} for [amount]{{£210m}}.
+    acquired: Enco -> Halden Power
+Analysts in [place]{{London}} expect [company]{{Halden Power}} to earn [amount]{{£14m}}.
+Its main rival, [company]{{Voltaic}}, is based in [place]{{Oslo}}.
+    based_in: Voltaic -> Oslo
+[person]{{Lena Hart}} met [person]{{Ana Souza}} in [place]{{Geneva}}.
+[company]{{Voltaic}} competes with [company]{{Enco}} for wind farms.
+    competes_with: Voltaic -> Enco
+"""
+
+
+def starter_examples(name: str = "graph") -> str:
+    """Sentences labelled by hand with the types of `starter`: `read_annotated` takes them as they are."""
+    return _EXAMPLES.format(name="".join(sign if sign.isprintable() else "?" for sign in name))
+
 
 def starter(name: str = "graph") -> str:
     """A schema in YAML, with comments, named `name`: `Schema.read` takes it as it is."""
@@ -66,8 +105,17 @@ def write_starter(path: str | PathLike[str]) -> Path:
     path = Path(path)
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise DataError("the starter has comments, so its file is .yaml or .yml.", file=path)
+    return _written(path, starter(path.stem))
+
+
+def write_starter_examples(path: str | PathLike[str], name: str) -> Path:
+    """Write `starter_examples` to a file that isn't there yet, for that schema. Raises as `write_starter`."""
+    return _written(Path(path), starter_examples(name))
+
+
+def _written(path: Path, text: str) -> Path:
     try:
-        write_new(path, [starter(path.stem).encode()])
+        write_new(path, [text.encode()])
     except FileExistsError:
         raise DataError(
             "there is one already, and it stays as it is: choose another name.", file=path

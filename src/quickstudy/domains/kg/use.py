@@ -8,31 +8,44 @@ store.neighbours("Acme plc")
 """
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from quickstudy.core.atomic import write_file
 from quickstudy.core.encoder import identity
-from quickstudy.core.errors import CheckpointError, DataError, QuickstudyError
+from quickstudy.core.errors import CheckpointError, QuickstudyError
 from quickstudy.core.untrusted import Refused, parse_json
 from quickstudy.domains.kg.document import Annotated, Document, Relation, Span, holding, sentences
 from quickstudy.domains.kg.entities import recogniser as entities
 from quickstudy.domains.kg.entities.prior import Prior
 from quickstudy.domains.kg.entities.recogniser import Recogniser
-from quickstudy.domains.kg.graph.claims import Mention, Statement
+from quickstudy.domains.kg.graph.claims import Claim, Mention, Statement
 from quickstudy.domains.kg.graph.store import GraphStore
-from quickstudy.domains.kg.relations.classifier import RelationClassifier, labelled_pairs, learn_relations
+from quickstudy.domains.kg.linking.within import entity_names
+from quickstudy.domains.kg.parts import together
+from quickstudy.domains.kg.relations.classifier import (
+    RelationClassifier,
+    Said,
+    labelled_pairs,
+    learn_relations,
+)
 from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.schema import Schema
-from quickstudy.encoders.text import TextEncoder
+from quickstudy.encoders.text import TextEncoder, load_encoder
 
 EXAMPLES, ENTITIES, RELATIONS = "examples.json", "entities", "relation_prior"
 LIMIT = 64 * 2**20
 """Bytes of kept examples, at most."""
+RENEW = 60.0
+"""Seconds after which claims on documents are renewed, so that nobody else takes what is still being read."""
+
+
+Shipped = Literal["shipped"]
 
 
 class Reading(NamedTuple):
@@ -55,6 +68,8 @@ class GraphModel:
     relation_prior: RelationPrior | None
     precision: float
     """A triple at least so probable goes into the graph; below it, it is for review."""
+    across: int = 0
+    """How many sentence ends may lie between the two ends of a relation."""
 
     @classmethod
     def learn(
@@ -63,28 +78,34 @@ class GraphModel:
         schema: Schema,
         encoder: TextEncoder,
         *,
-        prior: Prior | None = None,
-        relation_prior: RelationPrior | None = None,
+        prior: "Prior | Shipped | None" = "shipped",
+        relation_prior: "RelationPrior | Shipped | None" = "shipped",
         precision: float = 0.9,
+        across: int = 0,
         seed: int = 0,
         progress: Callable[[int, float], None] | None = None,
     ) -> "GraphModel":
         """Learn from labelled documents.
 
         Args:
-            prior: what past corpora taught about entities; None starts from the frozen encoder.
-            relation_prior: what earlier relations taught; needed where the examples have relations.
+            prior: what past corpora taught about entities; None starts from the frozen encoder. By default the one that
+                comes with quickstudy, or None where that is of another encoder.
+            relation_prior: the same of earlier relations.
+            across: how many sentence ends may lie between the two ends of a relation: 1 looks in neighbouring
+                sentences too.
 
         Raises:
             DataError: offsets, types or relations that can't be, or no example with a span.
             ModelError: a prior of another encoder.
         """
         given = tuple(example.checked(schema) for example in examples)
+        past = _own(Prior, encoder) if isinstance(prior, str) else prior
+        told = _own(RelationPrior, encoder) if isinstance(relation_prior, str) else relation_prior
         named = [example for example in given if not example.partial]
-        recogniser = entities.learn(named, schema, prior, encoder, seed=seed, progress=progress)
+        recogniser = entities.learn(named, schema, past, encoder, seed=seed, progress=progress)
         return cls(
-            schema, given, recogniser, _related(given, schema, encoder, relation_prior, precision, seed),
-            relation_prior, precision,
+            schema, given, recogniser, _related(given, schema, encoder, told, precision, across, seed),
+            told, precision, across,
         )  # fmt: skip
 
     @property
@@ -93,29 +114,75 @@ class GraphModel:
         tuned = b"".join(
             tensor.numpy().tobytes() for _, tensor in sorted(self.recogniser.tuned.parts()[0].items())
         )
-        told = json.dumps([_record(one) for one in self.examples] + [self.schema.to_json(), self.precision])
-        parts = (told.encode(), tuned, identity(self.recogniser.encoder).encode())
+        told = json.dumps([
+            *map(as_record, self.examples), self.schema.to_json(), self.precision, self.across,
+        ])  # fmt: skip
+        parts = (told.encode(), tuned, self._past(), identity(self.recogniser.encoder).encode())
         return sha256(b"\0".join(parts)).hexdigest()[:12]
 
-    def read(self, documents: Sequence[Document]) -> list[Reading]:
-        """The mentions and statements of each document."""
-        return [
-            self._stated(document, [e.span for e in found], [e.score for e in found])
-            for document, found in zip(documents, self.recogniser.find_all(documents), strict=True)
-        ]
+    def _past(self) -> bytes:
+        """What identifies the priors: typing's network, and all that earlier relations taught."""
+        digest = sha256()
+        kept: list[dict[str, Any]] = [self.recogniser.past.parts()[0]]
+        if (prior := self.relation_prior) is not None:
+            kept.append({"center": prior.center, "directions": prior.directions, "damping": prior.damping})
+            kept.append({"certainty": prior.certainty.weights})
+            kept.append(dict(prior.adapter.tensors) if prior.adapter else {})
+            digest.update(repr((prior.layers, prior.blend)).encode())
+        for tensors in kept:
+            for name, tensor in sorted(tensors.items()):
+                digest.update(name.encode() + tensor.half().numpy().tobytes())
+        return digest.digest()
 
-    def _stated(self, document: Document, spans: Sequence[Span], scores: Sequence[float]) -> Reading:
-        mentions = [Mention(*span, score) for span, score in zip(spans, scores, strict=True)]
-        if self.relations is None or len(spans) < 2:
-            return Reading(mentions, [])
-        pieces, statements = list(sentences(document.text)), []
-        for said in self.relations.extract(Annotated(document, tuple(spans))):
-            ends = (spans[said.head], spans[said.tail])
+    def read(
+        self, documents: Sequence[Document], progress: Callable[[], None] | None = None
+    ) -> list[Reading]:
+        """The mentions and statements of each document, which may be of any length.
+
+        Args:
+            progress: is called now and then while it reads.
+        """
+        spans: list[list[Span]] = [[] for _ in documents]
+        scores: list[list[float]] = [[] for _ in documents]
+        said: list[list[tuple[int, Said]]] = [[] for _ in documents]
+        for group in together(documents):
+            if progress is not None:
+                progress()
+            found = self.recogniser.find_all([part for _, _, part in group])
+            marked = [
+                Annotated(part, tuple(e.span for e in here))
+                for (_, _, part), here in zip(group, found, strict=True)
+            ]
+            related = (
+                self.relations.extract_all(marked, across=self.across)
+                if self.relations
+                else [[]] * len(group)
+            )
+            for (number, begin, _), here, ones in zip(group, found, related, strict=True):
+                said[number] += [(len(spans[number]), one) for one in ones]
+                spans[number] += [Span(e.span.start + begin, e.span.end + begin, e.span.type) for e in here]
+                scores[number] += [e.score for e in here]
+        return [self._told(*of) for of in zip(documents, spans, scores, said, strict=True)]
+
+    def _told(
+        self,
+        document: Document,
+        spans: Sequence[Span],
+        scores: Sequence[float],
+        said: Sequence[tuple[int, Said]],
+    ) -> Reading:
+        """What was found, as a store keeps it: mentions with the names of their entities, statements with sentences."""
+        names = entity_names(document.text, spans, self.schema.entities)
+        mentions = [
+            Mention(*span, score, name) for span, score, name in zip(spans, scores, names, strict=True)
+        ]
+        pieces, statements = list(sentences(document.text)) if said else [], []
+        for first, one in said:
+            head, tail = first + one.head, first + one.tail
+            ends = (spans[head], spans[tail])
             touched = holding(pieces, min(s.start for s in ends), max(s.end for s in ends))
             where = pieces[touched[0]].start, pieces[touched[-1]].end
-            statements.append(
-                Statement(said.head, said.type, said.tail, where, float(said.probability), said.sure)
-            )
+            statements.append(Statement(head, one.type, tail, where, float(one.probability), one.sure))
         return Reading(mentions, statements)
 
     def save(self, folder: Path | str) -> None:
@@ -128,14 +195,19 @@ class GraphModel:
         record = {
             "schema": self.schema.to_json(),
             "precision": self.precision,
+            "across": self.across,
             "relations": self.relation_prior is not None,
-            "examples": [_record(one) for one in self.examples],
+            "encoder": self.recogniser.encoder.name,
+            "examples": [as_record(one) for one in self.examples],
         }
         write_file(folder / EXAMPLES, json.dumps(record, ensure_ascii=False).encode())
 
     @classmethod
-    def load(cls, folder: Path | str, encoder: TextEncoder) -> "GraphModel":
+    def load(cls, folder: Path | str, encoder: TextEncoder | None = None) -> "GraphModel":
         """Read what `save` wrote; relations are learned anew from the examples, in moments.
+
+        Args:
+            encoder: the one that it was learned with; without it, the one of that name is loaded.
 
         Raises:
             CheckpointError: the folder holds no model, or a damaged one.
@@ -152,13 +224,16 @@ class GraphModel:
             raise CheckpointError(f"{folder}: {problem}.") from None
         try:
             schema, precision = Schema.of(record["schema"]), float(record["precision"])
-            examples = tuple(_annotated(one).checked(schema) for one in record["examples"])
+            across = int(record.get("across", 0))
+            examples = tuple(from_record(one).checked(schema) for one in record["examples"])
         except (KeyError, TypeError, ValueError, AttributeError) as problem:  # DataError is a ValueError
             raise CheckpointError(f"{folder}: its examples can't be read: {problem}") from None
+        encoder = encoder or _encoder(record.get("encoder"), folder)
         recogniser = Recogniser.load(folder / ENTITIES, encoder)
         prior = RelationPrior.load(folder / RELATIONS) if record.get("relations") is True else None
         return cls(
-            schema, examples, recogniser, _related(examples, schema, encoder, prior, precision, 0), prior, precision
+            schema, examples, recogniser, _related(examples, schema, encoder, prior, precision, across, 0),
+            prior, precision, across,
         )  # fmt: skip
 
 
@@ -182,12 +257,22 @@ def extract(
         How many were "done" and how many "failed"; `store.failed()` says why.
     """
     done: Counter[str] = Counter()
+    version = model.version
     while claims := store.claim(batch):
+        renewed = time.monotonic()
+
+        def renew(claims: Sequence[Claim] = tuple(claims)) -> None:
+            nonlocal renewed
+            if time.monotonic() - renewed > RENEW:
+                for claim in claims:
+                    store.renew(claim)
+                renewed = time.monotonic()
+
         try:
-            readings = _readings(model, [claim.document for claim in claims])
+            readings = _readings(model, [claim.document for claim in claims], renew)
             for claim, reading in zip(claims, readings, strict=True):
                 if isinstance(reading, Reading):
-                    done["done"] += store.finish(claim, *reading, model=model.version)
+                    done["done"] += store.finish(claim, *reading, model=version)
                 else:
                     done["failed"] += store.fail(claim, reading)
         except BaseException:
@@ -198,14 +283,31 @@ def extract(
     return done
 
 
-def _readings(model: GraphModel, documents: Sequence[Document]) -> list[Reading | str]:
+def _readings(
+    model: GraphModel, documents: Sequence[Document], progress: Callable[[], None]
+) -> list[Reading | str]:
     """What was found in each document, or what went wrong with it; one that can't be read doesn't stop the others."""
     try:
-        return list(model.read(documents))
+        return list(model.read(documents, progress))
     except QuickstudyError as problem:
         if len(documents) == 1:
             return [str(problem)]
-        return [reading for document in documents for reading in _readings(model, [document])]
+        return [reading for document in documents for reading in _readings(model, [document], progress)]
+
+
+def _encoder(name: Any, folder: Path) -> TextEncoder:
+    if not isinstance(name, str):
+        raise CheckpointError(f"{folder} doesn't say which encoder it was learned with.")
+    found = load_encoder(name)
+    if not isinstance(found, TextEncoder):
+        raise CheckpointError(f"{folder}: the encoder {name!r} has no word states.")
+    return found
+
+
+def _own(kind: Any, encoder: TextEncoder) -> Any:
+    """The prior that comes with quickstudy, if it was learned on this encoder."""
+    found = kind.shipped() if hasattr(kind, "shipped") else None
+    return found if found is not None and found.identity == encoder.frozen.identity else None
 
 
 def _related(
@@ -214,21 +316,22 @@ def _related(
     encoder: TextEncoder,
     prior: RelationPrior | None,
     precision: float,
+    across: int,
     seed: int,
 ) -> RelationClassifier | None:
     if not any(example.relations for example in examples):
         return None
-    if prior is None:
-        raise DataError("the examples have relations; give relation_prior, what earlier relations taught.")
     pairs = [
         pair._replace(origin=number)
         for number, example in enumerate(examples)
-        for pair in labelled_pairs(example)
+        for pair in labelled_pairs(example, across=across)
     ]
+    prior = prior or RelationPrior.blank(encoder, [pair.pair for pair in pairs])
     return learn_relations(pairs, schema, prior, encoder, precision=precision, seed=seed)
 
 
-def _record(one: Annotated) -> dict:
+def as_record(one: Annotated) -> dict[str, Any]:
+    """A labelled document as plain values of JSON."""
     document = one.document
     return {
         "id": document.id,
@@ -241,7 +344,8 @@ def _record(one: Annotated) -> dict:
     }
 
 
-def _annotated(record: dict) -> Annotated:
+def from_record(record: dict[str, Any]) -> Annotated:
+    """What `as_record` made. Raises KeyError, TypeError for what it didn't."""
     texts = [record["id"], record["text"], record["source"]]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("id, text and source of an example are text")

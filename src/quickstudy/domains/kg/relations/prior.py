@@ -99,6 +99,16 @@ class RelationPrior:
         )
         return prior.calibrated(tasks, strangers, seed=seed)
 
+    @classmethod
+    def blank(cls, encoder: TextEncoder, pairs: Sequence[Pair]) -> "RelationPrior":
+        """A prior that has learned nothing: the frozen encoder, its vectors centred on the mean of the task's pairs."""
+        read = PairEncoder(encoder.frozen)
+        center, none = read.encode(pairs).mean(0), torch.zeros(0)
+        return cls(
+            encoder.frozen.name, encoder.frozen.identity, read.net.layers, center, torch.zeros(len(center), 0),
+            none, Certainty(), record={"blank": True},
+        )  # fmt: skip
+
     def calibrated(
         self, tasks: Sequence[Labelled], strangers: Sequence[Tensor] = (), *, seed: int = 0
     ) -> "RelationPrior":

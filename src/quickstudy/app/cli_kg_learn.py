@@ -1,0 +1,66 @@
+"""`quickstudy kg new` and `kg learn`: from a schema and labelled sentences to a model."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from quickstudy.app import kg_actions, kg_results, screen
+from quickstudy.app.cli_options import COMMON, Common
+
+
+def new(file: Path, /, *, common: Common = COMMON) -> int:
+    """Write a schema with comments, and beside it a file of labelled sentences, to change into your own.
+
+    Args:
+        file: .yaml or .yml to write; the sentences go to NAME-examples.txt. What is there already stays.
+    """
+    common.start()
+    common.show(kg_actions.new(file), _begun)
+    return 0
+
+
+def _begun(result: kg_results.Begun) -> None:
+    screen.say(f"A schema: {result.schema}", f"Labelled sentences for it: {result.examples}")
+    screen.say("Change both into what your documents are about; as they are, they can be tried at once.")
+    screen.type_next(result.next)
+
+
+def learn(
+    *,
+    schema: Path,
+    examples: Annotated[list[Path], Parameter(consume_multiple=True, negative="")],
+    to: Annotated[Path, Parameter(name=["--to", "--out", "-o"])],
+    encoder: str = "minilm",
+    experience: bool = True,
+    precision: float = 0.9,
+    seed: int = 0,
+    common: Common = COMMON,
+) -> int:
+    """Learn a schema's entities and relations from labelled sentences.
+
+    Args:
+        schema: .yaml or .json; `quickstudy kg new` writes one.
+        examples: files with labelled sentences: our own, or as other tools export them.
+        to: folder for the model. It will hold the examples' texts.
+        encoder: name or folder of the encoder; see `quickstudy encoders`.
+        experience: start from what past corpora and relations taught.
+        precision: a triple at least so probable goes into the graph; below it, it waits for review.
+        seed: of everything drawn at random.
+    """
+    common.start()
+    with screen.bar("learn") as move:
+        result = kg_actions.learn(
+            schema, examples, to, encoder=encoder, experience=experience, precision=precision, seed=seed,
+            progress=move,
+        )  # fmt: skip
+    common.show(result, _learned)
+    return 0
+
+
+def _learned(result: kg_results.KgLearned) -> None:
+    made = screen.table("type", "examples", numbers=(1,))
+    for kind, count in (*result.entities.items(), *result.relations.items()):
+        made.add_row(kind, str(count))
+    screen.say(made, f"Saved: {result.model}  ({result.seconds:.1f} s)")
+    screen.type_next(result.next)

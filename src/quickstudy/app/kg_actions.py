@@ -1,0 +1,100 @@
+"""A graph from documents, as functions with plain arguments and results: begin, learn, extract. They print nothing.
+
+The command line calls them, and so do service and studio. What can be asked of a graph: `kg_graph`.
+"""
+
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from quickstudy.app.kg_results import Begun, KgLearned
+from quickstudy.core.errors import DataError
+from quickstudy.domains.kg.document import Annotated
+from quickstudy.domains.kg.reading.examples import read_annotated
+from quickstudy.domains.kg.schema import Schema
+from quickstudy.domains.kg.starter import write_starter, write_starter_examples
+from quickstudy.domains.kg.use import GraphModel
+from quickstudy.encoders.text import TextEncoder, load_encoder
+
+FEW = 5
+"""A type with fewer examples than this is named in the report."""
+
+
+def new(path: str | Path) -> Begun:
+    """Write a commented schema, and beside it a file of labelled sentences for it, to change into one's own.
+
+    Raises:
+        DataError: one of the two is there already, or can't be written.
+    """
+    schema = Path(path)
+    examples = schema.with_name(f"{schema.stem}-examples.txt")
+    if examples.exists():
+        raise DataError("there is one already, and it stays as it is: choose another name.", file=examples)
+    write_starter(schema)
+    write_starter_examples(examples, schema.stem)
+    a, b, c = (shlex.quote(str(one)) for one in (schema, examples, schema.with_name(f"{schema.stem}-model")))
+    return Begun(str(schema), str(examples), [f"quickstudy kg learn --schema {a} --examples {b} --to {c}"])
+
+
+def learn(
+    schema: str | Path,
+    examples: Sequence[str | Path],
+    to: str | Path,
+    *,
+    encoder: str = "minilm",
+    experience: bool = True,
+    precision: float = 0.9,
+    across: int = 0,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> KgLearned:
+    """Learn a schema's entities and relations from labelled files, and save the model to a folder.
+
+    Args:
+        experience: start from what past corpora and relations taught; else from the frozen encoder.
+        precision: a triple at least so probable goes into the graph; below it, it waits for review.
+        across: how many sentence ends may lie between the two ends of a relation.
+        progress: is told a stage, how many steps are done, and of how many (0: not known).
+
+    Raises:
+        DataError: what is wrong with schema or examples, naming file and row.
+        ModelError: no such encoder.
+    """
+    began = time.perf_counter()
+    move = progress or (lambda *_: None)
+    if not examples:
+        raise DataError("no examples were given; name files with labelled sentences.")
+    types = Schema.read(schema)
+    labelled = [one for path in examples for one in read_annotated(path, types)]
+    loaded = load_encoder(encoder)
+    if not isinstance(loaded, TextEncoder):
+        raise DataError(
+            f"the encoder {encoder!r} has no word states, which finding entities needs; minilm has."
+        )
+    move("learning entities and relations", 0, 0)
+    past = "shipped" if experience else None
+    model = GraphModel.learn(
+        labelled,
+        types,
+        loaded,
+        prior=past,
+        relation_prior=past,
+        precision=precision,
+        across=across,
+        seed=seed,
+    )
+    model.save(to)
+    place = shlex.quote(str(to))
+    return KgLearned(
+        str(to), model.version, encoder, len(labelled), *counted(labelled, types), time.perf_counter() - began,
+        [f"quickstudy kg extract graph.db DOCUMENTS --model {place}"],
+    )  # fmt: skip
+
+
+def counted(labelled: Sequence[Annotated], schema: Schema) -> tuple[dict[str, int], dict[str, int]]:
+    """How many examples of each entity type and of each relation there are."""
+    spans = Counter(span.type for one in labelled for span in one.spans)
+    said = Counter(relation.type for one in labelled for relation in one.relations)
+    return {kind: spans[kind] for kind in schema.entities}, {kind: said[kind] for kind in schema.relations}

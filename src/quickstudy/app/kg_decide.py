@@ -1,0 +1,67 @@
+"""Which names of a graph are one thing, and what people decided: plain arguments and results, as in `kg_graph`."""
+
+from quickstudy.app.kg_graph import Graph, center, entity, opened
+from quickstudy.app.kg_results import Merge
+from quickstudy.domains.kg.graph.decisions import Decision
+from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.store import GraphStore
+
+
+def merges(store: Graph, name: str) -> list[Merge]:
+    """Why the names of an entity are one: what models said, and what reviewers decided, with reasons."""
+    with opened(store) as graph:
+        here = center(graph, entity(graph, name))
+        rows = graph.rows(
+            "WITH RECURSIVE near (number) AS (SELECT e.number FROM entities e JOIN words w ON w.number = e.type "
+            "WHERE e.name = ? AND w.word = ? UNION SELECT e.number FROM near JOIN entities e ON e.merged_into = "
+            "near.number) SELECT one, other, together, decision, score, why FROM bonds "
+            "WHERE one IN near OR other IN near ORDER BY decision DESC, score DESC",
+            (here.name, here.type),
+        )
+        return [
+            Merge(_member(graph, one), _member(graph, other), bool(together), decision or None, score, why)
+            for one, other, together, decision, score, why in rows
+        ]
+
+
+def _member(graph: GraphStore, number: int) -> str:
+    """An entity's or, where the number is negative, a catalogue entry's name."""
+    table, key = ("catalogue", "id") if number < 0 else ("entities", "name")
+    row = graph.one(f"SELECT {key} FROM {table} WHERE number = ?", (abs(number),))
+    return row[0] if row else str(number)
+
+
+def merge(store: Graph, one: str, into: str, *, by: str = "", note: str = "") -> int:
+    """Decide that two entities are one, under the second's name. Returns the decision's number."""
+    with opened(store) as graph:
+        return graph.merge(_said_as(graph, one), _said_as(graph, into), by=by, note=note)
+
+
+def split(store: Graph, one: str, other: str, *, by: str = "", note: str = "") -> int:
+    """Decide that two names are not the same thing, whatever a model says. Returns the decision's number."""
+    with opened(store) as graph:
+        return graph.split(_said_as(graph, one), _said_as(graph, other), by=by, note=note)
+
+
+def _said_as(graph: GraphStore, words: str) -> Entity:
+    """An entity as it is said, not as what it is merged into."""
+    here = entity(graph, words)
+    if not isinstance(here, str):
+        return Entity(*here)
+    rows = graph.rows(
+        "SELECT w.word FROM entities e JOIN words w ON w.number = e.type WHERE e.name = ? ORDER BY e.merged_into",
+        (here,),
+    )
+    return Entity(here, rows[0][0]) if rows else center(graph, here)
+
+
+def undo(store: Graph, number: int | None = None, *, by: str = "", note: str = "") -> int:
+    """Take back a decision; without a number, the last that stands. Returns the number of this one."""
+    with opened(store) as graph:
+        return graph.undo(number, by=by, note=note)
+
+
+def decisions(store: Graph) -> list[Decision]:
+    """All that reviewers decided, the oldest first."""
+    with opened(store) as graph:
+        return graph.log()

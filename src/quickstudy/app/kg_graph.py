@@ -1,0 +1,260 @@
+"""What can be done with the file of a graph, as functions with plain arguments and results; they print nothing.
+
+The command line calls them, and so do service and studio. A graph is a path, or a store that is open already.
+"""
+
+import re
+import shlex
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from quickstudy.app.kg_results import Added, Answers, Main, Shown, State, Told
+from quickstudy.core.errors import DataError
+from quickstudy.domains.kg.document import Document
+from quickstudy.domains.kg.graph.query import Direction, Entity, Name, Triple
+from quickstudy.domains.kg.graph.settle import ASSERTED
+from quickstudy.domains.kg.graph.store import GraphStore
+from quickstudy.domains.kg.reading.documents import read_documents
+
+Graph = str | Path | GraphStore
+
+
+@contextmanager
+def opened(store: Graph, *, create: bool = False) -> Iterator[GraphStore]:
+    """A store: the one given, or the one in that file, closed afterwards. Raises DataError where there is none."""
+    if isinstance(store, GraphStore):
+        yield store
+        return
+    with GraphStore(store, create=create) as found:
+        yield found
+
+
+def add(
+    store: Graph,
+    documents: Sequence[str | Path],
+    *,
+    text: str | None = None,
+    id: str | None = None,
+    bad: Literal["raise", "warn"] = "raise",
+    progress: Callable[[int], None] | None = None,
+) -> Added:
+    """Put documents into a graph, which is made where it isn't there; they wait to be read.
+
+    Args:
+        documents: files and folders.
+        text, id: names of the columns of tables.
+        bad: 'warn' leaves out what can't be read, and says so in the notes.
+        progress: is told how many documents have come so far.
+
+    Raises:
+        DataError: a file that can't be read, an id twice. Documents that came before it are in the graph by then.
+    """
+    if not documents:
+        raise DataError("no documents were given; name files or folders.")
+    with opened(store, create=True) as graph, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        sources = _sources(graph)
+        moved: list[str] = []
+        done = graph.put_all(_watched(documents, text, id, bad, sources, moved, progress))
+        waiting = graph.counts()["documents waiting"]
+        notes = [str(one.message) for one in said]
+        if moved:
+            notes.append(
+                f"{len(moved)} of these had come from another place before, and now count as from here: {moved[0]}. "
+                "Were they other documents of the same name? Then give each an id of its own, by a table."
+            )
+        place = shlex.quote(str(graph.path))
+    return Added(
+        str(graph.path), done["new"], done["changed"], done["same"], waiting, notes,
+        [f"quickstudy kg extract {place} --model MODEL"],
+    )  # fmt: skip
+
+
+def _sources(graph: GraphStore) -> dict[str, str]:
+    return dict(graph.rows("SELECT id, source FROM documents"))
+
+
+def _watched(
+    documents: Sequence[str | Path],
+    text: str | None,
+    id: str | None,
+    bad: Literal["raise", "warn"],
+    sources: dict[str, str],
+    moved: list[str],
+    progress: Callable[[int], None] | None,
+) -> Iterator[Document]:
+    count = 0
+    for path in documents:
+        for document in read_documents(path, text=text, id=id, bad=bad):
+            before = sources.get(document.id, document.source)
+            if before != document.source:
+                moved.append(f"{document.id!r}, from {before}, now from {document.source}")
+            count += 1
+            if progress is not None:
+                progress(count)
+            yield document
+
+
+def withdraw(store: Graph, ids: Sequence[str]) -> State:
+    """Take documents out of a graph, with what follows from them alone: all of them or, where one isn't there, none."""
+    with opened(store) as graph:
+        with graph.writing():
+            for id in ids:
+                graph.withdraw(id)
+        return status(graph)
+
+
+def status(store: Graph) -> State:
+    """What a graph holds, which models read its documents, what failed."""
+    with opened(store) as graph, graph.reading():
+        models = graph.rows(
+            "SELECT word, count(*) FROM documents JOIN words ON words.number = model WHERE state = 1 GROUP BY word"
+        )
+        return State(str(graph.path), graph.counts(), dict(models), graph.failed())
+
+
+def entity(graph: GraphStore, words: str) -> Name:
+    """The entity that a person means: by its name, by "name (type)", or by a name that differs in case alone.
+
+    Raises:
+        DataError: none, or several; it says which are close.
+    """
+    known = _kinds(graph, words)
+    if len(known) == 1:
+        return words
+    if len(known) > 1:
+        ways = " or ".join(f'"{words} ({kind})"' for kind in sorted(known))
+        raise DataError(f"several entities are called {words!r}: write {ways}.")
+    typed = re.fullmatch(r"(.+) \((.+)\)", words)
+    if typed and typed[2] in _kinds(graph, typed[1]):
+        return Entity(typed[1], typed[2])
+    found = graph.search(words, limit=5)
+    same = [one for one in found if one.name.casefold() == words.strip().casefold()]
+    if len(same) == 1:
+        return same[0]
+    if found:
+        near = ", ".join(f'"{one.name}"' for one in found)
+        raise DataError(f"the graph has no entity {words!r}. With these words in it there are: {near}.")
+    return words  # the store's own error knows which names are alike
+
+
+def _kinds(graph: GraphStore, name: str) -> set[str]:
+    rows = graph.rows(
+        "SELECT DISTINCT coalesce(nullif(e.merged_into, 0), e.number), w.word FROM entities e "
+        "JOIN words w ON w.number = e.type WHERE e.name = ?",
+        (name,),
+    )
+    return {kind for _, kind in rows} if len({number for number, _ in rows}) > 1 else {k for _, k in rows[:1]}
+
+
+def main_entities(store: Graph, most: int = 20) -> Main:
+    """The entities that have most asserted triples."""
+    with opened(store) as graph:
+        counted: Counter[Entity] = Counter()
+        for triple in graph.triples():
+            counted.update({triple.head, triple.tail})
+        order = sorted(counted.items(), key=lambda one: (-one[1], one[0]))[:most]
+        return Main(str(graph.path), [{**one._asdict(), "triples": count} for one, count in order])
+
+
+def show(
+    store: Graph,
+    name: str,
+    *,
+    relation: str | None = None,
+    direction: Direction = "both",
+    status: Iterable[str] = ASSERTED,
+    most: int = 50,
+    sentences: int = 1,
+) -> Shown:
+    """An entity's triples, each with up to `sentences` sentences that say it.
+
+    Raises:
+        DataError: no such entity, relation, direction or status.
+    """
+    with opened(store) as graph:
+        here = entity(graph, name)
+        found = graph.neighbours(here, relation, direction, status=tuple(status))
+        found.sort(key=lambda t: (t.relation, -(t.score if t.score is not None else 1.0)))
+        told = [Told(t, graph.said(t)[:sentences] if sentences else []) for t in found[:most]]
+        return Shown(center(graph, here), graph.names(here), told, len(found) - len(told))
+
+
+def center(graph: GraphStore, name: Name) -> Entity:
+    """What a name counts for, after merging."""
+    given, kind = (name, None) if isinstance(name, str) else name
+    rows = graph.rows(
+        "SELECT c.name, w.word, o.word FROM entities e JOIN entities c ON c.number = "
+        "coalesce(nullif(e.merged_into, 0), e.number) JOIN words w ON w.number = c.type "
+        "JOIN words o ON o.number = e.type WHERE e.name = ?",
+        (given,),
+    )
+    return next(Entity(name, of) for name, of, own in rows if kind in (None, own))
+
+
+def path(
+    store: Graph, start: str, end: str, *, longest: int = 3, directed: bool = False, most: int = 10
+) -> list[tuple[Triple, ...]]:
+    """Paths of asserted triples between two entities, the shortest first. Raises DataError as `GraphStore.paths`."""
+    with opened(store) as graph:
+        return graph.paths(entity(graph, start), entity(graph, end), longest, directed=directed, limit=most)
+
+
+def match(store: Graph, words: Sequence[str], *, most: int = 1000) -> Answers:
+    """Fill variables so that all patterns hold. `words` are head, relation and tail of each, one after the other.
+
+    Raises:
+        DataError: as `GraphStore.match`, or words that are no multiple of three.
+    """
+    if not words or len(words) % 3:
+        raise DataError(
+            f"a pattern has three parts, head, relation and tail, such as '?who' works_for 'Acme plc'; {len(words)} "
+            "words came. Names of several words need quotes, and so do variables."
+        )
+    with opened(store) as graph:
+        patterns = [
+            (
+                *(part if part.startswith("?") else entity(graph, part) for part in (words[i], words[i + 2])),
+                words[i + 1],
+            )
+            for i in range(0, len(words), 3)
+        ]
+        found = graph.match([(head, relation, tail) for head, tail, relation in patterns], limit=most)
+    variables = list(dict.fromkeys(word for word in words if word.startswith("?")))
+    if not variables:
+        return Answers([], truth=bool(found))
+    return Answers(variables, [[answer.get(one) for one in variables] for answer in found])
+
+
+def sparql(store: Graph, question: str) -> Answers:
+    """What a SPARQL question gives. Raises DataError, and MissingExtra without pyoxigraph."""
+    with opened(store) as graph:
+        found = graph.sparql(question)
+    if isinstance(found, bool):
+        return Answers([], truth=found)
+    if any(isinstance(row, tuple) for row in found):
+        return Answers(["head", "relation", "tail"], [list(row) for row in found])
+    columns = list(dict.fromkeys(name for row in found for name in row))
+    return Answers(columns, [[row.get(name) for name in columns] for row in found])
+
+
+def export(store: Graph, file: str | Path, form: str | None = None, **settings: Any) -> int:
+    """Write the graph to a file; see `GraphStore.export`. Returns how many triples."""
+    with opened(store) as graph:
+        return graph.export(file, form, **settings)  # pyright: ignore[reportArgumentType]
+
+
+def load(store: Graph, file: str | Path, form: str | None = None) -> int:
+    """Add the triples of a file to a graph, made where it isn't there; see `GraphStore.load`."""
+    with opened(store, create=True) as graph:
+        return graph.load(file, form)  # pyright: ignore[reportArgumentType]
+
+
+def push(store: Graph, address: str, kind: str, **settings: Any) -> int:
+    """Send the graph to a server; see `GraphStore.push`."""
+    with opened(store) as graph:
+        return graph.push(address, kind, **settings)  # pyright: ignore[reportArgumentType]

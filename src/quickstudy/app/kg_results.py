@@ -1,0 +1,136 @@
+"""What the actions on knowledge graphs return: as `results`, plain values that `results.as_json` writes."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quickstudy.domains.kg.graph.query import Entity, Said, Triple
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Files to begin with."""
+
+    schema: str
+    examples: str
+    next: list[str]
+
+
+@dataclass(frozen=True)
+class Added:
+    """Documents that were put into a graph."""
+
+    store: str
+    new: int
+    changed: int
+    same: int
+    waiting: int
+    """Documents of the graph that are to be read, those of before too."""
+    notes: list[str]
+    next: list[str]
+
+
+@dataclass(frozen=True)
+class State:
+    """What a graph holds."""
+
+    store: str
+    counts: dict[str, int]
+    """See `domains.kg.graph.query.counts`."""
+    models: dict[str, int]
+    """Version of a model -> documents that it read."""
+    failed: dict[str, str]
+    """Document -> why it couldn't be read."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A triple, and the sentences that say it, the surest first."""
+
+    triple: "Triple"
+    said: "list[Said]"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An entity with its triples."""
+
+    entity: "Entity"
+    names: dict[str, list[str]]
+    """'names' that documents use, 'catalogue' ids, and their 'aliases'."""
+    triples: list[Told]
+    more: int
+    """Triples that were left off."""
+
+
+@dataclass(frozen=True)
+class Merge:
+    """That two names are one thing, or not."""
+
+    one: str
+    other: str
+    """A name, or an id of the catalogue."""
+    together: bool
+    decision: int | None
+    """The number of a reviewer's decision; None: a model says so."""
+    score: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Main:
+    """The entities of a graph that have most triples."""
+
+    store: str
+    entities: list[dict[str, Any]]
+    """name, type, triples."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a question to a graph gives."""
+
+    columns: list[str]
+    rows: list[list[Any]] = field(default_factory=list)
+    """Entities as name and type, anything else as text; None where a column has no value."""
+    truth: bool | None = None
+    """Of an ASK."""
+
+
+@dataclass(frozen=True)
+class KgLearned:
+    """A graph model, learned from a few labelled sentences and saved."""
+
+    model: str
+    """The folder."""
+    version: str
+    encoder: str
+    texts: int
+    """Labelled documents or sentences."""
+    entities: dict[str, int]
+    """Type -> examples."""
+    relations: dict[str, int]
+    seconds: float
+    next: list[str]
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Documents that were read into a graph."""
+
+    store: str
+    model: str
+    """Its version."""
+    done: int
+    failed: int
+    """Documents; why, says `kg status`."""
+    merged: int
+    """Names that are said to be another entity's."""
+    linked: int
+    """Names that are an entry of the catalogue that was given."""
+    strangers: int
+    """Names that are none of its entries."""
+    counts: dict[str, int]
+    notes: list[str]
+    seconds: float
+    next: list[str]

@@ -1,0 +1,191 @@
+"""After documents were read: which of the graph's entities are one, and which are in the user's catalogue.
+
+Both are written to the store as bonds with a score and a reason, in place of those of before, so that the graph is the
+same in whatever order documents came. What a reviewer decided stands above them. What fits no entry is linked to none.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
+from os import PathLike
+from typing import TYPE_CHECKING, NamedTuple
+
+from quickstudy.core.errors import DataError
+from quickstudy.domains.kg.graph import facts
+from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.linking.catalogue import Catalogue, plain
+from quickstudy.domains.kg.linking.merge import Defined, alike, read_definitions
+from quickstudy.domains.kg.linking.within import without_form
+
+if TYPE_CHECKING:
+    from quickstudy.domains.kg.graph.store import GraphStore
+
+NAMES, CATALOGUE = "names", "catalogue links"
+"""Under which model's name the store keeps merges and links."""
+LIKE = 0.93
+"""Share of letters in order that a name has in common with an entry's that is taken for a way of writing it."""
+
+
+class Merged(NamedTuple):
+    """What `settle` did."""
+
+    merged: int
+    """Names that are said to be another entity's."""
+    linked: int
+    """Names that are an entry of the catalogue."""
+    strangers: int
+    """Names that are none."""
+
+
+def settle(store: "GraphStore", catalogue: Catalogue | None = None, *, merge: bool = True) -> Merged:
+    """Merge entities by their names, and link them to a catalogue, where one is given.
+
+    Args:
+        merge: else entities stay apart but for what the catalogue and reviewers say.
+    """
+    with store.reading():
+        entities = _entities(store)
+        texts = store.rows(
+            "SELECT id, text FROM documents JOIN texts ON document = number WHERE state = 1 ORDER BY id"
+        )
+    defined = read_definitions((id, text) for id, text in texts)
+    pairs = alike(entities, defined) if merge else []
+    links = [] if catalogue is None else linked(entities, catalogue, defined)
+    with store.writing():
+        there = set(_entities(store))  # another process may have read a document again meanwhile
+        store.same([pair for pair in pairs if {pair.one, pair.other} <= there], NAMES)
+        if catalogue is not None:
+            store.catalogue(_entries(catalogue))
+            store.link([link for link in links if link.entity in there], CATALOGUE)
+    return Merged(len(pairs), len(links), len(entities) - len(links) if catalogue is not None else 0)
+
+
+def _entities(store: "GraphStore") -> list[Entity]:
+    rows = store.rows(
+        "SELECT e.name, w.word FROM entities e JOIN words w ON w.number = e.type "
+        "WHERE e.number IN (SELECT entity FROM mentions)"
+    )
+    return [Entity(name, kind) for name, kind in rows]
+
+
+def _entries(catalogue: Catalogue) -> Iterable[facts.Entry]:
+    for one in catalogue.entries:
+        yield facts.Entry(one.id, one.names[0], one.type, tuple(one.names[1:]), tuple(one.same_as))
+
+
+def linked(
+    entities: Sequence[Entity], catalogue: Catalogue, defined: dict[str, Defined] | None = None
+) -> list[facts.Link]:
+    """The entry of each entity that has one: of its very name, of its name but for case, signs and plural, of what it
+    is short for, or of a name that is nearly the same. Where several entries fit alike, it is none.
+    """
+    exact: dict[str, set[int]] = defaultdict(set)
+    loose: dict[str, set[int]] = defaultdict(set)
+    kinds = {kind for _, kind in entities}
+    for name, owner in zip(catalogue.names, catalogue.owner, strict=True):
+        exact[name].add(owner)
+        loose[plain(without_form(name))].add(owner)
+    found, rest = [], []
+    for entity in dict.fromkeys(entities):
+        long = _long(entity.name, defined or {})
+        ways = [
+            (exact.get(entity.name, set()), 0.99, "the very name"),
+            (
+                loose.get(plain(without_form(entity.name)), set()),
+                0.95,
+                "the name but for case, signs or plural",
+            ),
+            (loose.get(plain(long), set()) if long else set(), 0.9, f"short for {long}"),
+        ]
+        for owners, score, why in ways:
+            fitting = [o for o in owners if catalogue.entries[o].type in ("", entity.type) or
+                       catalogue.entries[o].type not in kinds]  # fmt: skip
+            if len(fitting) == 1:
+                found.append(facts.Link(entity, catalogue.entries[fitting[0]].id, score, why))
+            if owners:  # of another type, or of several things: none of those below fits better
+                break
+        else:
+            rest.append(entity)
+    return found + list(_nearly(rest, catalogue, kinds))
+
+
+def _long(name: str, defined: dict[str, Defined]) -> str:
+    told = defined.get(name)
+    return next(iter(told.long)) if told is not None and len(told.long) == 1 else ""
+
+
+def _nearly(rest: Sequence[Entity], catalogue: Catalogue, kinds: set[str]) -> Iterable[facts.Link]:
+    near = catalogue.candidates([entity.name for entity in rest], 2)
+    for entity, some in zip(rest, near, strict=True):
+        for candidate in some[:1]:
+            name, entry = catalogue.names[candidate.name], catalogue.entries[candidate.entry]
+            if entry.type in kinds and entry.type != entity.type:
+                continue
+            alike = SequenceMatcher(None, entity.name.casefold(), name.casefold(), autojunk=False).ratio()
+            if (
+                alike >= LIKE
+                and len(name) >= 6
+                and re.findall(r"\d+", name) == re.findall(r"\d+", entity.name)
+            ):
+                yield facts.Link(entity, entry.id, round(0.85 * alike, 3), f"written nearly as {name!r}")
+
+
+def read_catalogue(path: str | PathLike[str]) -> Catalogue:
+    """A catalogue from a table (`Catalogue.read`) or from RDF: .ttl, .nt, .rdf, .jsonld (extra `sparql`).
+
+    Of RDF, labels are names (rdfs:label, skos:prefLabel, skos:altLabel, schema.org's and FOAF's name), and owl:sameAs
+    and skos:exactMatch say that two are the same, where both have names.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    suffix = str(path).rpartition(".")[2].lower()
+    return _rdf(path, suffix) if suffix in ("ttl", "nt", "rdf", "jsonld") else Catalogue.read(path)
+
+
+_NAMES = {
+    "http://www.w3.org/2000/01/rdf-schema#label", "http://www.w3.org/2004/02/skos/core#prefLabel",
+    "http://www.w3.org/2004/02/skos/core#altLabel", "http://schema.org/name", "https://schema.org/name",
+    "http://schema.org/alternateName", "https://schema.org/alternateName", "http://xmlns.com/foaf/0.1/name",
+}  # fmt: skip
+_PREFERRED = ("#label", "#prefLabel", "/name")
+_SAME = {"http://www.w3.org/2002/07/owl#sameAs", "http://www.w3.org/2004/02/skos/core#exactMatch"}
+_TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
+
+
+def _rdf(path: str | PathLike[str], suffix: str) -> Catalogue:
+    from quickstudy.domains.kg.graph.rdf import oxigraph
+    from quickstudy.domains.kg.linking.catalogue import Entry
+    from quickstudy.files.source import existing
+
+    ox, file = oxigraph(), existing(path)
+    formats = {
+        "ttl": ox.RdfFormat.TURTLE, "nt": ox.RdfFormat.N_TRIPLES, "rdf": ox.RdfFormat.RDF_XML,
+        "jsonld": ox.RdfFormat.JSON_LD,
+    }  # fmt: skip
+    names: dict[str, dict[str, bool]] = defaultdict(dict)
+    same: dict[str, list[str]] = defaultdict(list)
+    kinds: dict[str, str] = {}
+    try:
+        for one in ox.parse(path=str(file), format=formats[suffix]):
+            subject, predicate, value = one.subject, one.predicate.value, one.object
+            if not isinstance(subject, ox.NamedNode):
+                continue
+            if predicate in _NAMES and isinstance(value, ox.Literal):
+                names[subject.value].setdefault(value.value, predicate.endswith(_PREFERRED))
+            elif predicate in _SAME and isinstance(value, ox.NamedNode):
+                same[subject.value].append(value.value)
+            elif predicate == _TYPE and isinstance(value, ox.NamedNode):
+                kinds.setdefault(subject.value, re.split(r"[#/:]", value.value)[-1])
+    except (SyntaxError, OSError, ValueError) as problem:
+        raise DataError(f"no RDF that can be read: {problem}.", file=file) from None
+    if not names:
+        raise DataError("holds no labels (rdfs:label, skos:prefLabel, …), so nothing has a name.", file=file)
+    return Catalogue(
+        Entry(
+            id, tuple(sorted(of, key=lambda name: not of[name])), kinds.get(id, ""),
+            tuple(other for other in same[id] if other in names and other != id),
+        )
+        for id, of in names.items()
+    )  # fmt: skip
