@@ -33,7 +33,9 @@ def learn(
     to: Annotated[Path, Parameter(name=["--to", "--out", "-o"])],
     encoder: str = "minilm",
     experience: bool = True,
+    judge: bool = True,
     precision: float = 0.9,
+    across: int = 0,
     seed: int = 0,
     common: Common = COMMON,
 ) -> int:
@@ -45,22 +47,38 @@ def learn(
         to: folder for the model. It will hold the examples' texts.
         encoder: name or folder of the encoder; see `quickstudy encoders`.
         experience: start from what past corpora and relations taught.
+        judge: see what that is worth on examples held out, and leave it out where it does harm.
         precision: a triple at least so probable goes into the graph; below it, it waits for review.
+        across: look for relations across so many ends of sentences, too: 1 for neighbouring sentences.
         seed: of everything drawn at random.
     """
     common.start()
     with screen.bar("learn") as move:
         result = kg_actions.learn(
-            schema, examples, to, encoder=encoder, experience=experience, precision=precision, seed=seed,
-            progress=move,
+            schema, examples, to, encoder=encoder, experience=experience, judge=judge, precision=precision,
+            across=across, seed=seed, progress=move,
         )  # fmt: skip
     common.show(result, _learned)
     return 0
 
 
 def _learned(result: kg_results.KgLearned) -> None:
+    for odd in result.notes:
+        screen.note(f"note: {odd}")
     made = screen.table("type", "examples", numbers=(1,))
     for kind, count in (*result.entities.items(), *result.relations.items()):
         made.add_row(kind, str(count))
-    screen.say(made, f"Saved: {result.model}  ({result.seconds:.1f} s)")
+    screen.say(made)
+    if result.judged:
+        screen.say(
+            "What past fields were worth: F1 on labelled texts held out, in three parts, with 95% intervals"
+        )
+        worth = screen.table("part", "with experience", "frozen encoder", "gain", "", numbers=(1, 2, 3))
+        for one in result.judged:
+            kept = "used" if one.kept else "does harm here: left out"
+            worth.add_row(
+                one.part, one.experienced.text(1), one.frozen.text(1), one.gain.text(1, sign=True), kept
+            )
+        screen.say(worth)
+    screen.say(f"Saved: {result.model}  ({result.seconds:.1f} s)")
     screen.type_next(result.next)

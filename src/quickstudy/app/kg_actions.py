@@ -5,17 +5,19 @@ The command line calls them, and so do service and studio. What can be asked of 
 
 import shlex
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from quickstudy.app.kg_results import Begun, KgLearned
+from quickstudy.app.kg_results import Begun, Judged, KgLearned
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.document import Annotated
 from quickstudy.domains.kg.reading.examples import read_annotated
 from quickstudy.domains.kg.schema import Schema
 from quickstudy.domains.kg.starter import write_starter, write_starter_examples
 from quickstudy.domains.kg.use import GraphModel
+from quickstudy.domains.kg.worth import LEAST
 from quickstudy.encoders.text import TextEncoder, load_encoder
 
 FEW = 5
@@ -45,6 +47,7 @@ def learn(
     *,
     encoder: str = "minilm",
     experience: bool = True,
+    judge: bool = True,
     precision: float = 0.9,
     across: int = 0,
     seed: int = 0,
@@ -54,6 +57,7 @@ def learn(
 
     Args:
         experience: start from what past corpora and relations taught; else from the frozen encoder.
+        judge: see what that was worth on examples held out, and leave it out where it does harm.
         precision: a triple at least so probable goes into the graph; below it, it waits for review.
         across: how many sentence ends may lie between the two ends of a relation.
         progress: is told a stage, how many steps are done, and of how many (0: not known).
@@ -67,30 +71,52 @@ def learn(
     if not examples:
         raise DataError("no examples were given; name files with labelled sentences.")
     types = Schema.read(schema)
-    labelled = [one for path in examples for one in read_annotated(path, types)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        labelled = [one for path in examples for one in read_annotated(path, types)]
+    said = [str(one.message) for one in caught]
     loaded = load_encoder(encoder)
     if not isinstance(loaded, TextEncoder):
         raise DataError(
             f"the encoder {encoder!r} has no word states, which finding entities needs; minilm has."
         )
     move("learning entities and relations", 0, 0)
+
+    def judged(done: int, parts: int) -> None:
+        move("seeing what experience is worth", done, parts)
+
     past = "shipped" if experience else None
     model = GraphModel.learn(
-        labelled,
-        types,
-        loaded,
-        prior=past,
-        relation_prior=past,
-        precision=precision,
-        across=across,
-        seed=seed,
-    )
+        labelled, types, loaded, prior=past, relation_prior=past, precision=precision, across=across,
+        judge=judge and experience, seed=seed, judging=judged,
+        progress=lambda step, _: move("learning entities and relations", step, 0),
+    )  # fmt: skip
     model.save(to)
     place = shlex.quote(str(to))
     return KgLearned(
-        str(to), model.version, encoder, len(labelled), *counted(labelled, types), time.perf_counter() - began,
+        str(to), model.version, encoder, len(labelled), *counted(labelled, types),
+        [Judged(one.part, one.experienced.f1, one.frozen.f1, one.gain, one.keeps) for one in model.worth],
+        _notes(labelled, types, model, said), time.perf_counter() - began,
         [f"quickstudy kg extract graph.db DOCUMENTS --model {place}"],
     )  # fmt: skip
+
+
+def _notes(
+    labelled: Sequence[Annotated], schema: Schema, model: GraphModel, said: Sequence[str]
+) -> list[str]:
+    """What a person should know about their examples: what was left out of the files, and which types are too few."""
+    notes = [*said]
+    for part, counts in zip(("entities", "relations"), counted(labelled, schema), strict=True):
+        none = [kind for kind, count in counts.items() if not count]
+        few = [f"{kind} ({count})" for kind, count in counts.items() if 0 < count < FEW]
+        if none:
+            found = "never found" if part == "relations" else "found by name and description alone"
+            notes.append(f"no example of {', '.join(none)}: {found}.")
+        if few:
+            notes.append(f"fewer than {FEW} examples of {', '.join(few)}: a few more help most there.")
+    if not model.worth and len(labelled) < LEAST:
+        notes.append(f"{len(labelled)} labelled texts are too few to hold some out and say how good this is.")
+    return notes
 
 
 def counted(labelled: Sequence[Annotated], schema: Schema) -> tuple[dict[str, int], dict[str, int]]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quickstudy.core.estimate import Estimate
     from quickstudy.domains.kg.graph.query import Entity, Said, Triple
 
 
@@ -98,6 +99,19 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What past experience was worth for a part of a graph model, on labelled texts held out: F1 in points."""
+
+    part: str
+    experienced: "Estimate"
+    frozen: "Estimate"
+    gain: "Estimate"
+    """Paired."""
+    kept: bool
+    """Whether the model starts from experience; it doesn't where the frozen encoder did better."""
+
+
+@dataclass(frozen=True)
 class KgLearned:
     """A graph model, learned from a few labelled sentences and saved."""
 
@@ -110,6 +124,10 @@ class KgLearned:
     entities: dict[str, int]
     """Type -> examples."""
     relations: dict[str, int]
+    judged: list[Judged]
+    """Of each part; empty where there is nothing to judge by."""
+    notes: list[str]
+    """What is odd about the examples."""
     seconds: float
     next: list[str]
 

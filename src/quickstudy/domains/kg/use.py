@@ -36,6 +36,7 @@ from quickstudy.domains.kg.relations.classifier import (
 )
 from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.schema import Schema
+from quickstudy.domains.kg.worth import Worth, of_entities, of_relations
 from quickstudy.encoders.text import TextEncoder, load_encoder
 
 EXAMPLES, ENTITIES, RELATIONS = "examples.json", "entities", "relation_prior"
@@ -70,6 +71,8 @@ class GraphModel:
     """A triple at least so probable goes into the graph; below it, it is for review."""
     across: int = 0
     """How many sentence ends may lie between the two ends of a relation."""
+    worth: tuple[Worth, ...] = ()
+    """What experience was worth on examples held out, of each part, where `learn` judged it."""
 
     @classmethod
     def learn(
@@ -82,8 +85,10 @@ class GraphModel:
         relation_prior: "RelationPrior | Shipped | None" = "shipped",
         precision: float = 0.9,
         across: int = 0,
+        judge: bool = False,
         seed: int = 0,
         progress: Callable[[int, float], None] | None = None,
+        judging: Callable[[int, int], None] | None = None,
     ) -> "GraphModel":
         """Learn from labelled documents.
 
@@ -93,6 +98,9 @@ class GraphModel:
             relation_prior: the same of earlier relations.
             across: how many sentence ends may lie between the two ends of a relation: 1 looks in neighbouring
                 sentences too.
+            judge: see first what priors are worth on examples held out, and leave out the one that does harm there.
+                Learns each part three times more, and the frozen encoder's.
+            progress, judging: are told the steps and loss of tuning; and how many parts were judged, of how many.
 
         Raises:
             DataError: offsets, types or relations that can't be, or no example with a span.
@@ -102,10 +110,22 @@ class GraphModel:
         past = _own(Prior, encoder) if isinstance(prior, str) else prior
         told = _own(RelationPrior, encoder) if isinstance(relation_prior, str) else relation_prior
         named = [example for example in given if not example.partial]
-        recogniser = entities.learn(named, schema, past, encoder, seed=seed, progress=progress)
+        worth: list[Worth] = []
+        tuned = None
+        if judge:
+            if told_of := of_entities(named, schema, past, encoder, seed=seed, progress=judging):
+                past, tuned = (past, None) if told_of.keeps else (None, False)
+                worth.append(told_of)
+            if told_of := of_relations(
+                given, schema, told, lambda some, kept: _related(some, schema, encoder, kept, precision, across, seed),
+                across=across, seed=seed,
+            ):  # fmt: skip
+                told = told if told_of.keeps else None
+                worth.append(told_of)
+        recogniser = entities.learn(named, schema, past, encoder, tuned=tuned, seed=seed, progress=progress)
         return cls(
             schema, given, recogniser, _related(given, schema, encoder, told, precision, across, seed),
-            told, precision, across,
+            told, precision, across, tuple(worth),
         )  # fmt: skip
 
     @property

@@ -1,0 +1,125 @@
+"""What past experience is worth on a field's own examples: with it and without, on examples held out, paired.
+
+The examples are divided into a few parts; of each, entities and relations are learned from the others, once with what
+past fields taught and once by the frozen encoder alone, and both are asked for the part. Where the frozen one does
+better, experience is left out: it may be of fields too far away.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from quickstudy.core.errors import DataError
+from quickstudy.core.estimate import Estimate
+from quickstudy.domains.kg.document import Annotated, Relation
+from quickstudy.domains.kg.entities import recogniser
+from quickstudy.domains.kg.entities.prior import Prior
+from quickstudy.domains.kg.learning import score
+from quickstudy.domains.kg.learning.score import Count, Score, counted
+from quickstudy.domains.kg.relations.classifier import RelationClassifier
+from quickstudy.domains.kg.relations.prior import RelationPrior
+from quickstudy.domains.kg.schema import Schema
+from quickstudy.encoders.text import TextEncoder
+
+PARTS = 3
+LEAST = 9
+"""Fewer labelled documents than this say nothing."""
+
+
+@dataclass(frozen=True)
+class Worth:
+    """Of one part, entities or relations between given entities: F1 in points on examples held out."""
+
+    part: str
+    experienced: Score
+    frozen: Score
+    gain: Estimate
+    """Paired: F1 with experience less that without; its interval is over documents."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether experience is used: it isn't where the frozen encoder did better."""
+        return self.gain.mean >= 0
+
+
+def of_entities(
+    examples: Sequence[Annotated],
+    schema: Schema,
+    prior: Prior | None,
+    encoder: TextEncoder,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Worth | None:
+    """What experience is worth for entities; None without any, or with too few examples to say.
+
+    Args:
+        progress: is told how many parts are done, and of how many.
+    """
+    if prior is None or len(examples) < LEAST:
+        return None
+    counts: tuple[list[Count], list[Count]] = ([], [])
+    for number, (seen, held) in enumerate(_parts(examples, seed)):
+        if progress is not None:
+            progress(number, PARTS)
+        if not any(one.spans for one in seen):
+            return None
+        ways = (
+            recogniser.learn(seen, schema, prior, encoder, seed=seed),
+            recogniser.learn(seen, schema, None, encoder, tuned=False, seed=seed),
+        )
+        for learned, into in zip(ways, counts, strict=True):
+            found = learned.find_all([one.document for one in held])
+            into += [
+                counted(score.entities(e.span for e in here), score.entities(one.spans))
+                for here, one in zip(found, held, strict=True)
+            ]
+    return _worth("entities", counts)
+
+
+def of_relations(
+    examples: Sequence[Annotated],
+    schema: Schema,
+    prior: RelationPrior | None,
+    learn: Callable[[Sequence[Annotated], RelationPrior | None], RelationClassifier | None],
+    *,
+    across: int = 0,
+    seed: int = 0,
+) -> Worth | None:
+    """The same for the relations between the entities that are labelled.
+
+    Args:
+        learn: learns relations from examples, with a prior or, given None, without.
+    """
+    if prior is None or len(examples) < LEAST:
+        return None
+    counts: tuple[list[Count], list[Count]] = ([], [])
+    for seen, held in _parts(examples, seed):
+        for given, into in zip((prior, None), counts, strict=True):
+            try:
+                learned = learn(seen, given)
+            except DataError:  # no relation is left in this part
+                return None
+            if learned is None:
+                return None
+            asked = [Annotated(one.document, one.spans) for one in held]
+            for said, one in zip(learned.extract_all(asked, across=across), held, strict=True):
+                found = {Relation(s.head, s.tail, s.type) for s in said}
+                into.append(counted(found, set(one.relations)))
+    return _worth("relations between given entities", counts)
+
+
+def _worth(part: str, counts: tuple[list[Count], list[Count]]) -> Worth:
+    ours, theirs = counts
+    return Worth(part, Score.of(ours), Score.of(theirs), score.gain(ours, theirs))
+
+
+def _parts(examples: Sequence[Annotated], seed: int) -> list[tuple[list[Annotated], list[Annotated]]]:
+    """For each part, the other examples and those of the part."""
+    order = list(range(len(examples)))
+    random.Random(seed).shuffle(order)
+    held = [set(order[part::PARTS]) for part in range(PARTS)]
+    return [
+        ([one for i, one in enumerate(examples) if i not in mine], [examples[i] for i in sorted(mine)])
+        for mine in held
+    ]
