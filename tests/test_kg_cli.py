@@ -95,6 +95,7 @@ def test_two_documents_of_one_name_are_pointed_out(call, tmp_path):
 
 
 def test_an_entity_is_shown_with_the_sentences(call, graph):
+    assert call("show", graph, "Acme")[1].startswith("Acme plc (company)\n")
     code, out, err = call("show", graph, "acme PLC")
     assert (code, err) == (0, "")
     assert out.startswith("Acme plc (company)\n")
@@ -143,7 +144,7 @@ def test_a_graph_goes_out_and_comes_in(call, graph, file, tmp_path):
         (["add", "g.db"], "no documents were given"),
         (["add", "g.db", "nowhere.txt"], "nowhere.txt"),
         (["status", "nowhere.db"], "nowhere.db: not found"),
-        (["show", "graph.db", "Acme"], "no entity 'Acme'. With these words in it there are: \"Acme plc\"."),
+        (["show", "graph.db", "l"], "With these words in it there are: \"Leeds\", \"Bolt\", \"Acme"),
         (["show", "graph.db", "Aida"], "no entity 'Aida'. Did you mean \"Ada\"?"),
         (["show", "graph.db", "Ada", "--relation", "work_for"], "Did you mean \"works_for\"?"),
         (["show", "graph.db", "Ada", "--status", "sure"], "'sure' is no status"),

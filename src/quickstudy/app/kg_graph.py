@@ -118,7 +118,8 @@ def status(store: Graph) -> State:
 
 
 def entity(graph: GraphStore, words: str) -> Name:
-    """The entity that a person means: by its name, by "name (type)", or by a name that differs in case alone.
+    """The entity that a person means: by its name, by "name (type)", by a name that differs in case alone, or by
+    words that one name alone has in it.
 
     Raises:
         DataError: none, or several; it says which are close.
@@ -134,8 +135,10 @@ def entity(graph: GraphStore, words: str) -> Name:
         return Entity(typed[1], typed[2])
     found = graph.search(words, limit=5)
     same = [one for one in found if one.name.casefold() == words.strip().casefold()]
-    if len(same) == 1:
-        return same[0]
+    if (
+        len(same) == 1 or len(found) == 1
+    ):  # one that differs in case alone, or the only one with these words in it
+        return (same or found)[0]
     if found:
         near = ", ".join(f'"{one.name}"' for one in found)
         raise DataError(f"the graph has no entity {words!r}. With these words in it there are: {near}.")

@@ -2,7 +2,7 @@
 
 The examples are divided into a few parts; of each, entities and relations are learned from the others, once with what
 past fields taught and once by the frozen encoder alone, and both are asked for the part. Where the frozen one does
-better, experience is left out: it may be of fields too far away.
+clearly better, experience is left out: it may be of fields too far away.
 """
 
 import random
@@ -22,6 +22,8 @@ from quickstudy.domains.kg.schema import Schema
 from quickstudy.encoders.text import TextEncoder
 
 PARTS = 3
+FOUR_OF_FIVE = 0.84
+"""Standard deviations below which a fifth of a normal distribution lies."""
 LEAST = 9
 """Fewer labelled documents than this say nothing."""
 
@@ -38,8 +40,11 @@ class Worth:
 
     @property
     def keeps(self) -> bool:
-        """Whether experience is used: it isn't where the frozen encoder did better."""
-        return self.gain.mean >= 0
+        """Whether experience is used: it isn't where the frozen encoder did better, by more than chance alone would
+        have it in four of five draws of documents. A handful of examples seldom says so much.
+        """
+        spread = (self.gain.high - self.gain.low) / (2 * 1.96)
+        return not self.gain.mean < -FOUR_OF_FIVE * spread
 
 
 def of_entities(

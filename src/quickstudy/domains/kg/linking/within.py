@@ -1,7 +1,7 @@
 """Names for the same thing within one document: short forms that it defines, and short names of persons and firms.
 
     "Extensible Markup Language (XML) … XML"     the second is the first, as the document says so
-    "Jo Ray, who … Ms Ray said"                  a person's last or first name, where one person alone has it
+    "Jo Ray, who … Ms Ray said"                  a person's last or first name, title or not, where one alone has it
     "Acme plc … Acme"                            a firm without its legal form, where one firm alone is called so
 
 A mention gets the longer name as its entity, in this document alone: another document's Ray may be another person.
@@ -26,6 +26,9 @@ _PERSON = re.compile(
     r"\b(?:person|persons|people|peop|per|human|politician|scientist|researcher|writer|author|artist|musician|actor|"
     r"officer|patient|employee|lawyer|judge|player|director)\b",
     re.IGNORECASE,
+)
+_TITLE = re.compile(
+    r"(?:(?:Mr|Mrs|Ms|Miss|Dr|Prof|Professor|Sir|Dame|Lord|Lady|Herr|Frau|Mme|Madame|Monsieur)\.? )+"
 )
 
 
@@ -61,6 +64,9 @@ def _same(one: str, other: str) -> bool:
 
 def _short_of(name: str, other: str, person: bool) -> bool:
     """Whether a name is another one's last or first word, if it is a person's, or the other without its legal form."""
+    if person and _TITLE.match(name):
+        bare = _TITLE.sub("", name)
+        return not _TITLE.match(other) and (bare == other or (bare != "" and bare == other.split()[-1]))
     if len(name) >= len(other) or not name[:1].isupper() or any(sign.isdigit() for sign in name):
         return False
     if without_form(other) == name:
