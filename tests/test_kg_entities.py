@@ -2,13 +2,17 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
 from quickstudy.bench.kg_corpora import Corpus, apart, sentence
 from quickstudy.bench.kg_entities import f1, support
+from quickstudy.core import engine
+from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import CheckpointError, DataError, ModelError
+from quickstudy.core.objective import Classify
 from quickstudy.domains.kg.document import Annotated, Document, Span, words
 from quickstudy.domains.kg.entities.detect import (
     Detector,
@@ -22,8 +26,8 @@ from quickstudy.domains.kg.entities.detect import (
 )  # fmt: skip
 from quickstudy.domains.kg.entities.prior import Prior, Source, learn_prior
 from quickstudy.domains.kg.entities.recogniser import Recogniser, learn
-from quickstudy.domains.kg.entities.tune import B, I, O, Tuning, tags
-from quickstudy.domains.kg.entities.types import told
+from quickstudy.domains.kg.entities.tune import B, I, O, Tuning, features, tags
+from quickstudy.domains.kg.entities.types import Typing, _clearly, told
 from quickstudy.domains.kg.entities.words import network, shape, split, states
 from quickstudy.domains.kg.marks import unmarked
 from quickstudy.domains.kg.schema import EntityType, Schema
@@ -212,6 +216,58 @@ class TestLearning:
         ]
         assert changed
 
+    def test_lower_layers_that_stay_are_those_of_both_networks(self, encoder, prior):
+        few, fresh = examples(12, seed=1), [a.document for a in examples(6, seed=2)]
+        model = learn(few, SCHEMA, prior, encoder, tuning=replace(QUICK, below=1), epochs=4, tuned=True)
+        changed = {
+            k.split(".")[2]
+            for k, a in model.past.adapter.items()
+            if not torch.equal(a, model.tuned.adapter[k])
+        }
+        assert changed == {"1"}
+        pieces = [piece for part in split(fresh, encoder) for piece in part]
+        for piece, found in zip(pieces, model.entities(pieces), strict=True):
+            first, second = (states(net, [piece])[0] for net in model.networks)
+            places = model.detectors[0].find(first)
+            chances = model.typing.probabilities(features(second, [place for place, _ in places]))
+            for entity, (place, score), row in zip(found, places, chances, strict=True):
+                assert (entity.span.start, entity.span.end) == (
+                    piece.offsets[place[0]][0],
+                    piece.offsets[place[1] - 1][1],
+                )
+                assert entity.score == pytest.approx(score * float(row.max()), abs=1e-4)
+
+    def test_types_are_told_by_the_learner_that_did_best_on_what_was_left_out(self, encoder, prior):
+        report = learn(examples(24), SCHEMA, prior, encoder, tuned=False).report
+        assert {"logistic regression, C = 30", "Gaussian types with a learned prior", "Proto-MAML"} <= set(
+            report["losses"]
+        )
+        assert report["losses"][report["typing"]] <= report["losses"]["Gaussian types with a learned prior"]
+
+    def test_a_learner_is_displaced_by_what_is_clearly_better_alone(self):
+        sentence = torch.arange(40) // 2
+        gain = torch.randn(40, generator=torch.Generator().manual_seed(0))
+        assert not _clearly(gain - gain.mean() + 0.1, sentence)
+        assert _clearly(gain - gain.mean() + 2, sentence)
+        # Forty rows of four sentences are four draws.
+        assert _clearly(gain - gain.mean() + 0.5, torch.arange(40))
+        assert not _clearly(torch.tensor([2.0, -1, 2, -1]).repeat_interleave(10), torch.arange(40) // 10)
+        assert _clearly(torch.tensor([2.0, -1, 2, -1]).repeat_interleave(10), torch.arange(40))
+
+    @pytest.mark.parametrize("kind", ["typing", "maml"])
+    def test_whatever_tells_types_is_saved_with_the_model(self, encoder, prior, tmp_path, kind):
+        few = examples(12)
+        model = learn(few, SCHEMA, prior, encoder, tuned=False)
+        learner, meta = getattr(prior, kind)
+        learner = replace(learner, objective=Classify(ways=2))
+        x, y = torch.randn(6, encoder.dim, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 2
+        fast = engine.adapt(learner, meta, Labelled.of(x, y))
+        model = replace(model, typing=Typing(learner, meta, fast, kind, {}))
+        model.save(tmp_path / "m")
+        loaded = Recogniser.load(tmp_path / "m", encoder)
+        assert loaded.typing.name == kind
+        torch.testing.assert_close(loaded.typing.probabilities(x), model.typing.probabilities(x))
+
     def test_one_example_and_one_type_are_enough(self, encoder, prior):
         [one] = examples(1)
         only = Annotated(one.document, tuple(s for s in one.spans if s.type == "person"), complete=True)
@@ -280,8 +336,6 @@ class TestBadInput:
         assert recogniser.find_all(["", " \n", "?!"])[:2] == [[], []]
 
     def test_another_encoder_is_refused(self, encoder, prior):
-        from dataclasses import replace
-
         with pytest.raises(ModelError, match="belongs to the encoder"):
             learn(examples(3), SCHEMA, replace(prior, identity="f" * 64), encoder)
 

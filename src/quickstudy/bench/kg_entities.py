@@ -1,12 +1,12 @@
 """Entity recognition on CrossNER: 5 examples a type (kg.4) and all labels of a field (kg.5).
 
-    python -m quickstudy.bench.kg_entities --prior FOLDER [--only kg.4 | kg.5] [--part dev] [--seeds 5]
-    python -m quickstudy.bench.kg_entities --learn FOLDER      # makes the prior, from openly licensed corpora
+    python -m quickstudy.bench.kg_entities [--only kg.4 | kg.5] [--domains ai] [--part dev] [--seeds 5] [--prior FOLDER]
 
-The support is drawn from the field's train part, rarest type first; F1 counts spans whose borders and type are right,
-over the whole test part. Nothing is ever learned from CrossNER but the support itself. Baselines see the same support:
-the nearest token of it (in the manner of NNShot, Yang & Katiyar 2020, arXiv:2010.02405), logistic regression of
-tokens, and both stages on the frozen encoder, their detector starting from wikigold's.
+The prior is the shipped one, which `python tools/make_kg_priors.py entities` makes. The support is drawn from the
+field's train part, rarest type first; F1 counts spans whose borders and type are right, over the whole test part.
+Nothing is ever learned from CrossNER but the support itself. Baselines see the same support: the nearest token of it
+(in the manner of NNShot, Yang & Katiyar 2020, arXiv:2010.02405), logistic regression of tokens, and both stages on the
+frozen encoder, their detector starting from wikigold's.
 """
 
 import argparse
@@ -213,11 +213,10 @@ def past(data: Path, seed: int = 0) -> tuple[list[Source], dict[str, int]]:
     return chosen, {name: count for name, count in dropped.items() if count}
 
 
-def make_prior(data: Path, encoder: TextEncoder, steps: int | None = None, seed: int = 0) -> Prior:
-    """A prior from `past`. In bfloat16 on every processor: on some that takes three times as long as float32."""
-    tuning = TUNING if steps is None else replace(TUNING, steps=steps)
+def make_prior(data: Path, encoder: TextEncoder, seed: int = 0) -> Prior:
+    """A prior from `past`. In bfloat16 on every processor, though on some that is slower than float32."""
     chosen, left_out = past(data, seed)
-    made = learn_prior(chosen, encoder, tuning, mixed=True, seed=seed, progress=_shown(tuning.steps))
+    made = learn_prior(chosen, encoder, TUNING, mixed=True, seed=seed, progress=_shown(TUNING.steps))
     return replace(made, settings={**made.settings, "left_out": left_out})
 
 
@@ -240,9 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write the run file when the test part was measured."""
     parser = argparse.ArgumentParser(description="Entity recognition on CrossNER.")
     parser.add_argument("--data", help="the folder of data sets")
-    parser.add_argument("--prior", help="the folder of a prior")
-    parser.add_argument("--learn", help="make a prior and save it to this folder")
-    parser.add_argument("--steps", type=int, help="steps of the prior's tuning")
+    parser.add_argument("--prior", help="the folder of a prior; by default the shipped one")
     parser.add_argument("--only", choices=("kg.4", "kg.5"), help="one of the rows")
     parser.add_argument("--domains", nargs="+", default=list(DOMAINS), choices=DOMAINS)
     parser.add_argument("--part", default="test", choices=("dev", "test"))
@@ -250,12 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     given = parser.parse_args(arguments)
     data, encoder = folders.folder(given.data), load_encoder("minilm")
-    if given.learn:
-        prior = make_prior(data, encoder, given.steps)
-        prior.save(given.learn)
-        if not given.prior:
-            return
-    prior = Prior.load(given.prior)
+    prior = Prior.load(given.prior) if given.prior else Prior.shipped()
     frozen, rows = Frozen(encoder, data), []
     for row, shots in (("kg.4", SHOTS), ("kg.5", None)):
         if given.only not in (None, row):
@@ -272,14 +264,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "id": row_id, "value": round(ours.mean, 2), "unit": "F1", "n": sentences, "seeds": seeds,
                 "baselines": {k: round(sum(v) / len(v), 2) for k, v in found.items()},
                 "command": f"python -m quickstudy.bench.kg_entities --only {row} --domains {domain} "
-                f"--seeds {given.seeds} --prior FOLDER",
+                f"--seeds {given.seeds}",
                 "seconds": round(time.process_time() - begun, 1),
                 "note": f"CrossNER {domain} {given.part}; learned from before: {told}",
             })  # fmt: skip
             if len(seeds) > 1:
                 rows[-1]["ci95"] = [round(ours.low, 2), round(ours.high, 2)]
             _say(rows[-1])
-            if given.part == "test" and given.most is None:
+            if given.part == "test" and given.most is None and given.prior is None:
                 write_run("kg_entities", rows)
 
 

@@ -27,6 +27,10 @@ class WordBatch(NamedTuple):
     words: int
     """How many words the longest sentence has."""
 
+    def chosen(self, rows: list[int]) -> "WordBatch":
+        """The same of some sentences."""
+        return WordBatch(*(part[rows] for part in self[:4]), self.words)
+
 
 class WordBert(Bert):
     """Bert as a network from sentences to word states [batch, word, dim], zero where a sentence has fewer words."""
@@ -63,9 +67,20 @@ class WordBert(Bert):
         return model
 
     def forward(self, batch: WordBatch) -> Float[Tensor, "batch word dim"]:  # pyright: ignore
+        return self.upper(batch, self.lower(batch, 0), 0)
+
+    def lower(self, batch: WordBatch, layer: int) -> Float[Tensor, "batch token dim"]:
+        """States of tokens after so many layers: two networks that are alike up to there share them."""
         hidden = self.embeddings(batch.ids) + self.shapes[batch.shape] * (batch.shape > 0).unsqueeze(-1)
         with torch.autocast(hidden.device.type, torch.bfloat16, enabled=self.mixed):
-            states = self._states(None, batch.mask, hidden, 0, self.layers)
+            return self._states(None, batch.mask, hidden, 0, (layer,))[0]
+
+    def upper(
+        self, batch: WordBatch, hidden: Float[Tensor, "batch token dim"], layer: int
+    ) -> Float[Tensor, "batch word dim"]:
+        """States of words, from what `lower` gave. `layer` may be none above the lowest of `layers`."""
+        with torch.autocast(hidden.device.type, torch.bfloat16, enabled=self.mixed):
+            states = self._states(None, batch.mask, hidden, layer, self.layers)
         mean = torch.stack([state.float() for state in states]).mean(0)
         place = batch.word.unsqueeze(-1)
         total = mean.new_zeros(len(mean), batch.words + 1, mean.shape[-1])

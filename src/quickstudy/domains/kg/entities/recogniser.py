@@ -1,9 +1,9 @@
 """Entities of a field from a few labelled sentences: where they stand, of what type, and how sure that is.
 
 Words get states from two networks. One was tuned on past corpora and then on the examples: a `Detector` finds spans by
-it. The other was tuned on past corpora alone: a `Typing` tells types by it, as with five examples of a type, states
-tuned on them are too sure of those five. (CrossNER's dev parts, 5 a type, one seed: tuning on the examples adds 7
-points to the spans of politics, and takes 3 to 4 from the typing of gold spans in politics and AI.)
+it. The other was tuned on past corpora alone: a `Typing` tells types by it, as what past types taught the learner of
+types holds for its states. On CrossNER's dev parts (politics and AI, 5 examples a type, two seeds, 200 sentences)
+tuning on the examples takes the spans' F1 from 65 to 75, and types told by tuned states cost .9 of the whole F1.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ from quickstudy.domains.kg.entities.detect import (
 )
 from quickstudy.domains.kg.entities.prior import Prior, labelled, prior_from
 from quickstudy.domains.kg.entities.tune import Heads, Labelled, Tuning, features, tune
-from quickstudy.domains.kg.entities.words import Sentence, runs, split, states
+from quickstudy.domains.kg.entities.words import Sentence, batch_of, batches, split, states
 from quickstudy.domains.kg.schema import Schema
 from quickstudy.encoders.text import TextEncoder, resolve_dtype
 from quickstudy.nets.word_bert import WordBert
@@ -94,20 +94,23 @@ class Recogniser:
         The second network reads no sentence in which the first found nothing.
         """
         first, second = self.networks[0], self.networks[-1]
+        shared = _shared(self.tuned, self.past, first) if second is not first else 0
         places: list[dict[Place, float]] = [{} for _ in sentences]
         x: dict[int, Tensor] = {}
-        for rows, state in runs(first, sentences):
-            for row, found, held in zip(
-                rows, self._places(state, [len(sentences[r]) for r in rows]), state, strict=True
-            ):
-                places[row] = found
-                if found and second is first:
-                    x[row] = features(held, list(found))
-        if second is not first:
-            chosen = [row for row, found in enumerate(places) if found]
-            for rows, state in runs(second, [sentences[row] for row in chosen]):
-                for row, held in zip(rows, state, strict=True):
-                    x[chosen[row]] = features(held, list(places[chosen[row]]))
+        with torch.no_grad():
+            for rows in batches([len(sentence.ids) for sentence in sentences]):
+                batch = batch_of([sentences[row] for row in rows])
+                hidden = first.lower(batch, shared)
+                state = first.upper(batch, hidden, shared)
+                found = self._places(state, [len(sentences[row]) for row in rows])
+                held = [i for i, spans in enumerate(found) if spans]
+                kinds = state[held]
+                if held and second is not first:
+                    some = batch.chosen(held)
+                    kinds = second.upper(some, hidden[held] if shared else second.lower(some, 0), shared)
+                for i, row in enumerate(rows):
+                    places[row] = found[i]
+                x |= {rows[i]: features(kind, list(found[i])) for i, kind in zip(held, kinds, strict=True)}
         if not x:
             return [[] for _ in sentences]
         names = list(self.schema.entities)
@@ -200,9 +203,9 @@ class Recogniser:
         return cls(schema, encoder, tuned, past, tuple(detectors), kinds, told)
 
 
-ON_TASK = Tuning(batch=8, rate=5e-4, typing=1.0)
-"""How the network is tuned on a field's own examples; steps follow from `EPOCHS`."""
-EPOCHS = 20
+ON_TASK = Tuning(batch=8, rate=5e-4, typing=0.0)
+"""How the network is tuned on a field's own examples, for spans alone; steps follow from `EPOCHS`."""
+EPOCHS = 10
 MOST_STEPS = 160
 """But not more steps than this: two minutes on one core."""
 LEAST_SENTENCES = 10
@@ -268,7 +271,7 @@ def learn(
     if sum(len(inner) for _, inner in outer) >= LEAST_INNER:
         inner = labels_of(lengths, [i for _, i in outer])
         detectors.append(Detector(fit(seen[0], inner, torch.zeros_like(weights), 10.0), pair_scores(inner)))
-    kinds = _types(nets[-1], seen[-1], task, schema, past, encoder, seed)
+    kinds = _types(nets[-1], seen[-1], task, schema, past, encoder)
     report = {
         "sentences": len(task.sentences),
         "spans": sum(map(len, task.spans)),
@@ -287,12 +290,12 @@ def _types(
     schema: Schema,
     prior: Prior,
     encoder: TextEncoder,
-    seed: int,
 ) -> typing.Typing:
     x = torch.cat(
         [features(s, [f[:2] for f in found]) for s, found in zip(seen, task.spans, strict=True) if found]
     )
     y = torch.tensor([s[2] for found in task.spans for s in found])
+    sentence = torch.tensor([i for i, found in enumerate(task.spans) for _ in found])
     texts = [
         (i, t) for i, (name, kind) in enumerate(schema.entities.items()) for t in typing.told(name, kind)
     ]
@@ -301,7 +304,7 @@ def _types(
     names = [features(s, [(0, len(s))]) for s in states(net, [piece for _, piece in read])]
     told = torch.cat(names) if names else x[:0]
     of = torch.tensor([of for of, _ in read], dtype=torch.long)
-    return typing.learn(x, y, told, of, len(schema.entities), prior.typing, prior.maml, seed=seed)
+    return typing.learn(x, y, sentence, told, of, len(schema.entities), prior.typing, prior.maml)
 
 
 def _heads(net: WordBert, task: Labelled, detector: Tensor) -> Heads:
@@ -316,6 +319,14 @@ def _heads(net: WordBert, task: Labelled, detector: Tensor) -> Heads:
         vectors[kind] += x[y == kind].mean(0) - x.mean(0)
     heads = Heads.zero(x.shape[1], [task])
     return replace(heads, detector=detector.clone(), types=[vectors])
+
+
+def _shared(tuned: Prior, past: Prior, network: WordBert) -> int:
+    """Up to which layer the networks of two priors are the same; 0 for not at all."""
+    if tuned.spec != past.spec or not torch.equal(tuned.shapes, past.shapes):
+        return 0
+    changed = [int(k.split(".")[2]) for k, v in tuned.adapter.items() if not torch.equal(v, past.adapter[k])]
+    return min([*changed, *network.layers])
 
 
 def _networks(tuned: Prior, past: Prior, encoder: TextEncoder) -> tuple[WordBert, ...]:

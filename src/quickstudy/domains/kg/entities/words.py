@@ -147,20 +147,12 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield batch
 
 
-def runs(
-    network: WordBert, chosen: Sequence[Sentence]
-) -> Iterator[tuple[list[int], Float[Tensor, "n word dim"]]]:
-    """Row numbers of sentences of like length, and the states of their words, a padded batch at a time."""
-    for rows in batches([len(s.ids) for s in chosen]):
-        with torch.no_grad():
-            states = network(batch_of([chosen[row] for row in rows]))
-        yield rows, states
-
-
+@torch.no_grad()
 def states(network: WordBert, chosen: Sequence[Sentence]) -> list[Float[Tensor, "word dim"]]:
     """States of each sentence's words, in the order given."""
     found: list[Tensor] = [torch.empty(0)] * len(chosen)
-    for rows, out in runs(network, chosen):
+    for rows in batches([len(s.ids) for s in chosen]):
+        out = network(batch_of([chosen[row] for row in rows]))
         for row, state in zip(rows, out, strict=True):
             found[row] = state[: len(chosen[row])].clone()
     return found
