@@ -237,6 +237,14 @@ class TestLearning:
                 )
                 assert entity.score == pytest.approx(score * float(row.max()), abs=1e-4)
 
+    def test_one_network_is_enough_where_it_must_be_quick(self, encoder, prior, tmp_path):
+        few, fresh = examples(12, seed=1), examples(40, seed=2)
+        model = learn(few, SCHEMA, prior, encoder, tuning=QUICK, tuned=True, quick=True)
+        assert len(model.networks) == 1
+        assert score(model, fresh) > 60
+        model.save(tmp_path / "m")
+        assert len(Recogniser.load(tmp_path / "m", encoder).networks) == 1
+
     def test_types_are_told_by_the_learner_that_did_best_on_what_was_left_out(self, encoder, prior):
         report = learn(examples(24), SCHEMA, prior, encoder, tuned=False).report
         assert {"logistic regression, C = 30", "Gaussian types with a learned prior", "Proto-MAML"} <= set(
