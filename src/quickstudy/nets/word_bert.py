@@ -29,7 +29,7 @@ class WordBatch(NamedTuple):
 
     def chosen(self, rows: list[int]) -> "WordBatch":
         """The same of some sentences."""
-        return WordBatch(*(part[rows] for part in self[:4]), self.words)
+        return WordBatch(self.ids[rows], self.word[rows], self.shape[rows], self.mask[rows], self.words)
 
 
 class WordBert(Bert):
