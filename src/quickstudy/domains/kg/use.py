@@ -20,6 +20,7 @@ from quickstudy.core.atomic import write_file
 from quickstudy.core.encoder import identity
 from quickstudy.core.errors import CheckpointError, QuickstudyError
 from quickstudy.core.untrusted import Refused, parse_json
+from quickstudy.domains.kg.calibrate import LEAST, SCALE, Calibration
 from quickstudy.domains.kg.document import Annotated, Document, Relation, Span, holding, sentences
 from quickstudy.domains.kg.entities import recogniser as entities
 from quickstudy.domains.kg.entities.prior import Prior
@@ -73,6 +74,8 @@ class GraphModel:
     """How many sentence ends may lie between the two ends of a relation."""
     worth: tuple[Worth, ...] = ()
     """What experience was worth on examples held out, of each part, where `learn` judged it."""
+    scale: Calibration = SCALE
+    """Makes a triple's probability of those of its parts."""
 
     @classmethod
     def learn(
@@ -136,6 +139,7 @@ class GraphModel:
         )
         told = json.dumps([
             *map(as_record, self.examples), self.schema.to_json(), self.precision, self.across,
+            self.scale.weights, self.scale.steps,
         ])  # fmt: skip
         parts = (told.encode(), tuned, self._past(), identity(self.recogniser.encoder).encode())
         return sha256(b"\0".join(parts)).hexdigest()[:12]
@@ -174,7 +178,7 @@ class GraphModel:
                 for (_, _, part), here in zip(group, found, strict=True)
             ]
             related = (
-                self.relations.extract_all(marked, across=self.across)
+                self.relations.extract_all(marked, across=self.across, least=LEAST)
                 if self.relations
                 else [[]] * len(group)
             )
@@ -199,10 +203,13 @@ class GraphModel:
         pieces, statements = list(sentences(document.text)) if said else [], []
         for first, one in said:
             head, tail = first + one.head, first + one.tail
+            score = self.scale.triple(scores[head], scores[tail], one.probability)
+            if score < LEAST:
+                continue
             ends = (spans[head], spans[tail])
             touched = holding(pieces, min(s.start for s in ends), max(s.end for s in ends))
             where = pieces[touched[0]].start, pieces[touched[-1]].end
-            statements.append(Statement(head, one.type, tail, where, float(one.probability), one.sure))
+            statements.append(Statement(head, one.type, tail, where, score, score >= self.precision))
         return Reading(mentions, statements)
 
     def save(self, folder: Path | str) -> None:

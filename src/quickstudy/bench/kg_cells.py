@@ -1,0 +1,274 @@
+"""What one method reads in one field, learned from sentences drawn for one seed, compared with the labels."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from quickstudy.bench import child
+from quickstudy.bench.kg_fields import Field, Triple, alone, draw, sampled, told, truth, unrelated
+from quickstudy.core.atomic import write_file
+from quickstudy.domains.kg.calibrate import Answer, Calibration, learn_calibration
+from quickstudy.domains.kg.document import Annotated, Span, holding, sentences
+from quickstudy.domains.kg.graph.store import GraphStore
+from quickstudy.domains.kg.learning.score import Count
+from quickstudy.domains.kg.use import GraphModel, Reading
+from quickstudy.encoders.text import TextEncoder
+
+OURS, BARE, SPACY = "ours", "ours without meta-learning", "spaCy's parts"
+PEER: dict[str, Any] = {"passes": 60, "dropout": 0.2, "penalty": 10.0, "lexical": True}
+"""How the peer is trained: chosen on CoNLL04's dev part, 5 and 20 sentences a type."""
+SCALE_SHOTS = (5, 20)
+Cell = dict[str, Any]
+"""Of each document: "said", score and whether it is right of each triple; "truth", how many there are; "entities",
+right, found and there. And of ours "slices", exact and all; and "named": of pairs that aren't related, of sentences
+without a relation though both types are there, and of related pairs, how many there are and how many are asserted."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a run is made."""
+
+    data: Path
+    encoder: TextEncoder
+    seeds: tuple[int, ...]
+    documents: int | None
+    """So many of a field's at most, drawn once for all."""
+    spacy: str | None
+    """A Python that has spaCy and scikit-learn."""
+    pretrained: str
+    """The package of weights that spaCy's recogniser starts from; '' for none."""
+    keep: Path | None
+    part: str
+    show: Callable[..., None]
+
+
+def cell(setting: Setting, field: Field, shots: int, seed: int, method: str) -> Cell:
+    """Learn and read, or take what an earlier run kept."""
+    name = f"{field.name} {shots} {seed} {method} {setting.part} {setting.documents}".replace(" ", "-")
+    return _kept(setting, name, lambda: _made(setting, field, shots, seed, method))
+
+
+def _made(setting: Setting, field: Field, shots: int, seed: int, method: str) -> Cell:
+    examples = draw(alone(field.part("train")), field.schema, shots, seed)
+    documents = sampled(field.part(setting.part), setting.documents)
+    begun = time.process_time()
+    if method == SPACY:
+        made = _peer(setting, field, examples, documents, seed)
+    else:
+        model = _model(setting, field, examples, seed, method)
+        learned = time.process_time() - begun
+        read = ours(replace(model, scale=scale(setting, field)), documents)
+        made = {"learn": learned, "documents": read}
+    return made | {"sentences": len(examples), "seconds": time.process_time() - begun}
+
+
+def _model(
+    setting: Setting, field: Field, examples: Sequence[Annotated], seed: int, method: str
+) -> GraphModel:
+    if method == BARE:
+        return GraphModel.learn(
+            examples, field.schema, setting.encoder, seed=seed, prior=None, relation_prior=None
+        )
+    return GraphModel.learn(examples, field.schema, setting.encoder, seed=seed)
+
+
+def scale(setting: Setting, field: Field) -> Calibration:
+    """How scores of triples are read, learned on the dev parts of the other fields alone."""
+    return learn_calibration(
+        [answers(setting, other) for other in fields(setting.data) if other.name != field.name]
+    )
+
+
+def answers(setting: Setting, field: Field) -> list[Answer]:
+    """Triples of a field's dev part whose truth is known, from models of 5 and of 20 sentences a type."""
+    made = _kept(
+        setting, f"answers {field.name}".replace(" ", "-"), lambda: {"answers": _answers(setting, field)}
+    )
+    return [Answer(*row) for row in made["answers"]]
+
+
+def _answers(setting: Setting, field: Field) -> list[list]:
+    found = []
+    documents = sampled(field.part("dev"), 120)
+    for shots in SCALE_SHOTS:
+        examples = draw(alone(field.part("train")), field.schema, shots, 0)
+        model = GraphModel.learn(examples, field.schema, setting.encoder)
+        if model.relations is None:
+            continue
+        read = model.recogniser.find_all([one.document for one in documents])
+        given = [
+            Annotated(d.document, tuple(e.span for e in es)) for d, es in zip(documents, read, strict=True)
+        ]
+        for one, es, said in zip(
+            documents, read, model.relations.extract_all(given, least=0.05), strict=True
+        ):
+            right = truth(one)
+            for s in said:
+                ends = es[s.head].score, es[s.tail].score
+                triple = told(one, es[s.head].span, s.type, es[s.tail].span)
+                found.append([*map(float, ends), float(s.probability), triple in right])
+    return found
+
+
+def fields(data: Path) -> list[Field]:
+    """The fields that are measured."""
+    return [Field.of(name, data) for name in ("CoNLL04", "BC5CDR")]
+
+
+def ours(model: GraphModel, documents: Sequence[Annotated]) -> list[Cell]:
+    """What a model reads of documents, and what it asserts between the labelled mentions."""
+    found = []
+    readings = model.read([one.document for one in documents])
+    exact = slices(documents, readings)
+    for one, reading, asserted, right in zip(
+        documents, readings, _given(model, documents), exact, strict=True
+    ):
+        spans = [Span(*mention[:3]) for mention in reading.mentions]
+        said = ((spans[s.head], s.relation, spans[s.tail], s.score) for s in reading.statements)
+        found.append(compared(one, spans, said) | {"named": named(model, one, asserted), "slices": right})
+    return found
+
+
+def _given(model: GraphModel, documents: Sequence[Annotated]) -> list[set[tuple[int, int, str]]]:
+    """What is asserted at the model's precision where mentions are given."""
+    if model.relations is None:
+        return [set() for _ in documents]
+    bare = [Annotated(one.document, one.spans) for one in documents]
+    return [
+        {
+            (s.head, s.tail, s.type)
+            for s in said
+            if model.scale.triple(1.0, 1.0, s.probability) >= model.precision
+        }
+        for said in model.relations.extract_all(bare)
+    ]
+
+
+def compared(one: Annotated, spans: Sequence[Span], said: Any) -> Cell:
+    """Triples and mentions that were found in a labelled document, each triple once, as sure as its surest sentence."""
+    best: dict[Triple, float] = {}
+    for head, relation, tail, score in said:
+        triple = told(one, head, relation, tail)
+        best[triple] = max(best.get(triple, 0.0), float(score))
+    right, labelled = truth(one), set(one.spans)
+    return {
+        "said": [[score, triple in right] for triple, score in best.items()],
+        "truth": len(right),
+        "entities": [len(set(spans) & labelled), len(set(spans)), len(labelled)],
+    }
+
+
+def named(model: GraphModel, one: Annotated, asserted: set[tuple[int, int, str]]) -> dict[str, list[int]]:
+    """How many there are, and of how many something false (or, of those related, the truth) is asserted."""
+    apart = {frozenset(pair) for pair in unrelated(one, model.schema)}
+    claimed = {frozenset(row[:2]) for row in asserted}
+    pieces = list(sentences(one.text))
+    places: dict[
+        tuple[int, str], int
+    ] = {}  # a sentence and a relation that its types admit -> 1 if it is said falsely
+    related = {(r.head, r.tail, r.type) for r in one.relations}
+    said = {
+        (place, r.type)
+        for r in one.relations
+        for end in r[:2]
+        for place in holding(pieces, *one.spans[end][:2])
+    }
+    for head, tail in unrelated(one, model.schema):
+        for place in holding(pieces, *one.spans[head][:2]):
+            for kind in model.schema.relations:
+                if (place, kind) not in said and model.schema.admits(
+                    kind, one.spans[head].type, one.spans[tail].type
+                ):
+                    false = (head, tail, kind) in asserted
+                    places[place, kind] = max(places.get((place, kind), 0), int(false))
+    return {
+        "pairs": [len(apart), len(apart & claimed)],
+        "sentences": [len(places), sum(places.values())],
+        "related": [len(related), len(related & asserted)],
+    }
+
+
+def slices(documents: Sequence[Annotated], readings: Sequence[Reading]) -> list[list[int]]:
+    """Of the triples of each document, written to a store and read again: whose offsets slice the document to the words
+    of head, tail and a sentence that holds both; and all.
+    """
+    counts = {one.document.id: [0, 0] for one in documents}
+    text = {one.document.id: one.text for one in documents}
+    with TemporaryDirectory() as folder, GraphStore(Path(folder) / "graph.db") as store:
+        store.put_all([one.document for one in documents])
+        read = {one.document.id: reading for one, reading in zip(documents, readings, strict=True)}
+        for claim in iter(lambda: store.claim(64), []):
+            for one in claim:
+                store.finish(one, *read[one.document.id], model="measured")
+        for triple in list(store.triples(("extracted", "review"))):
+            for said in store.said(triple):
+                whole, inner = text[said.document], said.sentence
+                exact = all(
+                    whole[part.start : part.end] == part.text != "" for part in (inner, said.head, said.tail)
+                )
+                inside = all(
+                    inner.start <= part.start < part.end <= inner.end for part in (said.head, said.tail)
+                )
+                counts[said.document][0] += exact and inside
+                counts[said.document][1] += 1
+    return [counts[one.document.id] for one in documents]
+
+
+def _peer(
+    setting: Setting, field: Field, examples: Sequence[Annotated], documents: Sequence[Annotated], seed: int
+) -> Cell:
+    """A pipeline of spaCy's parts, trained on the same sentences, which reads the same sentences."""
+    pieces = [alone([one]) for one in documents]
+    job = PEER | {
+        "train": [{"text": e.text, "spans": [list(s) for s in e.spans], "relations": [list(r) for r in e.relations]}
+                  for e in examples],
+        "test": [piece.text for own in pieces for piece in own],
+        "admitted": {name: [list(r.head), list(r.tail)] for name, r in field.schema.relations.items()},
+        "pretrained": setting.pretrained,
+        "seed": seed,
+    }  # fmt: skip
+    program = [str(Path(__file__).with_name("spacy_run.py"))]
+    with TemporaryDirectory() as folder:
+        made = child.answer(setting.spacy or "python", program, Path(folder), job, threads=1)
+    told_of = iter(made["answers"])
+    read = [_peer_said(one, told_of) for one in documents]
+    return {
+        "learn": made["train_seconds"],
+        "documents": read,
+        "versions": made["versions"],
+        "lost": made["left_out"],
+    }
+
+
+def _peer_said(one: Annotated, told_of: Iterator[dict[str, Any]]) -> Cell:
+    spans: list[Span] = []
+    said: list[tuple[Span, str, Span, float]] = []
+    for piece in sentences(one.text):
+        answer = next(told_of)
+        own = [Span(start + piece.start, end + piece.start, kind) for start, end, kind in answer["spans"]]
+        best: dict[tuple[int, int], tuple[float, str]] = {}
+        for head, tail, kind, p in answer["relations"]:
+            best[head, tail] = max(best.get((head, tail), (0.0, "")), (p, kind))
+        said += [(own[head], kind, own[tail], p) for (head, tail), (p, kind) in best.items()]
+        spans += own
+    return compared(one, spans, said)
+
+
+def count(one: Cell, least: float) -> Count:
+    """A document's triples from a score on."""
+    said = [right for score, right in one["said"] if score >= least]
+    return Count(sum(said), len(said), one["truth"])
+
+
+def _kept(setting: Setting, name: str, make: Callable[[], Cell]) -> Cell:
+    if setting.keep is None:
+        return make()
+    path = setting.keep / f"{name}.json"
+    if not path.exists():
+        setting.keep.mkdir(parents=True, exist_ok=True)
+        write_file(path, json.dumps(make()).encode())
+    return json.loads(path.read_text())
