@@ -15,6 +15,7 @@ from quickstudy.domains.kg.calibrate import Answer, Calibration, learn_calibrati
 from quickstudy.domains.kg.document import Annotated, Span, holding, sentences
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.score import Count
+from quickstudy.domains.kg.schema import Schema
 from quickstudy.domains.kg.use import GraphModel, Reading
 from quickstudy.encoders.text import TextEncoder
 
@@ -129,7 +130,9 @@ def ours(model: GraphModel, documents: Sequence[Annotated]) -> list[Cell]:
     ):
         spans = [Span(*mention[:3]) for mention in reading.mentions]
         said = ((spans[s.head], s.relation, spans[s.tail], s.score) for s in reading.statements)
-        found.append(compared(one, spans, said) | {"named": named(model, one, asserted), "slices": right})
+        found.append(
+            compared(one, spans, said) | {"named": named(model.schema, one, asserted), "slices": right}
+        )
     return found
 
 
@@ -162,9 +165,9 @@ def compared(one: Annotated, spans: Sequence[Span], said: Any) -> Cell:
     }
 
 
-def named(model: GraphModel, one: Annotated, asserted: set[tuple[int, int, str]]) -> dict[str, list[int]]:
+def named(schema: Schema, one: Annotated, asserted: set[tuple[int, int, str]]) -> dict[str, list[int]]:
     """How many there are, and of how many something false (or, of those related, the truth) is asserted."""
-    apart = {frozenset(pair) for pair in unrelated(one, model.schema)}
+    apart = {frozenset(pair) for pair in unrelated(one, schema)}
     claimed = {frozenset(row[:2]) for row in asserted}
     pieces = list(sentences(one.text))
     places: dict[
@@ -177,10 +180,10 @@ def named(model: GraphModel, one: Annotated, asserted: set[tuple[int, int, str]]
         for end in r[:2]
         for place in holding(pieces, *one.spans[end][:2])
     }
-    for head, tail in unrelated(one, model.schema):
+    for head, tail in unrelated(one, schema):
         for place in holding(pieces, *one.spans[head][:2]):
-            for kind in model.schema.relations:
-                if (place, kind) not in said and model.schema.admits(
+            for kind in schema.relations:
+                if (place, kind) not in said and schema.admits(
                     kind, one.spans[head].type, one.spans[tail].type
                 ):
                     false = (head, tail, kind) in asserted
