@@ -1,12 +1,11 @@
 """How probable a triple is, from how sure its parts are: its two mentions, and that the text relates them.
 
-    P = σ(w · φ),   φ = (1, logit(h t), logit(r))
+    P = σ(a + b logit(h t)) σ(c + d logit(r))
 
-with h and t the probabilities of head and tail, and r that of the relation if both are right. A product would take the
-parts for independent and each for as sure as it says; mentions that the network was tuned on are surer than they
-should be, and errors come together. w is learned on triples of other fields (`learn_calibration`); where a field has
-answers of its own, such as a reviewer's, they move w, and from `MANY` on an isotonic step function follows them where
-no line can.
+with h and t the probabilities of head and tail, and r that of the relation if both are right. The plain product takes
+each part for as sure as it says; but mentions that the network was tuned on are surer than they should be. The four
+numbers are learned on triples of other fields (`learn_calibration`); where a field has answers of its own, such as a
+reviewer's, they move them, and from `MANY` on an isotonic step function follows them where no such law can.
 
 Platt 1999; isotonic regression for probabilities: Zadrozny & Elkan 2002, by pool adjacent violators (Ayer et al. 1955).
 """
@@ -19,14 +18,17 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy
 
 MANY = 400
 """So many own answers are followed by an isotonic step function."""
 STRENGTH = 10.0
-"""How many own answers it takes, about, until they count as much as other fields."""
+"""How strongly own answers have to pull: a few dozen of them count as much as other fields."""
 CLIP = 1e-3
 """Probabilities nearer to 0 or 1 than this say no more."""
+
+
+Weights = tuple[float, float, float, float]
 
 
 class Answer(NamedTuple):
@@ -42,14 +44,16 @@ class Answer(NamedTuple):
 class Calibration:
     """What makes a probability of three."""
 
-    weights: tuple[float, float, float] = (0.0, 1.0, 1.0)
+    weights: Weights = (0.0, 1.0, 0.0, 1.0)
+    """a to d; by default P is the product."""
     steps: tuple[tuple[float, float], ...] = ()
     """Of the isotonic function, if there is one: where each step begins, and its height."""
 
     def triple(self, head: float, tail: float, relation: float) -> float:
-        """The probability that a triple is right, from 0 to 1."""
-        bias, ends, said = self.weights
-        p = 1 / (1 + math.exp(-(bias + ends * _logit(head * tail) + said * _logit(relation))))
+        """The probability that a triple is right, from 0 to 1. Mentions of probability 1 are given, and not doubted."""
+        a, b, c, d = self.weights
+        ends = 1.0 if head * tail == 1 else _sigmoid(a + b * _logit(head * tail))
+        p = ends * _sigmoid(c + d * _logit(relation))
         return _step(self.steps, p) if self.steps else p
 
     def refined(self, answers: Sequence[Answer]) -> "Calibration":
@@ -72,7 +76,7 @@ SCALE = Calibration()
 
 
 def learn_calibration(fields: Sequence[Sequence[Answer]]) -> Calibration:
-    """Learn w from answers of other fields, one vote each."""
+    """Learn a to d from answers of other fields, one vote each."""
     most = max((len(field) for field in fields), default=0)
     start = Calibration().weights
     if not most:
@@ -107,6 +111,10 @@ def _step(steps: Sequence[tuple[float, float]], p: float) -> float:
     return value
 
 
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x > -700 else 0.0
+
+
 def _logit(p: float) -> float:
     p = min(1 - CLIP, max(CLIP, p))
     return math.log(p / (1 - p))
@@ -114,28 +122,31 @@ def _logit(p: float) -> float:
 
 def _fit(
     answers: Sequence[Answer],
-    start: tuple[float, float, float],
+    start: Weights,
     strength: float,
     shares: Sequence[float] | None = None,
-) -> tuple[float, float, float]:
-    """Logistic regression drawn to `start`; convex."""
-    phi = torch.tensor(
-        [[1.0, _logit(a.head * a.tail), _logit(a.relation)] for a in answers], dtype=torch.float64
+) -> Weights:
+    """The likeliest a to d, drawn to `start`; b and d are never below 0."""
+    ends, said = (
+        torch.tensor([_logit(of(answer)) for answer in answers], dtype=torch.float64)
+        for of in (lambda one: one.head * one.tail, lambda one: one.relation)
     )
     right = torch.tensor([float(a.right) for a in answers], dtype=torch.float64)
     share = None if shares is None else torch.tensor(list(shares), dtype=torch.float64)
     origin = torch.tensor(start, dtype=torch.float64)
     weights = origin.clone().requires_grad_(True)
-    solver = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
+    solver = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Float[Tensor, ""]:
         solver.zero_grad()
-        value = binary_cross_entropy_with_logits(phi @ weights, right, weight=share, reduction="sum")
+        a, b, c, d = weights
+        p = (a + b.clamp(min=0) * ends).sigmoid() * (c + d.clamp(min=0) * said).sigmoid()
+        value = binary_cross_entropy(p.clamp(1e-9, 1 - 1e-9), right, weight=share, reduction="sum")
         value = value + strength / 2 * (weights - origin).pow(2).sum()
         value.backward()
         return value
 
     with torch.enable_grad():
         solver.step(closure)  # pyright: ignore[reportArgumentType]
-    bias, ends, said = weights.detach().tolist()
-    return bias, max(0.0, ends), max(0.0, said)
+    a, b, c, d = weights.detach().tolist()
+    return a, max(0.0, b), c, max(0.0, d)
