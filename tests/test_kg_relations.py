@@ -222,6 +222,23 @@ def test_a_head_speaks_of_what_types_allow(prior, encoder):
     assert torch.allclose(odds.sigmoid(), log[0, :1].exp(), atol=1e-4)
 
 
+def test_types_without_unrelated_examples_vouch_for_nothing(prior, encoder):
+    related = [Example(sentence(k, i), k, "Person", "Firm", i) for k in ("sued", "founded") for i in range(6)]
+    known = [e._replace(origin=10 + i) for i in range(6) for e in labelled_pairs(met(i))]
+    firms = [e._replace(head_type="Firm", tail_type="Firm") for e in known]
+    schema = Schema.of({"entities": ["Person", "Firm"], "relations": ["sued", "founded"]})
+    model = learn_relations([*related, *firms], schema, prior, encoder)
+    assert model.head is not None and model.head.kinds == (("Firm", "Firm"),)
+    x, ends = model.x[:4], [("Person", "Firm")] * 4
+    admitted = torch.ones(4, 2, dtype=torch.bool)
+    bare = model.head.logits(x, ends, admitted)[:, 0].exp()
+    odds = model.log_odds(x, "sued", admitted, ends)
+    assert (odds.sigmoid() <= bare + 1e-5).all()
+    assert torch.allclose(
+        odds.sigmoid(), torch.minimum(bare, model.log_odds(x, "sued", admitted).sigmoid()), atol=1e-4
+    )
+
+
 def test_a_relation_holds_in_one_direction(prior, encoder):
     classifier = learned(prior, encoder)
     for number in range(4, 8):

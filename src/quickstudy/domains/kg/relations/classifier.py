@@ -106,8 +106,8 @@ class RelationClassifier:
         ends: Sequence[tuple[str, str]] | None = None,
     ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
         if self.head is not None and self.maml is None and ends is not None and admitted is not None:
-            log, best = self.head.logits(x, ends, admitted)[:, :-1].max(-1)
-            return best, log.exp()
+            best = self.head.logits(x, ends, admitted)[:, :-1].argmax(-1)
+            return best, self._headed(self.head, x, best, admitted, ends).sigmoid()
         cosine, chosen = self.cosines(x), None
         possible = torch.ones_like(cosine, dtype=torch.bool) if admitted is None else admitted
         cosine = torch.where(possible, cosine, -1.0)
@@ -132,11 +132,33 @@ class RelationClassifier:
         `judge`.
         """
         if self.head is not None and self.maml is None and ends is not None and admitted is not None:
-            p = self.head.logits(x, ends, admitted)[:, self.types.index(kind)].exp().double()
-            return torch.logit(p, 1e-6).float()
+            chosen = torch.full((len(x),), self.types.index(kind))
+            return self._headed(self.head, x, chosen, admitted, ends)
+        return self._certain(x, torch.full((len(x),), self.types.index(kind)), admitted)
+
+    def _headed(
+        self,
+        head: Head,
+        x: Float[Tensor, "n d"],
+        chosen: Int[Tensor, " n"],
+        admitted: Bool[Tensor, "n ways"],
+        ends: Sequence[tuple[str, str]],
+    ) -> Float[Tensor, " n"]:
+        """Log-odds by the head. Where few pairs of such types were labelled as unrelated, it has seen nothing but
+        related ones: then no more than what earlier relations taught of how alike these are.
+        """
+        p = head.logits(x, ends, admitted)[torch.arange(len(x)), chosen].exp().double()
+        odds, known = torch.logit(p, 1e-6).float(), head.knows(ends)
+        if not bool(known.all()):
+            odds = torch.where(known, odds, torch.minimum(odds, self._certain(x, chosen, admitted)))
+        return odds
+
+    def _certain(
+        self, x: Float[Tensor, "n d"], chosen: Int[Tensor, " n"], admitted: Bool[Tensor, "n ways"] | None
+    ) -> Float[Tensor, " n"]:
+        """Log-odds by how alike a pair is to the examples of a relation."""
         cosine = self.cosines(x)
         cosine = cosine if admitted is None else torch.where(admitted, cosine, -1.0)
-        chosen = torch.full((len(x),), self.types.index(kind))
         counts = torch.bincount(self.y, minlength=len(self.types)).float()
         near = nearness(x, self.unrelated) if len(self.unrelated) else None
         return self.certainty.logit(evidence(cosine, counts, near, chosen)[0])
@@ -282,7 +304,7 @@ def _learned(
     y = torch.tensor([types.index(e.type or "") for e in related])
     own = _own_certainty(like.prior.certainty, x, y, other, len(types))
     maml = None if like.maml is None else maml_head(len(types), like.prior.dim, like.maml)
-    everything = (*related, *unrelated)
+    everything, said = (*related, *unrelated), {e.pair for e in related}
     ends = [(e.head_type, e.tail_type) for e in everything]
     head = learn_head(
         torch.cat([x, other]),
@@ -290,6 +312,7 @@ def _learned(
         torch.tensor([[like.schema.admits(t, *both) for t in types] for both in ends]),
         torch.cat([y, torch.full((len(other),), len(types))]),
         [str(e.origin) if e.origin >= 0 else e.pair.text for e in everything],
+        [e.type is None and e.pair.turned() in said for e in everything],
     )
     return replace(
         like, types=types, x=x, y=y, examples=tuple(related), unrelated=other, others=tuple(unrelated),

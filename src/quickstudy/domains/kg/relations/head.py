@@ -12,6 +12,7 @@ A nearest mean says of most pairs that are merely named together that they are r
 them from the others: on the dev parts of CoNLL04 and BC5CDR 60 to 76% of unrelated pairs were above even odds.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ PENALTY = 10.0
 TYPES = 0.5
 """Length of what says of which types the two ends are."""
 FOLDS = 5
+LEAST = 3
+"""Unrelated pairs of the same types that it takes until the head is trusted by itself."""
 OWN = 100.0
 """Pairs left out that it takes until their answers count as much for the scale as what was expected of it."""
 NEVER = -1e4
@@ -36,7 +39,8 @@ class Head:
 
     weights: Float[Tensor, "ways_and_none d"]
     kinds: tuple[tuple[str, str], ...]
-    """Pairs of types that were seen among the examples: each is a feature."""
+    """Pairs of types of which `LEAST` unrelated pairs were labelled: each is a feature, and of these alone the head
+    knows how often they are named together and nothing is meant by it."""
     scale: float = 1.0
     shift: float = 0.0
 
@@ -60,6 +64,10 @@ class Head:
         known = out[:, :-1] - some + torch.nn.functional.logsigmoid(odds)
         return torch.cat([known, torch.nn.functional.logsigmoid(-odds)], -1).clamp(min=NEVER)
 
+    def knows(self, ends: Sequence[tuple[str, str]]) -> Bool[Tensor, " n"]:
+        """Whether pairs of such types were labelled as unrelated often enough to tell by."""
+        return torch.tensor([both in self.kinds for both in ends], dtype=torch.bool)
+
 
 def learn_head(
     x: Float[Tensor, "n d"],
@@ -67,6 +75,7 @@ def learn_head(
     admitted: Bool[Tensor, "n ways"],
     y: Int[Tensor, " n"],
     origin: Sequence[str],
+    turned: Sequence[bool] | None = None,
 ) -> Head | None:
     """Learn from labelled pairs; None where each pair that could be related is: there is nothing to learn none by.
 
@@ -76,6 +85,7 @@ def learn_head(
         admitted: which relations these types allow.
         y: number of the relation; the number of relations for none.
         origin: from which document a pair is; those of one document are left out together.
+        turned: which pairs are none since they are a related one turned round: of mere mentions they say nothing.
     """
     ways = admitted.shape[1]
     asked = admitted.any(-1)
@@ -85,13 +95,17 @@ def learn_head(
     kept: list[int] = [i for i in range(len(asked)) if asked[i]]
     ends = [ends[i] for i in kept]
     groups = [origin[i] for i in kept]
-    kinds = tuple(sorted(set(ends)))
+    back = [False] * len(asked) if turned is None else turned
+    apart = Counter(
+        both for i, both, kind in zip(kept, ends, y.tolist(), strict=True) if kind == ways and not back[i]
+    )
+    kinds = tuple(sorted(both for both, number in apart.items() if number >= LEAST))
     rows = _rows(x, ends, kinds)
     # n rows lie in a space of n dimensions at most, whatever their number of features.
     values, vectors = torch.linalg.eigh((rows @ rows.t()).double())
     usable = values > 1e-8 * values.max()
     low = (vectors[:, usable] * values[usable].sqrt()).float()
-    back = (vectors[:, usable] / values[usable].sqrt()).float().t() @ rows
+    up = (vectors[:, usable] / values[usable].sqrt()).float().t() @ rows
     folds, scale, shift, start = _folds(groups), 1.0, 0.0, None
     if folds:
         out = torch.zeros(len(y), ways + 1)
@@ -99,7 +113,7 @@ def learn_head(
             start = _fit(low[~fold], admitted[~fold], y[~fold], start)
             out[fold] = _masked(low[fold] @ start.t(), admitted[fold]).log_softmax(-1)
         scale, shift = _calibrated(out, y)
-    weights = _fit(low, admitted, y, start) @ back
+    weights = _fit(low, admitted, y, start) @ up
     return Head(weights, kinds, scale, shift)
 
 
