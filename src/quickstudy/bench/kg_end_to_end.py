@@ -150,9 +150,8 @@ def calibration(setting: Setting, cells: Cells) -> list[dict[str, Any]]:
     parts = {}
     for field, shots, _ in cells:
         pooled = [each[field, shots, seed] for seed in setting.seeds]
-        parts[f"{field} from {shots}"] = expected_error(
-            *(np.concatenate(c) for c in zip(*pooled, strict=True))
-        )
+        p, right = (np.concatenate(column) for column in zip(*pooled, strict=True))
+        parts[f"{field} from {shots}"] = expected_error(p, right)
     slices = np.sum([one["slices"] for made in cells.values() for one in made["documents"]], 0)
     shared = {"baselines": {}, "seconds": sum(made["seconds"] for made in cells.values())}
     total = sum(len(one["said"]) for made in cells.values() for one in made["documents"])
