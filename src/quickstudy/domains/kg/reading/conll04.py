@@ -28,6 +28,7 @@ from quickstudy.domains.kg.reading.rows import (
     joined,
     part,
     records,
+    relations_of,
     token_span,
 )
 from quickstudy.files.source import TextSource, shortened
@@ -57,17 +58,13 @@ def rows(path: Path, notes: Notes) -> Rows:
 def _from_json(path: Path, row: int, value: Any) -> Annotated:
     record = as_object(value, 'an object such as {"tokens": […], "entities": […], "relations": […]}')
     text, places = joined(as_tokens(record.get("tokens")))
-    spans, relations = [], []
+    spans = []
     for entity in as_list(record.get("entities"), "a list of entities"):
         entity = as_object(entity, 'an entity such as {"type": "Peop", "start": 0, "end": 2}')
         start, end = (part(entity, key, int, "an entity") for key in ("start", "end"))
         spans.append(token_span(places, start, end, part(entity, "type", str, "an entity")))
-    for relation in as_list(record.get("relations"), "a list of relations"):
-        relation = as_object(relation, 'a relation such as {"type": "Work_For", "head": 0, "tail": 1}')
-        head, tail = (part(relation, key, int, "a relation") for key in ("head", "tail"))
-        relations.append(Relation(head, tail, part(relation, "type", str, "a relation")))
     id = record.get("id", record.get("orig_id"))
-    return Annotated(document(path, row, text, id), tuple(spans), tuple(relations), complete=True)
+    return Annotated(document(path, row, text, id), tuple(spans), relations_of(record), complete=True)
 
 
 def _from_lines(path: Path, lines: list[tuple[int, str]]) -> Annotated:

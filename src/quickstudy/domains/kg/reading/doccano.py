@@ -16,8 +16,8 @@ from quickstudy.domains.kg.reading.rows import (
     as_list,
     as_object,
     document,
+    one_each,
     part,
-    records,
     span_of,
     span_of_three,
 )
@@ -25,8 +25,7 @@ from quickstudy.domains.kg.reading.rows import (
 
 def rows(path: Path, notes: Notes) -> Rows:
     """Read as the module's docstring says."""
-    for row, value in records(path):
-        yield row, lambda row=row, value=value: _annotated(path, row, value)
+    return one_each(path, _annotated)
 
 
 def _annotated(path: Path, row: int, value: Any) -> Annotated:

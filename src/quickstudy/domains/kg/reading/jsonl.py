@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.core.errors import DataError, did_you_mean
-from quickstudy.domains.kg.document import Annotated, Relation, Span
+from quickstudy.domains.kg.document import Annotated, Span
 from quickstudy.domains.kg.marks import unmarked
 from quickstudy.domains.kg.reading.rows import (
     Notes,
@@ -19,8 +19,9 @@ from quickstudy.domains.kg.reading.rows import (
     as_list,
     as_object,
     document,
+    one_each,
     part,
-    records,
+    relations_of,
     span_of,
 )
 
@@ -29,8 +30,7 @@ _KEYS = ("text", "marked", "spans", "relations", "id", "complete", "meta")
 
 def rows(path: Path, notes: Notes) -> Rows:
     """Read as the module's docstring says."""
-    for row, value in records(path):
-        yield row, lambda row=row, value=value: _annotated(path, row, value)
+    return one_each(path, _annotated)
 
 
 def _annotated(path: Path, row: int, value: Any) -> Annotated:
@@ -49,14 +49,9 @@ def _annotated(path: Path, row: int, value: Any) -> Annotated:
     else:
         text, spans = record["text"], [span_of(span, "type") for span in given]
         links = {i: str(span["link"]) for i, span in enumerate(given) if span.get("link") is not None}
-    relations = []
-    for relation in as_list(record.get("relations"), "a list of relations"):
-        relation = as_object(relation, 'a relation such as {"head": 0, "tail": 1, "type": "works_for"}')
-        head, tail = (part(relation, end, int, "a relation") for end in ("head", "tail"))
-        relations.append(Relation(head, tail, part(relation, "type", str, "a relation")))
     complete = record.get("complete", False)
     if not isinstance(complete, bool):
         raise DataError(f"complete is {complete!r}; expected true or false.")
     return Annotated(
-        document(path, row, text, record.get("id")), tuple(spans), tuple(relations), complete, links
+        document(path, row, text, record.get("id")), tuple(spans), relations_of(record), complete, links
     )

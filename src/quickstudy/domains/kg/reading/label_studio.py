@@ -5,6 +5,7 @@ them when it counts as one are taken so. Tasks without an annotation are left ou
 truth counts.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,15 @@ from quickstudy.domains.kg.reading.rows import (
     as_list,
     as_object,
     document,
+    one_each,
     part,
-    records,
 )
 from quickstudy.files.source import quoted, shortened
 
 
 def rows(path: Path, notes: Notes) -> Rows:
     """Read as the module's docstring says."""
-    for row, value in records(path):
-        yield row, lambda row=row, value=value: _annotated(path, row, value, notes)
+    return one_each(path, partial(_annotated, notes=notes))
 
 
 def _annotated(path: Path, row: int, value: Any, notes: Notes) -> Annotated:

@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,12 @@ def records(path: Path) -> Iterator[tuple[int, Any]]:
         yield 1, whole_json(path)
         return
     yield from json_items(path, ROW_LIMIT)
+
+
+def one_each(path: Path, read: Callable[[Path, int, Any], Annotated]) -> Rows:
+    """A document of each value of a JSON file, by a function of path, row and value."""
+    for row, value in records(path):
+        yield row, partial(read, path, row, value)
 
 
 def whole_json(path: Path) -> Any:
@@ -125,6 +132,16 @@ def span_of_three(value: Any) -> Span:
     if len(three) != 3:
         raise DataError(f'{_shown(value)} came; expected a span such as [0, 4, "person"].')
     return span_of(dict(zip(("start", "end", "type"), three, strict=True)), "type")
+
+
+def relations_of(record: dict[str, Any]) -> tuple[Relation, ...]:
+    """The "relations" of a JSON object, each with type and the numbers of its spans, head and tail."""
+    relations = []
+    for relation in as_list(record.get("relations"), "a list of relations"):
+        relation = as_object(relation, 'a relation such as {"head": 0, "tail": 1, "type": "works_for"}')
+        head, tail = (part(relation, end, int, "a relation") for end in ("head", "tail"))
+        relations.append(Relation(head, tail, part(relation, "type", str, "a relation")))
+    return tuple(relations)
 
 
 # -- tokens --------------------------------------------------------------------------------------------------------
