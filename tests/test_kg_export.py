@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import threading
+import warnings
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 
@@ -96,6 +97,19 @@ def test_foreign_rdf_keeps_its_form(tmp_path):
         store.load(source)
         store.load(source)  # blank nodes of two files are never the same
         assert len(triples_of(store)) == 6
+
+
+def test_networkx_reads_and_writes_the_same_graphml(odd, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own, on import
+        networkx = pytest.importorskip("networkx")
+    odd.export(tmp_path / "ours.graphml")
+    graph = networkx.read_graphml(tmp_path / "ours.graphml", force_multigraph=True)
+    assert graph.number_of_edges() == len(list(odd.triples()))
+    networkx.write_graphml(graph, tmp_path / "theirs.graphml")
+    with GraphStore(tmp_path / "back.db") as back:
+        back.load(tmp_path / "theirs.graphml")
+        assert [t[:3] for t in back.triples()] == [t[:3] for t in odd.triples()]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a document adds, changes and leaves behind follows from it alone, and costs the same in a large graph."""
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from kg_graphs import ADA, dump, put
 
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.document import Document
+from quickstudy.domains.kg.graph.claims import Mention, Statement
 from quickstudy.domains.kg.graph.facts import Same
 from quickstudy.domains.kg.graph.query import Entity
 from quickstudy.domains.kg.graph.store import GraphStore
@@ -122,6 +124,29 @@ def test_a_step_costs_the_same_in_a_large_graph(tmp_path):
         for name, do in work.items():
             cost = [steps(store, lambda do=do, store=store: do(store)) for store in (small, large)]
             assert cost[1] <= 2 * cost[0] + 5, (name, cost)
+
+
+def test_memory_stays_where_it_is_however_many_documents_come(tmp_path):
+    def read(start: int) -> None:
+        store.put_all(
+            (Document(f"d{start + i}", f"Ann {i} met Bob {i} in London.") for i in range(200)), batch=50
+        )
+        while claims := store.claim(16):
+            for claim in claims:
+                a, b = claim.document.text.removesuffix(" in London.").split(" met ")
+                found = [Mention(0, len(a), "p"), Mention(len(a) + 5, len(a) + 5 + len(b), "p")]
+                store.finish(claim, found, [Statement(0, "met", 1, (0, len(claim.document.text)))], "m")
+
+    with GraphStore(tmp_path / "g.db") as store:
+        read(0)
+        tracemalloc.start()
+        try:
+            read(200)
+            before = tracemalloc.get_traced_memory()[0]
+            read(400)
+            assert tracemalloc.get_traced_memory()[0] - before < 10_000
+        finally:
+            tracemalloc.stop()
 
 
 def test_names_that_were_read_are_read_again_when_another_process_writes(tmp_path):

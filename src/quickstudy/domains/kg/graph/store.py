@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -155,27 +156,27 @@ class GraphStore:
         Raises:
             DataError: two of them have the same id and different texts.
         """
-        seen: dict[str, bytes] = {}
         done: Counter[str] = Counter()
-        waiting: list[Document] = []
-
-        def write() -> None:
+        rest = iter(documents)
+        # Which came already is kept in a file of SQLite's own, as there may be millions.
+        self.db.execute("CREATE TEMP TABLE IF NOT EXISTS came (id TEXT PRIMARY KEY, sha256 BLOB)")
+        self.db.execute("DELETE FROM came")
+        while part := list(islice(rest, batch)):
             with self.writing():
-                done.update([self.put(document) for document in waiting])
-            waiting.clear()
+                self._refuse_two_texts(part)
+                done.update([self.put(document) for document in part])
+        self.db.execute("DELETE FROM came")
+        return done
 
+    def _refuse_two_texts(self, documents: Iterable[Document]) -> None:
         for document in documents:
-            digest = sha256(document.text.encode(errors="surrogatepass")).digest()
-            if seen.setdefault(document.id, digest) != digest:
+            row = document.id, sha256(document.text.encode(errors="surrogatepass")).digest()
+            self.db.execute("INSERT OR IGNORE INTO came VALUES (?, ?)", row)
+            if self.db.execute("SELECT id, sha256 FROM came WHERE id = ?", row[:1]).fetchone() != row:
                 raise DataError(
                     f"two documents have the id {document.id!r} and different texts. Give each an id of its own.",
                     file=document.source or None,
                 )
-            waiting.append(document)
-            if len(waiting) >= batch:
-                write()
-        write()
-        return done
 
     def withdraw(self, id: str) -> None:
         """Remove a document and what follows from it alone; triples that others support stay.
