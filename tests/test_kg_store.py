@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -289,15 +290,51 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path):
         GraphStore(path)
 
 
-def test_an_older_store_is_brought_up_to_date(tmp_path, monkeypatch):
+def first_version(path: Path) -> dict[str, list]:
+    """A store as the first version wrote it, and what is in it."""
+    with small(path) as store:
+        store.reject(next(store.triples()))
+        store.undo()
+        store.merge(LOVELACE, ADA)
+        content = dump(store)
+    edit(path, "DROP INDEX verdicts_tail", "DROP INDEX decisions_undo", "PRAGMA user_version = 1")
+    return content
+
+
+def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path):
     path = tmp_path / "g.db"
-    small(path).close()
+    content = first_version(path)
+    with ThreadPoolExecutor(4) as several:  # at once: one of them does it
+        opened = [
+            store.result() for store in [several.submit(lambda: dump(GraphStore(path))) for _ in range(4)]
+        ]
+    assert opened == [content] * 4
+    with GraphStore(path, check=True) as store:
+        assert store.rows("PRAGMA user_version") == [(store_tables.VERSION,)]
+        store.undo()
+        assert ("Lovelace", "works_for", "Acme") in said(store)
+        before = dump(store)
+        store.rebuild()
+        assert dump(store) == before
+
+
+def test_a_store_of_the_first_version_that_was_changed_is_refused(tmp_path):
+    path = tmp_path / "g.db"
+    first_version(path)
+    edit(path, "CREATE VIEW evil AS SELECT * FROM words")
+    with pytest.raises(CheckpointError, match="other tables than a graph of version 1"):
+        GraphStore(path)
+
+
+def test_an_older_store_is_brought_up_to_a_version_to_come(tmp_path, monkeypatch):
+    path, now = tmp_path / "g.db", store_tables.VERSION
+    first_version(path)
     extra = "CREATE TABLE extra (number INTEGER PRIMARY KEY) STRICT"
-    monkeypatch.setattr(store_tables, "VERSION", 2)
-    monkeypatch.setitem(store_tables.SCHEMAS, 2, (*store_tables.TABLES, extra))
-    monkeypatch.setitem(store_tables.MIGRATIONS, 1, (extra,))
+    monkeypatch.setattr(store_tables, "VERSION", now + 1)
+    monkeypatch.setitem(store_tables.SCHEMAS, now + 1, (*store_tables.TABLES, extra))
+    monkeypatch.setitem(store_tables.MIGRATIONS, now, (extra,))
     with GraphStore(path) as store:
-        assert store.rows("PRAGMA user_version") == [(2,)] and store.rows("SELECT * FROM extra") == []
+        assert store.rows("PRAGMA user_version") == [(now + 1,)] and store.rows("SELECT * FROM extra") == []
         assert len(list(store.triples())) == 3
     with GraphStore(path):
         pass

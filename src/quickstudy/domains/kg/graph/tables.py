@@ -7,13 +7,13 @@ from quickstudy.core.database import Database, reading, writing
 
 APPLICATION = 0x71736B67
 """'qskg': SQLite's application_id, by which the file is known."""
-VERSION = 1
+VERSION = 2
 """SQLite's user_version: of the tables below."""
 
 # Numbers stand for names everywhere: types, relations and models in `words`, entities in `entities`.
 # A triple is written with the entities that it counts for (head, tail: after merging) and with those that were said,
 # where they differ (0: they don't). Undoing a merge is then a matter of these columns; nothing is extracted again.
-TABLES = (
+_FIRST = (
     "CREATE TABLE words (number INTEGER PRIMARY KEY, word TEXT NOT NULL UNIQUE) STRICT",
     # state: 0 waiting, 1 done, 2 failed. owner and until: who works on it, and until when (seconds since 1970).
     "CREATE TABLE documents (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, source TEXT NOT NULL, "
@@ -71,11 +71,17 @@ TABLES = (
     "CREATE TABLE decision_documents (document TEXT NOT NULL, decision INTEGER NOT NULL, "
     "PRIMARY KEY (document, decision)) STRICT, WITHOUT ROWID",
 )  # fmt: skip
+# So that a document costs the same however many decisions there are.
+_OF_DECISIONS = (
+    "CREATE INDEX verdicts_tail ON verdicts (tail)",
+    "CREATE INDEX decisions_undo ON decisions (number) WHERE kind = 'undo'",
+)
 
-MIGRATIONS: dict[int, tuple[str, ...]] = {}
+MIGRATIONS: dict[int, tuple[str, ...]] = {1: _OF_DECISIONS}
 """Version -> the statements that make the next version of it."""
-SCHEMAS: dict[int, tuple[str, ...]] = {VERSION: TABLES}
+SCHEMAS: dict[int, tuple[str, ...]] = {1: _FIRST, 2: (*_FIRST, *_OF_DECISIONS)}
 """Version -> its tables, for each that can still be opened."""
+TABLES = SCHEMAS[VERSION]
 
 
 def open_file(path: Path, *, create: bool = True, check: bool = False) -> sqlite3.Connection:
