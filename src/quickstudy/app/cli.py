@@ -30,6 +30,7 @@ COMMANDS = {  # name -> (where the command, or the group, lives; what it does)
     "evaluate": ("quickstudy.app.cli_use:evaluate", "judge it on labelled texts, beside frozen baselines"),
     "suggest": ("quickstudy.app.cli_use:suggest", "which texts to label next"),
     "learn": ("quickstudy.app.cli_learn:learn", "meta-train: make a prior from a folder of past tasks"),
+    "bank": ("quickstudy.app.cli_bank:GROUP", "tasks that you keep, so that the next one starts from them"),
     "kg": ("quickstudy.app.cli_kg:GROUP", "a knowledge graph of your field: from documents to triples"),
     "encoders": ("quickstudy.app.cli_more:encoders", "list the encoders known by name"),
     "bench": ("quickstudy.app.cli_more:bench", "run a benchmark suite; `bench check` lists bars and figures"),

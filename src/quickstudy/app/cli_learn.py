@@ -1,12 +1,13 @@
 """`quickstudy learn` and `quickstudy adapt`."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from quickstudy.app import actions, results, screen
+from quickstudy.app import actions, bank_actions, results, screen
 from quickstudy.app.cli_options import OF_DOMAIN, OfDomain
 from quickstudy.domains import find
 
@@ -98,6 +99,7 @@ def adapt(
     coverage: float | None = None,
     names: Annotated[bool | None, Parameter(negative="--no-names")] = None,
     tune: Annotated[bool | None, Parameter(negative="--no-tune")] = None,
+    keep: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     seed: int = 0,
     common: OfDomain = OF_DOMAIN,
 ) -> int:
@@ -118,6 +120,7 @@ def adapt(
         names: whether labels count as examples; by default if they are words.
         tune: tune the encoder on these examples too, and keep that if it helps on those held out; takes a minute or
             more. By default for 10 labels or more with 5 examples each or more, on average.
+        keep: keep the task in your bank too, its texts included; see `quickstudy bank`. Without this, nothing is kept.
         seed: of the folds that more than 15 examples are judged by.
     """
     common.start()
@@ -135,6 +138,9 @@ def adapt(
         else:
             screen.note("stopped; nothing was saved" + (f", and {out} is as it was" if before else ""))
         return 130
+    if keep:
+        kept = bank_actions.add(out, domain=common.domain, consent=bank_actions.KEPT)
+        result = replace(result, kept=(kept.done or kept.known)[0])
     common.show(result, _adapted)
     return 0
 
@@ -166,4 +172,6 @@ def _adapted(result: results.Adapted) -> None:
         screen.say(f"Chosen: {result.chosen}")
     screen.say(f"{result.gain_text}.")
     screen.say(f"Why: {result.reason}.", f"Saved: {result.model}  ({result.seconds:.1f} s)")
+    if result.kept:
+        screen.say(f"Kept in your bank as {result.kept}; forgotten by: quickstudy bank forget {result.kept}")
     screen.type_next(result.next)

@@ -63,6 +63,8 @@ class Adapted:
     """What is odd about the examples."""
     seconds: float
     next: list[str]
+    kept: str | None = None
+    """Its id in the bank, where it was asked to be kept."""
 
 
 @dataclass(frozen=True)

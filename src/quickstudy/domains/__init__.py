@@ -6,8 +6,9 @@ CLI, service, studio and bench go by these records and know no domain by name. A
     songs = "my_package.songs:DOMAIN"
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -45,6 +46,8 @@ class Domain:
     """The main job on bundled data: (folder, progress) -> result."""
     bench: str
     """(arguments) -> exit code: the domain's benchmark suite."""
+    keeper: str = ""
+    """A `bank.entry.Keeper`: what a bank keeps of the domain's models. May be left out."""
 
     def load(self, part: str) -> Any:
         """Import a part by the name of its field. Raises ModelError for a plug-in whose part isn't there."""
@@ -74,8 +77,11 @@ TEXT = Domain(
     encoders="quickstudy.encoders.packaged:encoders",
     demo="quickstudy.app.demo:demo",
     bench="quickstudy.bench.text:main",
+    keeper="quickstudy.domains.text.kept:KEEPER",
 )
 BUILT_IN = (TEXT,)
+KEEPERS = {"kg": "quickstudy.domains.kg.kept:KEEPER"}
+"""Those of domains that have commands of their own in place of a `Domain`."""
 
 
 @cache
@@ -100,6 +106,17 @@ def domains() -> dict[str, Domain]:
             raise ModelError(f"{point.value} adds a domain {domain.name!r}, and there is one of that name.")
         found[domain.name] = domain
     return found
+
+
+def keepers() -> dict[str, Callable[[], Any]]:
+    """What says how a domain's models are kept in a bank, by the domain's name; it is imported when it is called."""
+    named = {name: domain.keeper for name, domain in domains().items() if domain.keeper} | KEEPERS
+    return {name: partial(_loaded, where) for name, where in named.items()}
+
+
+def _loaded(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)
 
 
 def find(name: str | None = None) -> Domain:
