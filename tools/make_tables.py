@@ -130,6 +130,31 @@ def _choose() -> list[Row]:
     return [row for run in _runs() if run.suite == "choose" for row in run.rows]
 
 
+def bank() -> str:
+    """Triple F1 with more and more earlier fields in the bank, and that of the parts."""
+    rows = [row for run in _runs() if run.suite == "kg_bank" for row in run.rows if ".fields" in row.id]
+    if not rows:
+        return "Not measured yet: `quickstudy bench kg_bank`."
+    parts = list(rows[0].baselines)
+    lines = [
+        f"| earlier fields | triples, F1 | gain, paired | {' | '.join(parts)} | |",
+        "|---:|---:|---:|---:|---:|---|",
+    ]
+    for row in rows:
+        low, high = row.ci95 or (row.value, row.value)
+        gain = ""
+        if row.gain and row.gain.ci95:
+            gain = "{:+.1f} [{:+.1f}, {:+.1f}]".format(row.gain.value, *row.gain.ci95)
+        told = " | ".join(f"{row.baselines[part]:.1f}" for part in parts)
+        count = row.id.rpartition("fields")[2]
+        bar = "█" * round(row.value)
+        lines.append(f"| {count} | {row.value:.1f} [{low:.1f}, {high:.1f}] | {gain} | {told} | {bar} |")
+    [main] = [row for run in _runs() for row in run.rows if row.id == "kg.11.1"]
+    return "\n".join(
+        [*lines, "", f"`{main.command}`, {len(main.seeds)} seeds, {main.n} documents; intervals are 95%."]
+    )
+
+
 def domains() -> str:
     """The domains, and what each is about."""
     from quickstudy.domains import domains as known
@@ -204,7 +229,7 @@ PARTS: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
         headline, summary, table, details, engine, choose, choose_numbers, choose_findings, domains, encoders,
-        encoder_speed, cli, demo,
+        encoder_speed, cli, demo, bank,
     )
 }  # fmt: skip
 

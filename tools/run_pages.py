@@ -22,6 +22,7 @@ import types
 import warnings
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = "88"
@@ -129,14 +130,13 @@ def _command(line: str) -> None:
 def _captured(run: object) -> str:
     """What `run` prints, to either stream; times are left out."""
     out, shown = io.StringIO(), warnings.showwarning
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = WIDTH
+    # Nothing is kept in the bank of whoever runs this.
+    here = {"COLUMNS": WIDTH, "QUICKSTUDY_BANK": str(Path.cwd() / "bank.sqlite")}
     try:
-        with redirect_stdout(out), redirect_stderr(out):
+        with redirect_stdout(out), redirect_stderr(out), patch.dict(os.environ, here):
             run()  # pyright: ignore[reportCallIssue]
     finally:
         warnings.showwarning = shown  # the command line puts its own there
-        os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
     text = STAGE.sub("", out.getvalue()).replace(f"{Path.cwd()}/", "")
     text = re.sub(r"\(\d+(\.\d)? s( in all)?\)", r"(… s\2)", text)
     return "".join(f"{line.rstrip()}\n" for line in text.strip("\n").splitlines())

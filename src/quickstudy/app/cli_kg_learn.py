@@ -1,11 +1,12 @@
 """`quickstudy kg new` and `kg learn`: from a schema and labelled sentences to a model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from quickstudy.app import kg_actions, kg_results, screen
+from quickstudy.app import bank_actions, kg_actions, kg_results, screen
 from quickstudy.app.cli_options import COMMON, Common
 
 
@@ -34,6 +35,8 @@ def learn(
     encoder: str = "minilm",
     experience: bool = True,
     judge: bool = True,
+    bank: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    keep: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     precision: float = 0.9,
     across: int = 0,
     seed: int = 0,
@@ -48,6 +51,9 @@ def learn(
         encoder: name or folder of the encoder; see `quickstudy encoders`.
         experience: start from what past corpora and relations taught.
         judge: see what that is worth on examples held out, and leave it out where it does harm.
+        bank: start from the fields of your bank too; says what they are worth on examples held out, and leaves out what
+            gains nothing.
+        keep: keep the field in your bank, its texts included; see `quickstudy bank`. Without this, nothing is kept.
         precision: a triple at least so probable goes into the graph; below it, it waits for review.
         across: look for relations across so many ends of sentences, too: 1 for neighbouring sentences.
         seed: of everything drawn at random.
@@ -55,9 +61,12 @@ def learn(
     common.start()
     with screen.bar("learn") as move:
         result = kg_actions.learn(
-            schema, examples, to, encoder=encoder, experience=experience, judge=judge, precision=precision,
-            across=across, seed=seed, progress=move,
+            schema, examples, to, encoder=encoder, experience=experience, judge=judge, bank=bank,
+            precision=precision, across=across, seed=seed, progress=move,
         )  # fmt: skip
+    if keep:
+        kept = bank_actions.add(to, domain="kg", consent=bank_actions.KEPT)
+        result = replace(result, kept=(kept.done or kept.known)[0])
     common.show(result, _learned)
     return 0
 
@@ -80,5 +89,9 @@ def _learned(result: kg_results.KgLearned) -> None:
                 one.part, one.experienced.text(1), one.frozen.text(1), one.gain.text(1, sign=True), kept
             )
         screen.say(worth)
+    if result.bank_text:
+        screen.say(result.bank_text)
     screen.say(f"Saved: {result.model}  ({result.seconds:.1f} s)")
+    if result.kept:
+        screen.say(f"Kept in your bank as {result.kept}; forgotten by: quickstudy bank forget {result.kept}")
     screen.type_next(result.next)

@@ -17,6 +17,7 @@ SUITES = {
     "choose": "quickstudy.bench.choose:main",
     "classic": "quickstudy.bench.classic:main",
     "engine": "quickstudy.bench.engine:main",
+    "kg_bank": "quickstudy.bench.kg_bank:main",
     "kg_end_to_end": "quickstudy.bench.kg_end_to_end:main",
     "kg_entities": "quickstudy.bench.kg_entities:main",
     "kg_linking": "quickstudy.bench.kg_linking:main",

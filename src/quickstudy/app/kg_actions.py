@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from quickstudy.app.kg_results import Begun, Judged, KgLearned
+from quickstudy.bank.store import TaskBank
 from quickstudy.core.errors import DataError
+from quickstudy.domains.kg.banked import learn_with
 from quickstudy.domains.kg.document import Annotated
 from quickstudy.domains.kg.reading.examples import read_annotated
 from quickstudy.domains.kg.schema import Schema
@@ -48,6 +50,7 @@ def learn(
     encoder: str = "minilm",
     experience: bool = True,
     judge: bool = True,
+    bank: bool = False,
     precision: float = 0.9,
     across: int = 0,
     seed: int = 0,
@@ -58,6 +61,7 @@ def learn(
     Args:
         experience: start from what past corpora and relations taught; else from the frozen encoder.
         judge: see what that was worth on examples held out, and leave it out where it does harm.
+        bank: start from the fields of the user's bank too, where that helps on examples held out.
         precision: a triple at least so probable goes into the graph; below it, it waits for review.
         across: how many sentence ends may lie between the two ends of a relation.
         progress: is told a stage, how many steps are done, and of how many (0: not known).
@@ -85,12 +89,21 @@ def learn(
     def judged(done: int, parts: int) -> None:
         move("seeing what experience is worth", done, parts)
 
-    past = "shipped" if experience else None
-    model = GraphModel.learn(
-        labelled, types, loaded, prior=past, relation_prior=past, precision=precision, across=across,
-        judge=judge and experience, seed=seed, judging=judged,
-        progress=lambda step, _: move("learning entities and relations", step, 0),
-    )  # fmt: skip
+    def step(number: int, _: float) -> None:
+        move("learning entities and relations", number, 0)
+
+    past, asked = "shipped" if experience else None, None
+    if bank:
+        with TaskBank(create=False) as opened:
+            model, asked = learn_with(
+                opened, labelled, types, loaded, prior=past, relation_prior=past, precision=precision, across=across,
+                seed=seed, progress=step,
+            )  # fmt: skip
+    else:
+        model = GraphModel.learn(
+            labelled, types, loaded, prior=past, relation_prior=past, precision=precision, across=across,
+            judge=judge and experience, seed=seed, judging=judged, progress=step,
+        )  # fmt: skip
     model.save(to)
     place = shlex.quote(str(to))
     return KgLearned(
@@ -98,6 +111,7 @@ def learn(
         [Judged(one.part, one.experienced.f1, one.frozen.f1, one.gain, one.keeps) for one in model.worth],
         _notes(labelled, types, model, said), time.perf_counter() - began,
         [f"quickstudy kg extract graph.db DOCUMENTS --model {place}"],
+        asked.to_json() if asked else None, asked.text() if asked else "",
     )  # fmt: skip
 
 

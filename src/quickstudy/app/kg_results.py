@@ -130,6 +130,12 @@ class KgLearned:
     """What is odd about the examples."""
     seconds: float
     next: list[str]
+    bank: dict[str, Any] | None = None
+    """Which fields of the bank were asked, and what they were worth."""
+    bank_text: str = ""
+    """The same in words."""
+    kept: str | None = None
+    """Its id in the bank, where it was asked to be kept."""
 
 
 @dataclass(frozen=True)

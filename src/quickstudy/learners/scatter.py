@@ -81,6 +81,27 @@ def joint_basis(
     return whiten @ vectors / unit.sqrt(), values.clamp(min=1e-3 * float(values.mean().clamp(min=1e-6)))
 
 
+def joined(one: Meta, other: Meta, share: float) -> Meta:
+    """A prior of the Gaussian learner from two: covariances and means averaged, with `share` (0 to 1) of the other."""
+    both = [{name: value.double() for name, value in meta.items()} for meta in (one, other)]
+    weights = (1 - share, share)
+    backs = [torch.linalg.inv(meta["basis"]) for meta in both]  # z = x basis, so x = z back
+
+    def mean(values: Sequence[Tensor]) -> Tensor:
+        return sum((w * v for w, v in zip(weights, values, strict=True)), torch.zeros_like(values[0]))
+
+    meta = {name: mean([m[name] for m in both]) for name in both[0]}
+    within = mean([back.t() @ back for back in backs])
+    between = mean([back.t() * m["between"] @ back for back, m in zip(backs, both, strict=True)])
+    values, vectors = torch.linalg.eigh(within)
+    whiten = vectors * values.clamp(min=1e-10).rsqrt() @ vectors.t()
+    values, vectors = torch.linalg.eigh(whiten @ between @ whiten)
+    meta["basis"], meta["between"] = whiten @ vectors, values.clamp(min=1e-6)
+    for name in ("mean", "shift"):
+        meta[name] = mean([m[name] @ back for m, back in zip(both, backs, strict=True)]) @ meta["basis"]
+    return {name: value.float() for name, value in meta.items()}
+
+
 def trust(strength: float, classes: int) -> float:
     """How far to shrink: as an inverse-Wishart prior does, its degrees of freedom counted in classes."""
     return strength / (strength + classes)

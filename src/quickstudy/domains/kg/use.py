@@ -110,8 +110,8 @@ class GraphModel:
             ModelError: a prior of another encoder.
         """
         given = tuple(example.checked(schema) for example in examples)
-        past = _own(Prior, encoder) if isinstance(prior, str) else prior
-        told = _own(RelationPrior, encoder) if isinstance(relation_prior, str) else relation_prior
+        past = shipped_prior(Prior, encoder) if isinstance(prior, str) else prior
+        told = shipped_prior(RelationPrior, encoder) if isinstance(relation_prior, str) else relation_prior
         named = [example for example in given if not example.partial]
         worth: list[Worth] = []
         tuned = None
@@ -119,15 +119,16 @@ class GraphModel:
             if told_of := of_entities(named, schema, past, encoder, seed=seed, progress=judging):
                 past, tuned = (past, None) if told_of.keeps else (None, False)
                 worth.append(told_of)
-            if told_of := of_relations(
-                given, schema, told, lambda some, kept: _related(some, schema, encoder, kept, precision, across, seed),
-                across=across, seed=seed,
-            ):  # fmt: skip
+
+            def again(some: Sequence[Annotated], kept: RelationPrior | None) -> RelationClassifier | None:
+                return learn_related(some, schema, encoder, kept, precision, across, seed)
+
+            if told_of := of_relations(given, schema, told, again, across=across, seed=seed):
                 told = told if told_of.keeps else None
                 worth.append(told_of)
         recogniser = entities.learn(named, schema, past, encoder, tuned=tuned, seed=seed, progress=progress)
         return cls(
-            schema, given, recogniser, _related(given, schema, encoder, told, precision, across, seed),
+            schema, given, recogniser, learn_related(given, schema, encoder, told, precision, across, seed),
             told, precision, across, tuple(worth),
         )  # fmt: skip
 
@@ -259,7 +260,7 @@ class GraphModel:
         recogniser = Recogniser.load(folder / ENTITIES, encoder)
         prior = RelationPrior.load(folder / RELATIONS) if record.get("relations") is True else None
         return cls(
-            schema, examples, recogniser, _related(examples, schema, encoder, prior, precision, across, 0),
+            schema, examples, recogniser, learn_related(examples, schema, encoder, prior, precision, across, 0),
             prior, precision, across,
         )  # fmt: skip
 
@@ -331,13 +332,13 @@ def _encoder(name: Any, folder: Path) -> TextEncoder:
     return found
 
 
-def _own(kind: Any, encoder: TextEncoder) -> Any:
+def shipped_prior(kind: Any, encoder: TextEncoder) -> Any:
     """The prior that comes with quickstudy, if it was learned on this encoder."""
     found = kind.shipped() if hasattr(kind, "shipped") else None
     return found if found is not None and found.identity == encoder.frozen.identity else None
 
 
-def _related(
+def learn_related(
     examples: Sequence[Annotated],
     schema: Schema,
     encoder: TextEncoder,
@@ -346,6 +347,7 @@ def _related(
     across: int,
     seed: int,
 ) -> RelationClassifier | None:
+    """Relations from labelled documents; None where these have none. Without a prior, from the frozen encoder."""
     if not any(example.relations for example in examples):
         return None
     pairs = [

@@ -53,12 +53,16 @@ def of_entities(
     prior: Prior | None,
     encoder: TextEncoder,
     *,
+    against: Prior | None = None,
+    tuned: bool | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Worth | None:
     """What experience is worth for entities; None without any, or with too few examples to say.
 
     Args:
+        against: less experience, that it is compared with; by default none, and then nothing is tuned without it.
+        tuned: whether the networks are tuned on the examples.
         progress: is told how many parts are done, and of how many.
     """
     if prior is None or len(examples) < LEAST:
@@ -70,8 +74,10 @@ def of_entities(
         if not any(one.spans for one in seen):
             return None
         ways = (
-            recogniser.learn(seen, schema, prior, encoder, seed=seed),
-            recogniser.learn(seen, schema, None, encoder, tuned=False, seed=seed),
+            recogniser.learn(seen, schema, prior, encoder, tuned=tuned, seed=seed),
+            recogniser.learn(
+                seen, schema, against, encoder, tuned=False if against is None else tuned, seed=seed
+            ),
         )
         for learned, into in zip(ways, counts, strict=True):
             found = learned.find_all([one.document for one in held])
@@ -88,6 +94,7 @@ def of_relations(
     prior: RelationPrior | None,
     learn: Callable[[Sequence[Annotated], RelationPrior | None], RelationClassifier | None],
     *,
+    against: RelationPrior | None = None,
     across: int = 0,
     seed: int = 0,
 ) -> Worth | None:
@@ -100,7 +107,7 @@ def of_relations(
         return None
     counts: tuple[list[Count], list[Count]] = ([], [])
     for seen, held in _parts(examples, seed):
-        for given, into in zip((prior, None), counts, strict=True):
+        for given, into in zip((prior, against), counts, strict=True):
             try:
                 learned = learn(seen, given)
             except DataError:  # no relation is left in this part
