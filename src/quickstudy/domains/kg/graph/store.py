@@ -16,6 +16,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -38,6 +39,7 @@ from quickstudy.domains.kg.graph import (
 from quickstudy.domains.kg.graph.query import Entity, each_of
 from quickstudy.domains.kg.graph.tables import open_file, reading, writing
 
+_ENTITY = partial(tuple.__new__, Entity)
 KEPT = 200_000
 """Names of entities that an open graph keeps at hand, about 50 MB of them."""
 
@@ -302,13 +304,15 @@ class GraphStore:
             absent = set(numbers).difference(self._ends)
         found = self.rows(
             "SELECT number, name, type FROM entities WHERE number IN (SELECT value FROM json_each(?))",
-            (json.dumps([*absent]),),
+            (json.dumps(sorted(absent)),),  # as they stand in the table
         )
         if len(found) < len(absent):
             lost = absent.difference(number for number, _, _ in found)
             raise CheckpointError(f"{self.path} is damaged: there is no entity {min(lost)}.")
         present, names, kinds = zip(*found, strict=True)
-        self._ends.update(zip(present, map(Entity, names, self.all_named(kinds)), strict=True))
+        self._ends.update(
+            zip(present, map(_ENTITY, zip(names, self.all_named(kinds), strict=True)), strict=True)
+        )
         return each_of(self._ends, numbers)
 
     def document_number(self, id: str) -> int:
