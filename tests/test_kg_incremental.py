@@ -12,7 +12,7 @@ from kg_graphs import ADA, dump, put
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.document import Document
 from quickstudy.domains.kg.graph.claims import Mention, Statement
-from quickstudy.domains.kg.graph.facts import Same
+from quickstudy.domains.kg.graph.facts import Proposal, Same
 from quickstudy.domains.kg.graph.query import Entity
 from quickstudy.domains.kg.graph.store import GraphStore
 
@@ -178,6 +178,24 @@ def test_what_is_read_within_a_moment_is_one_graph_and_nothing_can_be_written_th
         rows = store.triples()
         next(rows)
         assert len(store.neighbours("n0")) == 1 and len(list(rows)) == 1  # a question within another
+
+
+def test_a_step_that_fails_within_others_leaves_nothing(tmp_path):
+    with GraphStore(tmp_path / "g.db") as store:
+        with store.writing():
+            store.add([(NAMES[0], "r", NAMES[1])])
+            with pytest.raises(DataError, match="triple 3,"):
+                store.add([(NAMES[2], "new", NAMES[3])] * 3 + [(NAMES[0], " ", NAMES[1])], batch=4)
+            with pytest.raises(DataError, match="no entity"):
+                store.propose(
+                    [Proposal(NAMES[0], "s", NAMES[1], 0.5), Proposal(NAMES[0], "s", ADA, 0.5)], "m"
+                )
+            store.add([(NAMES[1], "new", NAMES[0])])
+        assert [(t.head.name, t.relation) for t in store.triples()] == [("n0", "r"), ("n1", "new")]
+        assert list(store.triples(status="proposed")) == []
+        before = dump(store)
+        store.rebuild()
+        assert dump(store) == before and store.rows("PRAGMA integrity_check") == [("ok",)]
 
 
 def test_an_import_into_a_graph_that_has_everything(tmp_path):

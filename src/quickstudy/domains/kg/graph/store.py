@@ -210,7 +210,7 @@ class GraphStore:
             raise DataError("a graph that is being read can't be written to; read to the end first.")
         self._ends.clear()  # the number of an entity that is removed may be given to another one
         try:
-            with writing(self.db, self.path):
+            with self._part() if self.db.in_transaction else writing(self.db, self.path):
                 yield
         except BaseException:
             self._words.clear()  # some of them may have been made within it
@@ -218,6 +218,21 @@ class GraphStore:
             raise
         finally:
             self._ends.clear()
+
+    @contextmanager
+    def _part(self) -> Iterator[None]:
+        """A block within a transaction: where it fails, and the one around it goes on, nothing of it stays either."""
+        with reading(self.path):
+            self.db.execute("SAVEPOINT part")
+            try:
+                yield
+            except BaseException:
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK TO part")
+                raise
+            finally:
+                if self.db.in_transaction:
+                    self.db.execute("RELEASE part")
 
     @contextmanager
     def reading(self) -> Iterator[None]:
