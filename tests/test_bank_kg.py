@@ -121,9 +121,14 @@ def test_the_fields_that_are_asked_have_weights(bank, encoder):
         assert sum(one.weight for one in own) == pytest.approx(1)
 
 
+def test_a_field_that_holds_one_of_the_examples_is_not_asked(bank, encoder):
+    near = experience.chosen(bank, documents("towns", 3, start=8), schema("towns"), encoder)
+    assert {one.name for one in near} == {"films"}
+
+
 def test_the_task_itself_is_not_asked(bank, encoder):
     kept = bank.find("towns")
-    near = experience.chosen(bank, documents("towns"), schema("towns"), encoder, without=kept)
+    near = experience.chosen(bank, documents("towns", 6, start=30), schema("towns"), encoder, without=kept)
     assert {one.name for one in near} == {"films"}
 
 

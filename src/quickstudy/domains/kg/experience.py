@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quickstudy.bank.entry import MOST_EACH, Entry
-from quickstudy.bank.near import Neighbour
+from quickstudy.bank.near import Neighbour, weighed
 from quickstudy.bank.store import TaskBank
 from quickstudy.core.episode import Labelled as Rows
 from quickstudy.core.objective import Classify
@@ -70,15 +70,24 @@ def chosen(
 ) -> list[Neighbour]:
     """The fields of a bank to learn from, with their weights, for entities and for relations; the heaviest first.
 
+    A field that holds one of the examples isn't asked: it would be judged on what it has seen.
+
     Raises:
         ModelError: all fields of the bank were encoded by other encoders.
     """
     found: list[Neighbour] = []
+    texts = {one.text for one in examples}
+    known = {
+        entry.id
+        for entry in bank.entries("kg")
+        if any(one.text in texts for one in field_of(entry)[0].documents)
+    }
     for part in (entity_part(examples, schema, encoder), relation_part(examples, encoder)):
         if part is None:
             continue
         near = bank.nearest(part, encoder.frozen.identity, domain="kg", most=MOST, without=without)
-        kept = [one for one in near if one.weight * len(near) >= FEWEST]
+        near = [one for one in near if one.id not in known]
+        kept = [one for one in weighed(near) if one.weight * len(near) >= FEWEST]
         total = sum(one.weight for one in kept)
         found += [replace(one, weight=one.weight / total) for one in kept]
     return found
