@@ -8,7 +8,13 @@ import torch
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import CheckpointError, DataError, ModelError
 from quickstudy.domains.kg.document import Annotated, Document, Relation, Span
-from quickstudy.domains.kg.relations.certainty import Certainty, evidence, learn_certainty, prototypes
+from quickstudy.domains.kg.relations.certainty import (
+    Certainty,
+    evidence,
+    learn_certainty,
+    likeness,
+    prototypes,
+)
 from quickstudy.domains.kg.relations.classifier import Example, labelled_pairs, learn_relations, maml_head
 from quickstudy.domains.kg.relations.experience import learn_relation_prior
 from quickstudy.domains.kg.relations.pairs import Pair, PairEncoder, candidates, marked, pack, pack_once
@@ -413,3 +419,15 @@ def test_other_names_of_a_sentence_make_unrelated_pairs():
     found = [(text[slice(*p.head)], text[slice(*p.tail)]) for p in strangers(Pair(text, head, tail), 4)]
     assert found == [("Ann Lee", "Bolt"), ("Corp Group", "Acme"), ("Ann Lee", "Bob"), ("Bob", "Acme")]
     assert strangers(Pair("ann left acme", (0, 3), (9, 13))) == []
+
+
+def test_how_alike_a_relations_examples_are_is_part_of_the_evidence():
+    x = torch.nn.functional.normalize(
+        torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 1.0], [1.0, -1.0], [0.0, 1.0]]), dim=-1
+    )
+    y = torch.tensor([0, 0, 1, 1, 2])
+    center = prototypes(x, y, 3)
+    alike = likeness(x, y, center)
+    assert alike[0] > 0.99 and alike[2] == 1 and torch.isclose(alike[1], torch.tensor(0.5).sqrt())
+    phi, best = evidence(x @ center.t(), torch.bincount(y).float(), alike=alike)
+    assert torch.equal(phi[:, -1], alike[best])

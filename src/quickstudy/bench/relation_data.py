@@ -194,18 +194,31 @@ def _entities(tags: Sequence[str]) -> dict[int, list[int]]:
     return found
 
 
-def fewrel80(data: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Sentences of all 80 public FewRel relations, lower-cased and without marks, and their relations' names."""
+def fewrel80(
+    data: Path, *, without: Collection[str] = (), unlike: Iterable[str] = (), each: int = 1000
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Sentences of all 80 public FewRel relations, lower-cased and without marks, and their relations' names.
+
+    Args:
+        without: relations that are left out.
+        unlike: texts whose sentences are left out, whatever their case and blanks.
+        each: sentences of a relation, at most.
+    """
     names = [
         line.strip().strip("/")
         for line in _text(data, "relations/fewrel80_text/relation_name.txt").split("\n")
     ]
-    rows = [
-        line.split("\t")
-        for line in _text(data, "relations/fewrel80_text/val_data.txt").split("\n")
-        if line.strip()
-    ]
-    return tuple(row[2].strip() for row in rows), tuple(names[int(row[0]) - 1] for row in rows)
+    lines = _text(data, "relations/fewrel80_text/val_data.txt").split("\n")
+    known = {plain(text) for text in unlike}
+    texts, labels, seen = [], [], dict[str, int]()
+    for row in (line.split("\t") for line in lines if line.strip()):
+        text, label = row[2].strip(), names[int(row[0]) - 1]
+        if label in without or seen.get(label, 0) >= each or plain(text) in known:
+            continue
+        seen[label] = seen.get(label, 0) + 1
+        texts.append(text)
+        labels.append(label)
+    return tuple(texts), tuple(labels)
 
 
 def _joined(words: Sequence[str], head: Sequence[int], tail: Sequence[int]) -> Pair:

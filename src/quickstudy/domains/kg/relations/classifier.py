@@ -13,14 +13,20 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import DataError, did_you_mean
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classify
 from quickstudy.domains.kg.document import Annotated, holding, sentences
-from quickstudy.domains.kg.relations.certainty import NEAREST, Certainty, evidence, nearness, prototypes
+from quickstudy.domains.kg.relations.certainty import (
+    Certainty,
+    evidence,
+    likeness,
+    nearness,
+    own_certainty,
+    prototypes,
+)
 from quickstudy.domains.kg.relations.head import Head, learn_head
 from quickstudy.domains.kg.relations.pairs import Candidate, Pair, PairEncoder, candidates
 from quickstudy.domains.kg.relations.prior import RelationPrior
@@ -83,6 +89,10 @@ class RelationClassifier:
         """How alike pairs are to each relation: to the direction of its examples' mean."""
         return x @ prototypes(self.x, self.y, len(self.types)).t()
 
+    @property
+    def _alike(self) -> Float[Tensor, " ways"]:
+        return likeness(self.x, self.y, prototypes(self.x, self.y, len(self.types)))
+
     def judge(
         self,
         pairs: Sequence[Pair],
@@ -115,7 +125,7 @@ class RelationClassifier:
             chosen = torch.where(possible, _adapted(self.maml, self.x, self.y, x), -torch.inf).argmax(-1)
         counts = torch.bincount(self.y, minlength=len(self.types)).float()
         near = nearness(x, self.unrelated) if len(self.unrelated) else None
-        phi, best = evidence(cosine, counts, near, chosen)
+        phi, best = evidence(cosine, counts, near, chosen, self._alike)
         probability = self.certainty.logit(phi).sigmoid()
         if admitted is not None:
             probability = probability * admitted[torch.arange(len(x)), best]
@@ -161,7 +171,7 @@ class RelationClassifier:
         cosine = cosine if admitted is None else torch.where(admitted, cosine, -1.0)
         counts = torch.bincount(self.y, minlength=len(self.types)).float()
         near = nearness(x, self.unrelated) if len(self.unrelated) else None
-        return self.certainty.logit(evidence(cosine, counts, near, chosen)[0])
+        return self.certainty.logit(evidence(cosine, counts, near, chosen, self._alike)[0])
 
     def without(self, origin: int) -> "RelationClassifier | None":
         """What would have been learned without a labelled document: the same to the last digit, as the encoder learns
@@ -302,7 +312,7 @@ def _learned(
     present = {example.type for example in related}
     types = tuple(kind for kind in like.schema.relations if kind in present)
     y = torch.tensor([types.index(e.type or "") for e in related])
-    own = _own_certainty(like.prior.certainty, x, y, other, len(types))
+    own = own_certainty(like.prior.certainty, x, y, other, len(types))
     maml = None if like.maml is None else maml_head(len(types), like.prior.dim, like.maml)
     everything, said = (*related, *unrelated), {e.pair for e in related}
     ends = [(e.head_type, e.tail_type) for e in everything]
@@ -368,29 +378,3 @@ def _adapted(
     fast = maml.adapt(meta, Labelled.of(x, y))
     with torch.no_grad():
         return maml.predict(meta, fast, query)
-
-
-def _own_certainty(
-    learned: Certainty,
-    x: Float[Tensor, "n d"],
-    y: Int[Tensor, " n"],
-    unrelated: Float[Tensor, "m d"],
-    ways: int,
-) -> Certainty:
-    """Moved by the task's own examples, each scored by the others; a relation's only example says nothing."""
-    counts = torch.bincount(y, minlength=ways).float()
-    sums = torch.zeros(ways, x.shape[1]).index_add(0, y, x)
-    means = normalize(sums, dim=-1)
-    cosine = x @ means.t()
-    cosine[torch.arange(len(x)), y] = (x * normalize(sums[y] - x, dim=-1)).sum(-1)
-    judged = counts[y] > 1
-    near = nearness(x, unrelated) if len(unrelated) else None
-    phi, best = evidence(cosine, counts - 1, near)
-    phis, rights = [phi[judged]], [(best == y)[judged]]
-    if len(unrelated) > 1:
-        others = (unrelated @ unrelated.t()).fill_diagonal_(-1.0)
-        near = others.topk(min(NEAREST, len(unrelated) - 1), -1).values.mean(-1)
-        phi, _ = evidence(unrelated @ means.t(), counts, near)
-        phis.append(phi)
-        rights.append(torch.zeros(len(phi), dtype=torch.bool))
-    return learned.refined(torch.cat(phis), torch.cat(rights))

@@ -24,7 +24,7 @@ from quickstudy.core.checkpoint import load_folder, save_folder
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import CheckpointError, ModelError
 from quickstudy.core.spec import Spec
-from quickstudy.domains.kg.relations.certainty import Certainty, learn_certainty
+from quickstudy.domains.kg.relations.certainty import PARTS, Certainty, learn_certainty
 from quickstudy.domains.kg.relations.pairs import Pair, PairEncoder
 from quickstudy.encoders.text import TextEncoder
 from quickstudy.learners.scatter import class_means, degrees, numbered
@@ -197,6 +197,8 @@ class RelationPrior:
                 adapter = Adapter(spec, own, str(record["identity"]))
             center, directions = tensors["center"].float(), tensors["directions"].float()
             damping, weights = tensors["damping"].float(), tensors["certainty"].float()
+            if weights.shape == (PARTS - 1,):  # from before how alike examples are was a part of it
+                weights = torch.cat([weights, weights.new_zeros(1)])
             if directions.shape != (len(center), len(damping)) or weights.shape != Certainty().weights.shape:
                 raise CheckpointError(f"{folder}: the shapes of its tensors don't fit together.")
             return cls(

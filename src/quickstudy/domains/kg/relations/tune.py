@@ -46,10 +46,9 @@ class RelationTuning:
     """How an encoder is tuned for relations; chosen on held-out relations of earlier data sets."""
 
     spec: LoRA | None = None
-    """Which layers are adapted. None: query and value of the upper half, at rank 8; what lies below is computed once
-    for all steps. All matrices did no better at half the rate."""
-    steps: int = 40
-    rate: float = 2e-3
+    """Which layers are adapted. None: query, value and the dense layers everywhere, at rank 8."""
+    steps: int = 120
+    rate: float = 1e-3
     warmup: int = 5
     weight_decay: float = 0.01
     ways: int = 10
@@ -89,7 +88,7 @@ def tune_relations(
     tuning = tuning or RelationTuning()
     base = encoder.frozen
     depth = base.weights.config.num_hidden_layers
-    spec = tuning.spec or LoRA(rank=8, targets=("query", "value"), layers=tuple(range(depth // 2, depth)))
+    spec = tuning.spec or LoRA(rank=8, targets=("query", "value", "dense"), layers=tuple(range(depth)))
     net, start = _network(base, spec, tuning, seeds[0])
     sets = [found for one in earlier if (found := _prepared(one, net, base, tuning)) is not None]
     if not sets:
