@@ -99,6 +99,13 @@ def test_foreign_rdf_keeps_its_form(tmp_path):
         assert len(triples_of(store)) == 6
 
 
+def test_what_a_reviewer_said_of_a_sentence_goes_along(store, tmp_path):
+    put(store, "c", "Acme sits in London.", (ACME, "based_in", LONDON))
+    store.reject(store.said((ACME, "based_in", LONDON))[0])
+    store.export(tmp_path / "g.ttl")
+    assert (tmp_path / "g.ttl").read_text().count('q:verdict "rejected"') == 1
+
+
 def test_networkx_reads_and_writes_the_same_graphml(odd, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own, on import

@@ -160,6 +160,10 @@ def test_names_that_were_read_are_read_again_when_another_process_writes(tmp_pat
         assert [t.tail.name for t in store.neighbours("Ann")] == ["Bob"]
         other.withdraw("a")
         put(other, "b", "Eve met Dan.", (Entity("Eve", "p"), "met", Entity("Dan", "p")))
+        eve = Entity("Eve", "p"), "met", Entity("Dan", "p")
+        assert [store.triple(*eve)] == store.neighbours("Eve") and [
+            p[0][:3] for p in store.paths("Eve", "Dan")
+        ] == [eve]
         assert [t.tail.name for t in store.neighbours("Eve")] == ["Dan"]
         store.withdraw("b")
         put(store, "c", "Joe met Kim.", (Entity("Joe", "p"), "met", Entity("Kim", "p")))

@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from quickstudy.core.errors import CheckpointError, DataError
-from quickstudy.domains.kg.graph.query import Entity, Name, Triple, find, relation_number, resolve
+from quickstudy.domains.kg.graph.query import (
+    Entity,
+    Name,
+    Triple,
+    find,
+    of_one_moment,
+    relation_number,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from quickstudy.domains.kg.graph.store import GraphStore
@@ -18,6 +26,7 @@ Pattern = tuple[Name, str, Name]
 """Head, relation, tail; what begins with '?' is a variable."""
 
 
+@of_one_moment
 def paths(
     store: "GraphStore",
     start: Name,
@@ -80,6 +89,7 @@ def _path(store: "GraphStore", steps: str) -> tuple[Triple, ...]:
     return tuple(path)
 
 
+@of_one_moment
 def match(
     store: "GraphStore", patterns: Sequence[Pattern], limit: int = 10_000, seconds: float = 30
 ) -> list[dict[str, Entity | str]]:
@@ -120,7 +130,7 @@ def match(
     tables = ", ".join(f"triples t{number}" for number in range(len(patterns)))
     chosen = ", ".join(f"{place} AS v{i}" for i, (place, _) in enumerate(columns.values())) or "1 AS v0"
     inner = f"SELECT DISTINCT {chosen} FROM {tables} WHERE {' AND '.join(conditions)} LIMIT ?"
-    with _within(store, seconds), store.reading():
+    with _within(store, seconds):
         found = store.rows(inner, (*values, limit))
         if not columns or not found:
             return [{} for _ in found]

@@ -5,11 +5,11 @@ Functions are methods of `GraphStore`. An entity is asked for by its name, or, w
 rejected) is only shown where its status is asked for.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial, wraps
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar
 
 from quickstudy.core.errors import DataError, did_you_mean
 from quickstudy.domains.kg.graph.settle import ASSERTED, MEMBERS, PROPOSED, STATUSES, canonical, status_name
@@ -76,6 +76,7 @@ class Found(NamedTuple):
 
 
 T = TypeVar("T")
+P = ParamSpec("P")
 Name = str | tuple[str, str]
 """An entity's name, alone or with its type (`Entity`)."""
 Direction = Literal["both", "out", "in"]
@@ -84,6 +85,20 @@ _TRIPLE = partial(tuple.__new__, Triple)
 """A triple of a tuple of its parts, in a third of the time that Triple(*parts) takes."""
 
 
+def of_one_moment(
+    ask: Callable[Concatenate["GraphStore", P], T],
+) -> Callable[Concatenate["GraphStore", P], T]:
+    """A question whose answer is the graph of one moment, although it takes several steps."""
+
+    @wraps(ask)
+    def asked(store: "GraphStore", *args: P.args, **options: P.kwargs) -> T:
+        with store.reading():
+            return ask(store, *args, **options)
+
+    return asked
+
+
+@of_one_moment
 def neighbours(
     store: "GraphStore",
     entity: Name,
@@ -100,25 +115,24 @@ def neighbours(
     if direction not in ("both", "out", "in"):
         raise DataError(f"direction is both, out or in; this is {direction!r}.")
     where = _status(status)
-    with store.reading():
-        here = resolve(store, entity)
-        values = (here,) if relation is None else (here, relation_number(store, relation))
-        only = "" if relation is None else "AND relation = ?"
-        found: list[Triple] = []
-        if direction != "in":
-            sql = (
-                "SELECT relation, tail, status, score, own, said_head | said_tail FROM triples "
-                f"WHERE head = ? {only} AND {where} ORDER BY relation, tail LIMIT ?"
-            )
-            found += _joined(store, store.rows(sql, (*values, limit)), here, outward=True)
-        if direction != "out":
-            loop = "AND head != tail" if direction == "both" else ""
-            sql = (
-                "SELECT relation, head, status, score, own, said_head | said_tail FROM triples "
-                f"WHERE tail = ? {only} {loop} AND {where} ORDER BY relation, head LIMIT ?"
-            )
-            rows = store.rows(sql, (*values, max(0, limit - len(found))))
-            found += _joined(store, rows, here, outward=False)
+    here = resolve(store, entity)
+    values = (here,) if relation is None else (here, relation_number(store, relation))
+    only = "" if relation is None else "AND relation = ?"
+    found: list[Triple] = []
+    if direction != "in":
+        sql = (
+            "SELECT relation, tail, status, score, own, said_head | said_tail FROM triples "
+            f"WHERE head = ? {only} AND {where} ORDER BY relation, tail LIMIT ?"
+        )
+        found += _joined(store, store.rows(sql, (*values, limit)), here, outward=True)
+    if direction != "out":
+        loop = "AND head != tail" if direction == "both" else ""
+        sql = (
+            "SELECT relation, head, status, score, own, said_head | said_tail FROM triples "
+            f"WHERE tail = ? {only} {loop} AND {where} ORDER BY relation, head LIMIT ?"
+        )
+        rows = store.rows(sql, (*values, max(0, limit - len(found))))
+        found += _joined(store, rows, here, outward=False)
     return found
 
 
@@ -150,6 +164,7 @@ def _once(rows: list[tuple]) -> list[tuple]:
     return one
 
 
+@of_one_moment
 def search(store: "GraphStore", text: str, limit: int = 20) -> list[Entity]:
     """Entities that have a name with this text in it: first those called so, then those that begin so, then the rest,
     shorter names first. Upper and lower case don't count. Aliases of the catalogue are names too.
@@ -190,6 +205,7 @@ def entities(store: "GraphStore", status: Iterable[str] = ASSERTED) -> Iterator[
             yield Entity(name, store.named(kind))
 
 
+@of_one_moment
 def triple(store: "GraphStore", head: Name, relation: str, tail: Name) -> Triple | None:
     """A triple of any status; None where the graph doesn't have it. Raises DataError for unknown names."""
     return find(store, resolve(store, head), relation_number(store, relation), resolve(store, tail))
@@ -215,6 +231,7 @@ def triples(
             yield _made(store, ends[0], r, ends[1], *rest)
 
 
+@of_one_moment
 def said(store: "GraphStore", triple: Triple | tuple[Name, str, Name]) -> list[Said]:
     """The sentences that say a triple, the surest first, with offsets that slice to the exact text.
 
@@ -251,6 +268,7 @@ def said(store: "GraphStore", triple: Triple | tuple[Name, str, Name]) -> list[S
     return found
 
 
+@of_one_moment
 def names(store: "GraphStore", entity: Name) -> dict[str, list[str]]:
     """All that an entity is called: 'names' by the documents, 'catalogue' ids, and their 'aliases'."""
     here = resolve(store, entity)
@@ -274,6 +292,7 @@ def names(store: "GraphStore", entity: Name) -> dict[str, list[str]]:
     }
 
 
+@of_one_moment
 def mentions(store: "GraphStore", document: str) -> list[Found]:
     """What was found in a document, in its order, with the entity that each mention counts for."""
     number, text = store.document_number(document), store.document(document).text
@@ -289,6 +308,7 @@ def mentions(store: "GraphStore", document: str) -> list[Found]:
     ]
 
 
+@of_one_moment
 def counts(store: "GraphStore") -> dict[str, int]:
     """How many documents (waiting, done, failed), mentions, statements, entities, decisions, and triples a status."""
     found = {f"documents {state}": 0 for state in ("waiting", "done", "failed")}
@@ -334,6 +354,7 @@ def resolve(store: "GraphStore", name: Name) -> int:
     return found[0]
 
 
+@of_one_moment
 def entity_of(store: "GraphStore", number: int) -> Entity:
     """Name and type of an entity, after merging."""
     number = canonical(store.db, number)

@@ -159,6 +159,7 @@ def _records(store: "GraphStore", triple: Triple) -> Iterator[dict[str, Any]]:
                 "score": said.score,
                 "model": said.model,
             }
+            | ({"verdict": said.verdict} if said.verdict else {})
         )
 
 
