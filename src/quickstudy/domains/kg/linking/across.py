@@ -82,10 +82,15 @@ def linked(
     """
     exact: dict[str, set[int]] = defaultdict(set)
     loose: dict[str, set[int]] = defaultdict(set)
-    kinds = {kind for _, kind in entities}
     for name, owner in zip(catalogue.names, catalogue.owner, strict=True):
         exact[name].add(owner)
         loose[plain(without_form(name))].add(owner)
+    # Types part things where catalogue and graph name them alike; a catalogue with words of its own says nothing.
+    apart = bool({kind for _, kind in entities} & {entry.type for entry in catalogue.entries})
+
+    def fits(entity: Entity, owner: int) -> bool:
+        return not apart or catalogue.entries[owner].type in ("", entity.type)
+
     found, rest = [], []
     for entity in dict.fromkeys(entities):
         long = _long(entity.name, defined or {})
@@ -99,36 +104,33 @@ def linked(
             (loose.get(plain(long), set()) if long else set(), 0.9, f"short for {long}"),
         ]
         for owners, score, why in ways:
-            fitting = [o for o in owners if catalogue.entries[o].type in ("", entity.type) or
-                       catalogue.entries[o].type not in kinds]  # fmt: skip
+            fitting = [owner for owner in owners if fits(entity, owner)]
             if len(fitting) == 1:
                 found.append(facts.Link(entity, catalogue.entries[fitting[0]].id, score, why))
             if owners:  # of another type, or of several things: none of those below fits better
                 break
         else:
             rest.append(entity)
-    return found + list(_nearly(rest, catalogue, kinds))
+    near = catalogue.candidates([entity.name for entity in rest], 1)
+    for entity, some in zip(rest, near, strict=True):
+        for candidate in some:
+            name = catalogue.names[candidate.name]
+            if fits(entity, candidate.entry) and (alike := _likeness(entity.name, name)) >= LIKE:
+                id = catalogue.entries[candidate.entry].id
+                found.append(facts.Link(entity, id, round(0.85 * alike, 3), f"written nearly as {name!r}"))
+    return found
+
+
+def _likeness(one: str, other: str) -> float:
+    """Share of letters in order that two names have in common; 0 for short ones, and where numbers differ."""
+    if len(other) < 6 or re.findall(r"\d+", one) != re.findall(r"\d+", other):
+        return 0.0
+    return SequenceMatcher(None, one.casefold(), other.casefold(), autojunk=False).ratio()
 
 
 def _long(name: str, defined: dict[str, Defined]) -> str:
     told = defined.get(name)
     return next(iter(told.long)) if told is not None and len(told.long) == 1 else ""
-
-
-def _nearly(rest: Sequence[Entity], catalogue: Catalogue, kinds: set[str]) -> Iterable[facts.Link]:
-    near = catalogue.candidates([entity.name for entity in rest], 2)
-    for entity, some in zip(rest, near, strict=True):
-        for candidate in some[:1]:
-            name, entry = catalogue.names[candidate.name], catalogue.entries[candidate.entry]
-            if entry.type in kinds and entry.type != entity.type:
-                continue
-            alike = SequenceMatcher(None, entity.name.casefold(), name.casefold(), autojunk=False).ratio()
-            if (
-                alike >= LIKE
-                and len(name) >= 6
-                and re.findall(r"\d+", name) == re.findall(r"\d+", entity.name)
-            ):
-                yield facts.Link(entity, entry.id, round(0.85 * alike, 3), f"written nearly as {name!r}")
 
 
 def read_catalogue(path: str | PathLike[str]) -> Catalogue:

@@ -44,12 +44,14 @@ def alike(entities: Iterable[Entity], defined: dict[str, Defined]) -> list[Same]
         by_type[kind].append(name)
     found = []
     for kind, names in by_type.items():
+        best: dict[frozenset[str], Same] = {}  # of several reasons the best
         for one, other, score, why in (
             *_by_letters(names),
-            *_by_form(names),
             *_by_definition(names, defined),
+            *_by_form(names),
         ):
-            found.append(Same(Entity(one, kind), Entity(other, kind), score, why))
+            best.setdefault(frozenset((one, other)), Same(Entity(one, kind), Entity(other, kind), score, why))
+        found += best.values()
     return found
 
 

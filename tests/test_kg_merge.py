@@ -1,0 +1,206 @@
+"""Which names are one thing: within a document, across documents, and in a catalogue; and what reviewers say of it."""
+
+import json
+
+import pytest
+
+from quickstudy.app import cli, kg_decide, kg_graph
+from quickstudy.core.errors import DataError
+from quickstudy.domains.kg.document import Document, Span
+from quickstudy.domains.kg.graph.claims import Mention, Statement
+from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.store import GraphStore
+from quickstudy.domains.kg.linking.across import linked, read_catalogue, settle
+from quickstudy.domains.kg.linking.catalogue import Catalogue, Entry
+from quickstudy.domains.kg.linking.merge import alike, read_definitions
+from quickstudy.domains.kg.linking.within import entity_names, without_form
+from quickstudy.domains.kg.parts import parts, together
+from quickstudy.domains.kg.schema import EntityType
+
+TYPES = {
+    "person": EntityType(),
+    "firm": EntityType(),
+    "format": EntityType(),
+    "boss": EntityType("A person who leads."),
+}
+
+
+def named(text: str, *spans: tuple[str, str]) -> list[str]:
+    """The entity of each (words, type), looked for from left to right."""
+    found, at = [], 0
+    for words, kind in spans:
+        at = text.index(words, at)
+        found.append(Span(at, at + len(words), kind))
+        at += len(words)
+    return entity_names(text, found, TYPES)
+
+
+def test_short_forms_that_a_document_defines_are_the_long_ones():
+    text = "Extensible Markup Language (XML) is old. XML is long."
+    spans = [("Extensible Markup Language", "format"), ("XML", "format"), ("XML", "format")]
+    assert named(text, *spans) == ["Extensible Markup Language"] * 3
+    assert named(text, ("XML", "format")) == ["XML"]  # the long one isn't marked here
+
+
+@pytest.mark.parametrize("short", ["Ray", "Jo", "Ms Ray", "Dr. Ray", "Mr. Jo Ray"])
+def test_a_persons_short_name_is_the_one_persons_who_has_it(short):
+    assert named(f"Jo Ray left. {short} said so.", ("Jo Ray", "person"), (short, "person"))[1] == "Jo Ray"
+    assert named(f"Jo Ray left. {short} said so.", ("Jo Ray", "boss"), (short, "boss"))[1] == "Jo Ray"
+    two = (("Jo Ray", "person"), ("Jo Ray-Fox", "person"), ("Al Ray", "person"), ("Ray", "person"))
+    assert named("Jo Ray met Jo Ray-Fox and Al Ray. Ray said so.", *two)[3] == "Ray"
+
+
+def test_only_persons_have_short_names_of_that_kind():
+    assert named("New York isn't York.", ("New York", "format"), ("York", "format"))[1] == "York"
+
+
+def test_a_firm_without_its_legal_form_is_the_firm():
+    spans = [("Acme Holdings, Inc.", "firm"), ("Acme", "firm"), ("Bolt", "firm")]
+    assert named("Acme Holdings, Inc. bought more. Acme sold Bolt.", *spans)[1:] == [
+        "Acme Holdings, Inc.",
+        "Bolt",
+    ]
+    both = [("Acme plc", "firm"), ("Acme AG", "firm"), ("Acme", "firm")]
+    assert named("Acme plc sued Acme AG. Acme won.", *both)[2] == "Acme"
+    assert without_form("Company") == "Company" and without_form("BASF S.E.") == "BASF"
+
+
+def merged(kind: str, *names: str, texts: tuple[tuple[str, str], ...] = ()) -> set[frozenset[str]]:
+    pairs = alike([Entity(name, kind) for name in names], read_definitions(texts))
+    assert all(pair.why and 0 < pair.score < 1 for pair in pairs)
+    return {frozenset((pair.one.name, pair.other.name)) for pair in pairs}
+
+
+def test_names_that_differ_in_writing_alone_are_one():
+    assert merged("disease", "seizures", "Seizures", "seizure", "strokes") == {
+        frozenset(("seizures", "Seizures")), frozenset(("seizure", "seizures")),
+    }  # fmt: skip
+    assert merged("disease", "COVID-19", "Covid 19") == {frozenset(("COVID-19", "Covid 19"))}
+    assert (
+        merged("x", "US", "us", "C++", "C#", "C", "$3.5m", "$35m", "Andrew", "Andrews", "virus", "viru")
+        == set()
+    )
+
+
+def test_firms_are_merged_where_no_other_has_the_name():
+    assert merged("firm", "Acme plc", "Acme") == {frozenset(("Acme plc", "Acme"))}
+    assert merged("firm", "Acme plc", "Acme PLC", "Acme") == {
+        frozenset(("Acme plc", "Acme PLC")), frozenset(("Acme PLC", "Acme")),
+    }  # fmt: skip
+    assert merged("firm", "Acme plc", "Acme Inc.", "Acme") == set()
+
+
+def test_abbreviations_are_merged_where_all_documents_agree():
+    one, other = (
+        ("a", "Magnetic resonance imaging (MRI) helps."),
+        ("b", "Mean reversion index (MRI) is another."),
+    )
+    names = ("MRI", "magnetic resonance imaging")
+    assert merged("x", *names, texts=(one,)) == {frozenset(names)}
+    assert merged("x", *names, texts=(one, other)) == set()
+
+
+@pytest.fixture
+def graph(tmp_path):
+    """Two documents that call a firm by three names, and one of a person of the same name."""
+    with GraphStore(tmp_path / "g.db") as store:
+        for id, name, other in (("a", "Acme plc", "Bolt"), ("b", "ACME PLC", "Corvo"), ("c", "Acme", "Dyne")):
+            text = f"{name} bought {other}."
+            start = text.index(other)
+            store.put(Document(id, text))
+            mentions = [Mention(0, len(name), "firm"), Mention(start, start + len(other), "firm")]
+            said = [Statement(0, "acquired", 1, (0, len(text)))]
+            store.finish(store.claim(1)[0], mentions, said, model="m")
+        settle(store)
+    return tmp_path / "g.db"
+
+
+def test_merges_are_evidence_and_can_be_undone(graph, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "150")
+    assert len(kg_graph.show(graph, "Acme plc").triples) == 3
+    told = {(one.one, one.other): one.why for one in kg_decide.merges(graph, "Acme")}
+    assert any("legal form" in why for why in told.values()) and any("case" in why for why in told.values())
+    number = kg_decide.split(graph, "Acme", "Acme plc", by="ann", note="another firm")
+    assert [one.triple.tail.name for one in kg_graph.show(graph, "Acme plc").triples] == ["Bolt", "Corvo"]
+    with GraphStore(graph) as store:
+        settle(store)  # another extraction changes nothing of it
+    assert len(kg_graph.show(graph, "Acme plc").triples) == 2
+    [decision] = kg_decide.decisions(graph)
+    assert (decision.kind, decision.who, decision.note) == ("split", "ann", "another firm")
+    assert cli.main(["kg", "decisions", str(graph)]) == 0 and "Acme · Acme plc" in capsys.readouterr().out
+    kg_decide.undo(graph, number)
+    assert len(kg_graph.show(graph, "Acme").triples) == 3
+    kg_decide.merge(graph, "Bolt", "Corvo")
+    assert (
+        len(kg_graph.show(graph, "Bolt").triples) == 1 and kg_graph.show(graph, "Bolt").entity.name == "Corvo"
+    )
+    assert cli.main(["kg", "merges", str(graph), "Bolt"]) == 0 and "decision 3" in capsys.readouterr().out
+
+
+CATALOGUE = Catalogue([
+    Entry("Q1", ("Acme Holdings plc", "Acme plc"), "firm", ("Q9",)),
+    Entry("Q9", ("Acme, of London",), "firm", ("Q8",)),
+    Entry("Q8", ("ACME",), "firm", ("Q1",)),  # a circle
+    Entry("Q2", ("Corvo",), "person"),
+    Entry("Q3", ("Huntington's disease",)),
+    Entry("Q4", ("diabetes type 1",)),
+    Entry("Q5", ("magnetic resonance imaging",)),
+    Entry("Q6", ("Bolt",), "firm"),
+    Entry("Q7", ("Bolt",), "firm"),
+])  # fmt: skip
+
+
+def test_entities_are_linked_where_something_fits():
+    entities = [
+        *(Entity(name, "firm") for name in ("Acme plc", "acme", "Corvo", "Bolt", "Nothing like it")),
+        *(Entity(name, "x") for name in ("Huntingtons disease", "diabetes type 2", "MRI")), Entity("Ann", "person"),
+    ]  # fmt: skip
+    defined = read_definitions([("a", "Magnetic resonance imaging (MRI) helps.")])
+    told = {link.entity.name: (link.id, link.why) for link in linked(entities, CATALOGUE, defined)}
+    assert {name: id for name, (id, _) in told.items()} == {
+        "Acme plc": "Q1", "acme": "Q1", "Huntingtons disease": "Q3", "MRI": "Q5",
+    }  # fmt: skip
+    assert told["MRI"][1] == "short for magnetic resonance imaging"
+
+
+def test_linked_names_are_one_entity_with_the_catalogues_id(graph):
+    with GraphStore(graph) as store:
+        store.split(Entity("Acme", "firm"), Entity("Dyne", "firm"))
+        assert settle(store, CATALOGUE, merge=False).linked == 3
+        assert store.names("Acme")["catalogue"] == ["Q1", "Q8", "Q9"]
+        assert len(store.neighbours("ACME PLC")) == 3
+
+
+def test_a_catalogue_is_a_table_or_rdf(tmp_path):
+    (tmp_path / "c.csv").write_text(
+        "id,name,aliases,same_as\nQ1,Acme plc,Acme|ACME,Q2\nQ2,Acme Holdings,,Q1\n"
+    )
+    [entry] = read_catalogue(tmp_path / "c.csv").entries
+    assert entry.id == "Q1" and set(entry.names) == {"Acme plc", "Acme", "ACME", "Acme Holdings"}
+    with pytest.raises(DataError, match="nowhere"):
+        read_catalogue(tmp_path / "nowhere.csv")
+    pytest.importorskip("pyoxigraph")
+    (tmp_path / "c.ttl").write_text(
+        "@prefix skos: <http://www.w3.org/2004/02/skos/core#> . @prefix owl: <http://www.w3.org/2002/07/owl#> . "
+        '<urn:1> a <urn:x#firm> ; skos:altLabel "Acme" ; skos:prefLabel "Acme plc" ; owl:sameAs <urn:2>, <urn:9> . '
+        '<urn:2> skos:prefLabel "ACME"@en ; owl:sameAs <urn:1> .'
+    )
+    [entry] = read_catalogue(tmp_path / "c.ttl").entries
+    assert (entry.id, entry.names[0], entry.type) == ("urn:1", "Acme plc", "firm") and len(entry.names) == 3
+    (tmp_path / "d.ttl").write_text("<urn:1> <urn:2>")
+    with pytest.raises(DataError, match="no RDF that can be read"):
+        read_catalogue(tmp_path / "d.ttl")
+
+
+@pytest.mark.parametrize("longest", [50, 200, 10_000])
+def test_parts_of_a_document_hold_all_of_its_sentences(longest):
+    text = "  ".join(f"Sentence number {i} is here." for i in range(40))
+    document = Document("d", text)
+    found = list(parts(document, longest))
+    assert all(text[begin : begin + len(part.text)] == part.text for begin, part in found)
+    assert "".join("".join(part.text for _, part in found).split()) == "".join(text.split())
+    assert all(len(part.text) <= longest for _, part in found) or longest == 10_000
+    groups = list(together([document, Document("e", ""), document], 300, longest))
+    assert [number for group in groups for number, _, _ in group] == sorted(
+        number for group in groups for number, _, _ in group
+    ) and json.dumps([begin for group in groups for _, begin, _ in group])
