@@ -6,9 +6,9 @@ import pytest
 from kg_graphs import ACME, ADA, BORN, LONDON, LOVELACE, WORKS, dump, put, said, small
 
 from quickstudy.core.errors import CheckpointError, DataError
-from quickstudy.domains.kg.document import Document
+from quickstudy.domains.kg.document import Document, Span
 from quickstudy.domains.kg.graph.facts import Entry, Link, Proposal, Same
-from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.query import Entity, Slice
 from quickstudy.domains.kg.graph.store import GraphStore
 
 
@@ -240,7 +240,7 @@ def test_whatever_was_done_a_rebuild_gives_the_same(tmp_path, seed):
 
 
 ACTIONS = ("put", "put", "put", "judge", "said", "correct", "merge", "split", "mention", "undo", "undo", "same",
-           "propose", "add", "withdraw", "again")  # fmt: skip
+           "propose", "add", "withdraw", "again", "mend", "relate", "whole")  # fmt: skip
 
 
 def step(store: GraphStore, pick: random.Random, names: list[Entity]) -> None:
@@ -276,6 +276,23 @@ def step(store: GraphStore, pick: random.Random, names: list[Entity]) -> None:
         elif action == "mention":
             id = pick.choice("abcd")
             store.split([(id, pick.choice(store.mentions(id)))], pick.choice(names))
+        elif action == "mend":
+            id = pick.choice("abcd")
+            found = pick.choice(store.mentions(id))
+            to = (
+                None
+                if pick.random() < 0.3
+                else Span(found.start, found.end + pick.choice((0, 1)), pick.choice("tu"))
+            )
+            store.mend(id, found, to)
+        elif action == "relate":
+            id = pick.choice("abcd")
+            there = store.mentions(id)
+            store.relate(id, pick.choice(there), pick.choice(there), pick.choice(("r", "u", None)))
+        elif action == "whole":
+            id = pick.choice("abcd")
+            text = store.document(id).text
+            store.whole(id, Slice(0, len(text), text))
         elif action == "undo":
             store.undo(pick.choice(store.log()).number)
         elif action == "same":

@@ -119,6 +119,8 @@ def test_a_step_costs_the_same_in_a_large_graph(tmp_path):
         "names": lambda s: s.names(Entity("Bob 4", "p")),
         "undo": lambda s: s.undo(),
         "neighbours": lambda s: s.neighbours(one),
+        "mend": lambda s: s.mend("d9", s.mentions("d9")[0], None),
+        "relate": lambda s: s.relate("d8", *s.mentions("d8")[1:3], "knows"),
         "same": lambda s: s.same([Same(Entity("Ann 7", "p"), Entity("Ann 8", "p"), 0.9)], "m"),
         "extract among decisions": lambda s: put(
             s, "new", "Ann 7 met Bob 5.", (Entity("Ann 7", "p"), "met", Entity("Bob 5", "p"))

@@ -211,8 +211,12 @@ def _replay(
         if to is not None:
             moved |= dict.fromkeys(again, (" ".join(to["text"].split()), to["type"]))
             return
+        of_it = "sentence IN (SELECT number FROM sentences WHERE document = ?)"
         for end in ("found_head", "found_tail"):
-            db.executemany(f"UPDATE statements SET verdict = -1 WHERE {end} = ?", [(n,) for n in again])
+            db.executemany(
+                f"UPDATE statements SET verdict = -1 WHERE {end} = ? AND {of_it}",
+                [(number, document) for number in again],
+            )
         return
     heads, tails = (set(_known_again(store, document, text, body[end])) for end in ("head", "tail"))
     found = store.known_word(body["found"])
