@@ -146,10 +146,16 @@ def test_every_dependency_of_the_base_and_of_dev_is_pinned():
 
 def test_the_bundled_data_has_its_notice_and_licences():
     notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
-    for name in ("clinc150.jsonl.gz", "banking77.jsonl.gz"):
+    for name in (
+        "clinc150.jsonl.gz",
+        "banking77.jsonl.gz",
+        "bc5cdr_learn.pubtator.gz",
+        "bc5cdr_read.pubtator.gz",
+    ):
         assert (SRC / "data" / name).is_file() and name in notice
     assert "Attribution 3.0" in (SRC / "data" / "licenses" / "CC-BY-3.0.txt").read_text()
     assert "Attribution 4.0" in (SRC / "data" / "licenses" / "CC-BY-4.0.txt").read_text()
+    assert "PUBLIC DOMAIN NOTICE" in (SRC / "data" / "licenses" / "BC5CDR-README.txt").read_text()
     assert "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
 
 

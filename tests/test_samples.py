@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from quickstudy.core.errors import DataError
-from quickstudy.data import SAMPLES, sample
+from quickstudy.data import SAMPLES, abstracts, sample
 
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "make_samples.py"
 
@@ -73,6 +73,21 @@ def test_the_files_are_those_that_samples_json_speaks_of():
         assert content.count(b"\n") == entry["rows"]
 
 
+def test_abstracts_are_whole_labelled_and_apart(tmp_path):
+    from quickstudy.domains.kg.reading.examples import read_annotated
+
+    found = {}
+    for part, count in (("learn", 24), ("read", 60)):
+        path = tmp_path / f"{part}.pubtator"
+        path.write_text(abstracts(part), encoding="utf-8")
+        found[part] = list(read_annotated(path))
+        assert len(found[part]) == count
+        assert {span.type for one in found[part] for span in one.spans} == {"Chemical", "Disease"}
+        assert all(one.relations and one.links for one in found[part])
+    assert not {one.document.id for one in found["learn"]} & {one.document.id for one in found["read"]}
+    assert not {one.text for one in found["learn"]} & {one.text for one in found["read"]}
+
+
 def test_an_unknown_sample_is_answered_with_the_known_ones():
     with pytest.raises(DataError, match=r'"clinc15".*Did you mean "clinc150"\?.*banking77'):
         sample("clinc15")
@@ -118,6 +133,15 @@ def sources(tmp_path):
             "LICENSE": b"by 3",
         },
     )
+    numbered = [f"{i}|t|Title {i}.\n{i}|a|Abstract.\n{i}\t0\t5\tTitle\tDisease\tD1" for i in range(200)]
+    write_source(
+        tmp_path / "linking" / "bc5cdr_el",
+        {
+            "CDR_train.PubTator.txt.gz": "\n\n".join(numbered[:100]).encode(),
+            "CDR_dev.PubTator.txt.gz": "\n\n".join(numbered[100:]).encode(),
+            "README_CDR.txt": b"public domain",
+        },
+    )
     return tmp_path
 
 
@@ -129,10 +153,15 @@ def test_making_the_samples_twice_gives_the_same_bytes_and_check_agrees(tool, so
     assert set(made) == {
         "clinc150.jsonl.gz",
         "banking77.jsonl.gz",
+        "bc5cdr_learn.pubtator.gz",
+        "bc5cdr_read.pubtator.gz",
         "samples.json",
         "CC-BY-3.0.txt",
         "CC-BY-4.0.txt",
+        "BC5CDR-README.txt",
     }
+    taken = gzip.decompress(made["bc5cdr_learn.pubtator.gz"]).decode().strip().split("\n\n")
+    assert len(taken) == len(set(taken)) == 24 and all(part.count("\n") == 2 for part in taken)
     assert tool.main(["--data", str(sources), "--out", str(tmp_path / "one"), "--check"]) == 0
     (tmp_path / "one" / "clinc150.jsonl.gz").write_bytes(gzip.compress(b"{}\n"))
     assert tool.main(["--data", str(sources), "--out", str(tmp_path / "one"), "--check"]) == 1

@@ -2,9 +2,9 @@
 
     python tools/make_samples.py --data FOLDER     (or the environment variable QUICKSTUDY_DATA)
 
-FOLDER holds text/clinc150 and text/banking77 as downloaded from their authors, each with a META.json that gives
-the sha256 of every file; a file that differs is refused. The same sources give the same sentences in the same
-order on every machine; `--check` compares with the committed samples instead of writing.
+FOLDER holds text/clinc150, text/banking77 and linking/bc5cdr_el as downloaded from their authors, each with a META.json
+that gives the sha256 of every file; a file that differs is refused. The same sources give the same sentences in the
+same order on every machine; `--check` compares with the committed samples instead of writing.
 
 What is taken, from the authors' training part (and BANKING77's test part, marked as such):
 - sentences are cleaned of line breaks, repeated and surrounding blanks; nothing else in them is changed;
@@ -14,6 +14,9 @@ What is taken, from the authors' training part (and BANKING77's test part, marke
   that is also anywhere in BANKING77: so learning from the one and testing on the other is clean;
 - per class, the sentences whose sha256 is smallest: a draw that depends on nothing but the sentence. The rows
   of a class follow in that order, so its first k rows are a smaller sample of the same kind.
+
+Of BC5CDR: abstracts as they are, in the authors' PubTator format, those whose number has the smallest sha256: some of
+the training part to learn from, others of the development part to read. The test part stays for benchmarks.
 """
 
 import argparse
@@ -27,12 +30,13 @@ import re
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 CLINC_PER_CLASS = 40
 BANKING_TRAIN, BANKING_TEST = 25, 15
+ABSTRACTS = {"learn": ("CDR_train.PubTator.txt.gz", 24), "read": ("CDR_dev.PubTator.txt.gz", 60)}
 OUT = Path(__file__).resolve().parent.parent / "src" / "quickstudy" / "data"
 
 Pair = tuple[str, str]  # (text, label)
@@ -122,16 +126,30 @@ def clinc150(folder: Path, never: Iterable[str]) -> list[dict[str, str]]:
     ]
 
 
+def abstracts(folder: Path, file: str, count: int) -> bytes:
+    """So many whole documents of a PubTator file, by the smallest sha256 of their numbers."""
+    documents = [part.strip("\n") for part in read_verified(folder, file).decode("utf-8").split("\n\n")]
+    documents = [document for document in documents if document]
+    if len(documents) < count:
+        raise SystemExit(f"{file} has {len(documents)} abstracts, {count} are wanted: nothing was written")
+
+    def place(document: str) -> str:
+        return hashlib.sha256(document.partition("|")[0].encode()).hexdigest()
+
+    return ("\n\n".join(sorted(documents, key=place)[:count]) + "\n").encode("utf-8")
+
+
 def as_jsonl(rows: list[dict[str, str]]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8")
 
 
-def provenance(name: str, content: bytes, rows: list[dict[str, str]], folder: Path) -> dict[str, Any]:
+def provenance(
+    name: str, content: bytes, counts: Mapping[str, int], folder: Path, taken: Collection[str]
+) -> dict[str, Any]:
     meta = json.loads((folder / "META.json").read_text())
     return {
-        "file": f"{name}.jsonl.gz",
-        "rows": len(rows),
-        "classes": len({row["label"] for row in rows}),
+        "file": name,
+        **counts,
         "sha256_unpacked": hashlib.sha256(content).hexdigest(),
         "licence": meta["licence"].split(" (")[0],
         "official_url": meta["official_url"],
@@ -139,7 +157,7 @@ def provenance(name: str, content: bytes, rows: list[dict[str, str]], folder: Pa
             {k: file[k] for k in ("source_repo", "source_commit", "source_path")}
             | {"sha256": file.get("uncompressed_sha256", file["sha256"])}
             for file in meta["files"]
-            if file["file"] in {"train.csv.gz", "test.csv.gz", "data_full.json.gz", "domains.json"}
+            if file["file"] in taken
         ],
     }
 
@@ -147,10 +165,11 @@ def provenance(name: str, content: bytes, rows: list[dict[str, str]], folder: Pa
 def make(data: Path) -> dict[str, bytes]:
     """All files to bundle, by path below the output folder."""
     clinc_folder, banking_folder = data / "text" / "clinc150", data / "text" / "banking77"
-    for folder in (clinc_folder, banking_folder):
+    medicine = data / "linking" / "bc5cdr_el"
+    for folder in (clinc_folder, banking_folder, medicine):
         if not (folder / "META.json").is_file():
             raise SystemExit(
-                f"{folder} holds no META.json: --data must be the folder that holds text/clinc150"
+                f"{folder} holds no META.json: --data must be the folder that holds text/clinc150 and linking/bc5cdr_el"
             )
     banking_rows, banking_keys = banking77(banking_folder)
     made = {
@@ -162,10 +181,18 @@ def make(data: Path) -> dict[str, bytes]:
     for name, (rows, folder) in made.items():
         content = as_jsonl(rows)
         files[f"{name}.jsonl.gz"] = gzip.compress(content, compresslevel=9, mtime=0)
-        samples.append(provenance(name, content, rows, folder))
+        counts = {"rows": len(rows), "classes": len({row["label"] for row in rows})}
+        taken = {"train.csv.gz", "test.csv.gz", "data_full.json.gz", "domains.json"}
+        samples.append(provenance(f"{name}.jsonl.gz", content, counts, folder, taken))
+    for part, (source, count) in ABSTRACTS.items():
+        content, name = abstracts(medicine, source, count), f"bc5cdr_{part}.pubtator.gz"
+        files[name] = gzip.compress(content, compresslevel=9, mtime=0)
+        counts = {"rows": content.count(b"\n"), "documents": count}
+        samples.append(provenance(name, content, counts, medicine, {source}))
     files["samples.json"] = (json.dumps(samples, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
     files["licenses/CC-BY-3.0.txt"] = read_verified(clinc_folder, "LICENSE")
     files["licenses/CC-BY-4.0.txt"] = read_verified(banking_folder, "LICENSE")
+    files["licenses/BC5CDR-README.txt"] = read_verified(medicine, "README_CDR.txt")
     return files
 
 

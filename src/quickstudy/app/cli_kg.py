@@ -7,6 +7,7 @@ function with plain arguments beside `kg_actions.py`, a line for it below, its t
 from quickstudy.app.groups import Group
 
 COMMANDS = {
+    "demo": ("quickstudy.app.cli_kg_review:demo", "a graph of bundled abstracts, and how good it is"),
     "new": ("quickstudy.app.cli_kg_learn:new", "write a commented schema and a file of examples to change"),
     "learn": ("quickstudy.app.cli_kg_learn:learn", "learn a schema's entities and relations from labelled examples"),
     "extract": ("quickstudy.app.cli_kg_extract:extract", "read documents into a graph; goes on where it was stopped"),
@@ -21,6 +22,11 @@ COMMANDS = {
     "split": ("quickstudy.app.cli_kg_decide:split", "decide that two names are not the same thing"),
     "undo": ("quickstudy.app.cli_kg_decide:undo", "take a decision back"),
     "decisions": ("quickstudy.app.cli_kg_decide:decisions", "list what people decided"),
+    "review": ("quickstudy.app.cli_kg_review:review", "answer what the graph is least sure of"),
+    "relearn": ("quickstudy.app.cli_kg_review:relearn", "learn again with what was decided, and say what it gained"),
+    "evaluate": ("quickstudy.app.cli_kg_review:evaluate", "judge a model on labelled documents; what more would buy"),
+    "explain": ("quickstudy.app.cli_kg_review:explain", "why a triple is there, and on which examples it rests"),
+    "draw": ("quickstudy.app.cli_kg_review:draw", "a picture of an entity's neighbourhood"),
     "export": ("quickstudy.app.cli_kg_files:export", "write the graph as RDF, GraphML, CSV for Neo4j or Cypher"),
     "import": ("quickstudy.app.cli_kg_files:import_", "add the triples of such a file"),
     "push": ("quickstudy.app.cli_kg_files:push", "send the graph to a Neo4j or SPARQL server"),

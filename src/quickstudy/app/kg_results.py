@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quickstudy.core.estimate import Estimate
+    from quickstudy.core.report import Report
     from quickstudy.domains.kg.graph.query import Entity, Said, Triple
+    from quickstudy.domains.kg.learning.curve import Forecast
+    from quickstudy.domains.kg.learning.explain import Explanation
 
 
 @dataclass(frozen=True)
@@ -156,5 +159,94 @@ class Extracted:
     """Names that are none of its entries."""
     counts: dict[str, int]
     notes: list[str]
+    seconds: float
+    next: list[str]
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """Answers that a reviewer gave."""
+
+    store: str
+    asked: int
+    """Questions that there were."""
+    counts: dict[str, int]
+    """How many answers of each kind."""
+    waiting: dict[str, int]
+    """Triples that still wait: 'review' and 'proposed'."""
+    next: list[str]
+
+
+@dataclass(frozen=True)
+class Relearnt:
+    """A model that was learned again with what reviewers decided."""
+
+    model: str
+    """The folder; empty where the new model would have been worse, and nothing was saved."""
+    version: str
+    kept: bool
+    taught: int
+    """Labelled pieces from decisions."""
+    drawn: int
+    """Of these, drawn at random."""
+    lost: int
+    """Decisions on texts that changed or went."""
+    gain: "dict[str, Estimate]"
+    """New less old on what was drawn, in points."""
+    before: dict[str, float]
+    seconds: float
+    next: list[str]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A model, judged on labelled documents."""
+
+    scores: dict[str, Any]
+    """Of each part and end to end, calibration too, as evaluation.json has them."""
+    report: "Report"
+    forecasts: "dict[str, Forecast]"
+    """What more labels would buy, for triples and entities."""
+    files: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Why a triple is in a graph."""
+
+    explanation: "Explanation"
+    model: str | None
+    """Version of the model that explained."""
+    lines: list[str]
+    """The same, to be read."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture of a neighbourhood."""
+
+    file: str
+    entities: int
+    triples: int
+    left_out: int
+
+
+@dataclass(frozen=True)
+class KgDemonstrated:
+    """What the graph demo made and measured."""
+
+    folder: str
+    report: "Report"
+    scores: dict[str, Any]
+    """As in `Evaluated`."""
+    triples: "Estimate"
+    """F1 of triples by the labels' ids, each once an abstract."""
+    counts: dict[str, int]
+    """What the graph holds."""
+    waiting: dict[str, int]
+    explained: list[str]
+    """The surest triple: its sentence, and on which labelled examples it rests."""
+    files: list[str]
     seconds: float
     next: list[str]

@@ -117,9 +117,13 @@ def _learned(
     if [one for one in examples if not one.partial] != [one for one in model.examples if not one.partial]:
         return GraphModel.learn(
             examples, model.schema, encoder, prior=model.recogniser.past, relation_prior=model.relation_prior,
-            precision=model.precision, seed=seed, progress=progress,
+            precision=model.precision, across=model.across, seed=seed, progress=progress,
         )  # fmt: skip
-    pairs = [p._replace(origin=n) for n, example in enumerate(examples) for p in labelled_pairs(example)]
+    pairs = [
+        p._replace(origin=n)
+        for n, example in enumerate(examples)
+        for p in labelled_pairs(example, across=model.across)
+    ]
     relations = model.relations
     if model.relation_prior is not None and any(pair.type for pair in pairs):
         relations = learn_relations(
