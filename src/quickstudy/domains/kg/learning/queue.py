@@ -180,7 +180,7 @@ def _informative(
         best = int(score.argmax())
         open_[best] = False
         seen = np.maximum(seen, likeness[best])
-        yield best, f"unsure ({p[best]:.2f}), {count[kind]} labels of {kind}"
+        yield best, f"unsure ({p[best]:.2f}), {count[kind]} label{'s' if count[kind] != 1 else ''} of {kind}"
         count[kind] += 1
 
 
