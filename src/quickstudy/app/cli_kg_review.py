@@ -68,6 +68,10 @@ def _reviewed(result: kg_results.Reviewed) -> None:
     counts = ", ".join(f"{number} {what}" for what, number in result.counts.items()) or "nothing answered"
     waits = ", ".join(f"{number} {what}" for what, number in result.waiting.items())
     screen.say("", f"{counts}. Triples that wait: {waits}.")
+    for what, share in result.measured.items():
+        screen.say(
+            f"Right of the {share.n} statements {what} that were drawn at random so far: {share.text()}%."
+        )
     if not result.asked:
         screen.say("There was nothing to ask.")
     if result.next:

@@ -174,6 +174,8 @@ class Reviewed:
     """How many answers of each kind."""
     waiting: dict[str, int]
     """Triples that still wait: 'review' and 'proposed'."""
+    measured: "dict[str, Estimate]"
+    """How often the graph was right, of what was drawn at random in all reviews: `labels.measured`."""
     next: list[str]
 
 

@@ -24,6 +24,7 @@ from quickstudy.domains.kg.learning.evaluate import evaluate as judge
 from quickstudy.domains.kg.learning.evaluate import report
 from quickstudy.domains.kg.learning.explain import Explanation
 from quickstudy.domains.kg.learning.explain import explain as told
+from quickstudy.domains.kg.learning.labels import measured
 from quickstudy.domains.kg.learning.queue import KINDS, Item, queue, waiting
 from quickstudy.domains.kg.learning.relearn import relearn as learn_again
 from quickstudy.domains.kg.learning.review import Session, run
@@ -87,7 +88,7 @@ def review(
         next_ = (
             [f"quickstudy kg relearn {place} --model {named} --to {named}-2"] if any(counts.values()) else []
         )
-        return Reviewed(str(graph.path), len(items), counts, waiting(graph), next_)
+        return Reviewed(str(graph.path), len(items), counts, waiting(graph), measured(graph), next_)
 
 
 def _named(graph: kg_graph.GraphStore, model: GraphModel | None) -> tuple[list[str], list[str]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from quickstudy.core.errors import DataError
+from quickstudy.core.estimate import Estimate
 from quickstudy.domains.kg.document import Annotated, Document, Relation, Sentence, Span, holding, sentences
 from quickstudy.domains.kg.graph.decisions import ENOUGH, Decision
 from quickstudy.domains.kg.graph.store import GraphStore
@@ -17,6 +18,8 @@ from quickstudy.domains.kg.schema import Schema
 
 RANDOM = "drawn at random"
 """The note of a decision on what the queue drew without regard to anything: only such ones measure honestly."""
+ASSERTED, DOUBTED = f"{RANDOM}, asserted", f"{RANDOM}, for review"
+"""The same, with what the graph held it for."""
 Place = tuple[int, int]
 
 
@@ -70,6 +73,23 @@ def labels(store: GraphStore, schema: Schema) -> Labels:
             else:
                 (drawn if random else chosen).append(example)
     return Labels(chosen, drawn, lost)
+
+
+def measured(store: GraphStore) -> dict[str, Estimate]:
+    """How often the graph is right, by what was drawn at random, in percent with Wilson's interval.
+
+    Of 'asserted' statements, and of those 'for review'. Decisions count that stand; what wasn't drawn is left out.
+    """
+    counted: dict[str, list[bool]] = {}
+    for decision in store.log():
+        for note, name in ((ASSERTED, "asserted"), (DOUBTED, "for review")):
+            if (
+                decision.note == note
+                and not decision.undone
+                and decision.kind in ("accept", "reject", "correct")
+            ):
+                counted.setdefault(name, []).append(decision.kind == "accept")
+    return {name: Estimate.share(sum(rights), len(rights)) for name, rights in counted.items()}
 
 
 def _note(told: _Told, decision: Decision) -> bool:

@@ -20,7 +20,7 @@ from quickstudy.core.untrusted import harmless
 from quickstudy.domains.kg.document import Span
 from quickstudy.domains.kg.graph.query import Entity, Found, Said, Slice, Triple
 from quickstudy.domains.kg.graph.store import GraphStore
-from quickstudy.domains.kg.learning.labels import RANDOM
+from quickstudy.domains.kg.learning.labels import ASSERTED, DOUBTED, RANDOM
 from quickstudy.domains.kg.learning.queue import Doubtful, Item, Kind, Pair, Together
 
 KEYS: dict[Kind, str] = {
@@ -98,7 +98,7 @@ class Session:
     def _statement(self, item: Item, word: str, rest: str) -> str | None:
         said = item.what
         assert isinstance(said, Said)
-        note = RANDOM if item.random else ""
+        note = (ASSERTED if said.certain else DOUBTED) if item.random else ""
         if word in ("y", "n") and not rest:
             act = self.store.accept if word == "y" else self.store.reject
             return self._made(
