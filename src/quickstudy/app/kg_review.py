@@ -75,10 +75,10 @@ def review(
             if item.kind not in ("statement", "proposal"):
                 return "there is nothing to explain here"
             triple = what if isinstance(what, Triple) else None
-            for status in () if triple else ("review", "extracted", "accepted", "rejected", "given"):
-                triple = triple or next(
-                    (t for t in graph.triples(status=(status,)) if what in graph.said(t)), None
-                )
+            if isinstance(what, Said):
+                at = {(m.start, m.end): m.entity for m in graph.mentions(what.document)}
+                ends = [at.get((end.start, end.end)) for end in (what.head, what.tail)]
+                triple = graph.triple(ends[0], what.relation, ends[1]) if ends[0] and ends[1] else None
             return "\n".join(lines(told(graph, triple, known))) if triple else "it has changed meanwhile"
 
         session = Session(graph, types, relations, by, why if known is not None else None)

@@ -123,45 +123,37 @@ def queue(
 
 
 def _statements(store: GraphStore, labelled: Mapping[str, int], most: int, seed: int) -> Iterator[Item]:
-    """The informative ones, and after every four of them one at random."""
-    rows = store.rows(
-        "SELECT s.number, s.r, s.score, s.certain, d.id, n.start, n.end FROM statements s JOIN sentences n "
-        "ON n.number = s.sentence JOIN documents d ON d.number = n.document WHERE s.verdict = 0 "
-        "ORDER BY d.id, n.start, s.found_head, s.found_tail"
+    """The informative ones, and after every four of them one at random; those alone, where no doubt is left."""
+    numbers = [n for (n,) in store.rows("SELECT number FROM statements WHERE verdict = 0 ORDER BY number")]
+    drawn = iter(chance.Random(seed).sample(numbers, min(len(numbers), 2 * most)))
+    unsure = store.rows(
+        "SELECT s.number, s.r, s.score, d.number, n.start, n.end FROM statements s JOIN sentences n "
+        "ON n.number = s.sentence JOIN documents d ON d.number = n.document WHERE s.verdict = 0 AND NOT s.certain "
+        "ORDER BY abs(s.score - 0.5), d.id, n.start, s.found_head, s.found_tail LIMIT ?",
+        (POOL,),
     )
-    decided = _decided(store)
-    order = chance.Random(seed).sample(range(len(rows)), len(rows))
-    unsure = sorted((i for i, row in enumerate(rows) if not row[3]), key=lambda i: abs(rows[i][2] - 0.5))[
-        :POOL
-    ]
-    told = Counter(dict(labelled)) + Counter(store.named(r) for r in decided)
-    informative = _informative(
-        [(rows[i][2], store.named(rows[i][1]), _bag(store, rows[i])) for i in unsure], told, most
-    )
+    told = Counter(dict(labelled)) + Counter(store.named(r) for r in _decided(store))
+    informative = _informative([(row[2], store.named(row[1]), _bag(store, row)) for row in unsure], told)
     asked: set[int] = set()
-    drawn = iter(order)
-    for turn in range(len(rows)):
-        if turn % EVERY == EVERY - 1 or not unsure:
-            picked, why, random = (
-                next((i for i in drawn if i not in asked), None),
-                "drawn at random, to measure",
-                True,
-            )
-        else:
-            place, why = next(informative, (None, ""))
-            picked, random = None if place is None else unsure[place], False
-            if picked in asked:
-                continue
+    turn = 0
+    while True:
+        random, picked, why = turn % EVERY == EVERY - 1, None, ""
+        if not random:
+            place, why = next(((p, w) for p, w in informative if unsure[p][0] not in asked), (None, ""))
+            picked, random = (None, True) if place is None else (unsure[place][0], False)
+        if random:  # also where no doubt is left
+            picked, why = next((n for n in drawn if n not in asked), None), "drawn at random, to measure"
         if picked is None:
-            continue
+            return
+        turn += 1
         asked.add(picked)
-        said = _said(store, rows[picked][0])
+        said = _said(store, picked)
         if said is not None:
             yield Item("statement", said, why, random)
 
 
 def _informative(
-    pool: Sequence[tuple[float, str, np.ndarray]], labelled: Counter[str], most: int
+    pool: Sequence[tuple[float, str, np.ndarray]], labelled: Counter[str]
 ) -> Iterator[tuple[int, str]]:
     """Numbers of the pool, rarest relation first, and why."""
     if not pool:
@@ -186,7 +178,10 @@ def _informative(
 
 def _bag(store: GraphStore, row: Sequence) -> np.ndarray:
     """A sentence's words, hashed: a vector of length 1."""
-    text = store.document(row[4]).text[row[5] : row[6]]
+    found = store.one(
+        "SELECT substr(text, ?, ?) FROM texts WHERE document = ?", (row[4] + 1, row[5] - row[4], row[3])
+    )
+    text = found[0] if found else ""
     vector = np.zeros(FEATURES)
     for start, end in words(text):
         vector[crc32(text[start:end].lower().encode()) % FEATURES] += 1
