@@ -136,7 +136,7 @@ class GraphModel:
         """What the same examples teach the encoder as it came, without any experience: an honest baseline."""
         encoder, named = self.recogniser.encoder, [one for one in self.examples if not one.partial]
         bare = entities.learn(named, self.schema, None, encoder, tuned=False, seed=seed)
-        related = _related(self.examples, self.schema, encoder, None, self.precision, self.across, seed)
+        related = learn_related(self.examples, self.schema, encoder, None, self.precision, self.across, seed)
         return replace(self, recogniser=bare, relations=related, relation_prior=None, worth=())
 
     @property
