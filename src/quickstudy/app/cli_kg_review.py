@@ -264,7 +264,7 @@ def demo(
     seed: int = 0,
     common: Common = COMMON,
 ) -> int:
-    """Learn side effects of drugs from ten labelled abstracts, read forty others into a graph, say how good it is.
+    """Learn side effects of drugs from two dozen labelled abstracts, read thirty others, say how good the graph is.
 
     Args:
         out: folder for everything: schema, abstracts, model, graph, report and picture. A graph in it is made anew.

@@ -23,7 +23,7 @@ from quickstudy.domains.kg.schema import Schema
 from quickstudy.domains.kg.use import GraphModel, extract
 from quickstudy.encoders.text import TextEncoder, load_encoder
 
-EXAMPLES, TEXTS = 10, 40
+EXAMPLES, TEXTS = 24, 30
 """Labelled abstracts to learn from, and others to read."""
 PRECISION = 0.7
 """Triples at least so probable are asserted. Few examples bear no more: at .9 hardly any would be."""
@@ -44,7 +44,7 @@ relations:
 def demo(
     folder: str | Path, *, seed: int = 0, progress: Callable[[str, int, int], None] | None = None
 ) -> KgDemonstrated:
-    """Learn from ten labelled abstracts, read forty others into a graph, and judge it by their labels.
+    """Learn from two dozen labelled abstracts, read thirty others into a graph, and judge it by their labels.
 
     The folder then holds schema, labelled and read abstracts, model, graph, report and pictures, to go on with.
 
@@ -64,10 +64,10 @@ def demo(
     truth = list(read_annotated(files["others.pubtator"], schema))
     encoder = load_encoder("minilm")
     assert isinstance(encoder, TextEncoder)
-    move("learning from ten abstracts", 0, 0)
+    move("learning from two dozen abstracts", 0, 0)
     model = GraphModel.learn(
         examples, schema, encoder, precision=PRECISION, seed=seed,
-        progress=lambda step, _: move("learning from ten abstracts", step, 0),
+        progress=lambda step, _: move("learning from two dozen abstracts", step, 0),
     )  # fmt: skip
     model.save(folder / "model")
     graph = folder / "graph.db"
@@ -80,15 +80,15 @@ def demo(
         def read(count: int) -> None:
             nonlocal done
             done += count
-            move("reading forty others", done, TEXTS)
+            move("reading thirty others", done, TEXTS)
 
         extract(store, model, progress=read)
-        move("judging by the labels of the forty", 0, 0)
+        move("judging by the labels of the thirty", 0, 0)
         rows = {"this graph": evaluate(model, truth, seed=seed)}
         move("the same without experience", 0, 0)
         rows["frozen encoder"] = evaluate(model.frozen(seed), truth, seed=seed)
         made = report(
-            rows, title="Side effects from ten labelled abstracts", baselines=["frozen encoder"],
+            rows, title="Side effects from two dozen labelled abstracts", baselines=["frozen encoder"],
             learned=f"{EXAMPLES} abstracts of BC5CDR's training part",
             judged=f"{TEXTS} abstracts of its development part (US Government work)",
             command=f"quickstudy kg demo --seed {seed}",

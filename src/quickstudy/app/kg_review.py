@@ -34,6 +34,8 @@ from quickstudy.domains.kg.use import GraphModel
 Progress = Callable[[str, int, int], None]
 MOST = 3
 """Examples for and against, bonds and paths that an explanation shows in a terminal."""
+LEAST = 0.05
+"""An effect, in log-odds, that is worth a line there."""
 
 
 def review(
@@ -295,15 +297,16 @@ def lines(found: Explanation) -> list[str]:
             out.append(f"  It rests on example{'s' if len(rests) > 1 else ''} {listed([str(n) for n in rests])}: "
                        "without one of them it would go to review.")  # fmt: skip
         for name, some in (
-            ("for it", [s for s in one.spoke if s.effect > 0]),
-            ("against", [s for s in one.spoke if s.effect < 0]),
+            ("for it", [s for s in one.spoke if s.effect > LEAST]),
+            ("against", [s for s in one.spoke if s.effect < -LEAST]),
         ):
             for spoke in some[:MOST]:
                 effect = (
                     "the only one of its kind" if spoke.effect == float("inf") else f"{spoke.effect:+.2f}"
                 )
+                says = spoke.says or "unrelated"
                 out.append(
-                    f"    {name}: example {spoke.example} ({spoke.id}), {effect}: {_short(spoke.text)}"
+                    f"    {name}: example {spoke.example} ({spoke.id}), {effect}, {says}: {_short(spoke.text)}"
                 )
     for name, bonds in (("head", found.head), ("tail", found.tail)):
         for bond in bonds[:MOST]:
@@ -328,7 +331,7 @@ def marks(said: Said) -> str:
     return "".join([*parts, text[at:]])
 
 
-def _short(text: str, most: int = 110) -> str:
+def _short(text: str, most: int = 160) -> str:
     words = " ".join(text.split())
     return words if len(words) <= most else words[: most - 1] + "…"
 

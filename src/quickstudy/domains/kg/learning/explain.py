@@ -35,7 +35,9 @@ class Spoke(NamedTuple):
     """Its number among those that the model was learned from, from 0."""
     id: str
     text: str
-    """The sentence of it that is most alike; the beginning, where nothing of it is labelled with this relation."""
+    """Of it the two names most alike, in brackets, with what stands around them."""
+    says: str
+    """The relation that these two were labelled with; empty for none."""
     effect: float
     """In log-odds; above 0 it spoke for the answer. Infinite for the only example of a relation."""
     without: float
@@ -178,22 +180,35 @@ def spoken(model: GraphModel, pair: Pair, kind: str, ends: tuple[str, str]) -> t
         raise DataError(f"the model has no example of {kind!r}.")
     x = relations.prior.features(relations.pairs.encode([pair]))
     before = _odds(relations, x, kind, ends)
-    cosines = relations.x @ x[0]
+    labelled = (*relations.examples, *relations.others)
+    cosines = torch.cat([relations.x @ x[0], relations.unrelated @ x[0]])
     found = []
-    for number in sorted({e.origin for e in (*relations.examples, *relations.others)}):
+    for number in sorted({example.origin for example in labelled}):
         other = relations.without(number)
         after = -math.inf if other is None or kind not in other.types else _odds(other, x, kind, ends)
-        if abs(before - after) >= LEAST:
-            rows = [i for i, e in enumerate(relations.examples) if e.origin == number and e.type == kind]
-            best = max(rows, key=lambda row: float(cosines[row]), default=None)
-            document = model.examples[number].document if number >= 0 else None
-            text = (
-                relations.examples[best].pair.text if best is not None else document.text if document else ""
-            )
-            found.append(
-                Spoke(number, document.id if document else "", text, before - after, _probability(after))
-            )
+        if abs(before - after) < LEAST:
+            continue
+        # What spoke for it is one of its relation, if the document has one; what spoke against it, anything else.
+        own = [i for i, e in enumerate(labelled) if e.origin == number]
+        alike = [i for i in own if (labelled[i].type == kind) == (before > after)] or own
+        best = labelled[max(alike, key=lambda row: float(cosines[row]))]
+        id = model.examples[number].document.id if number >= 0 else ""
+        found.append(
+            Spoke(number, id, bracketed(best.pair), best.type or "", before - after, _probability(after))
+        )
     return _probability(before), sorted(found, key=lambda one: -abs(one.effect))
+
+
+def bracketed(pair: Pair, around: int = 40) -> str:
+    """The two names of a pair in brackets, and so many characters on either side."""
+    text, marks = pair.text, sorted([pair.head, pair.tail])
+    begin, end = max(0, marks[0][0] - around), min(len(text), marks[1][1] + around)
+    parts, at = ["…" if begin else ""], begin
+    for a, b in marks:
+        if a >= at:
+            parts += [text[at:a], "[", text[a:b], "]"]
+            at = b
+    return " ".join("".join([*parts, text[at:end], "…" if end < len(text) else ""]).split())
 
 
 def _sentence(store: GraphStore, said: Said, model: GraphModel | None) -> Sentence:
