@@ -289,9 +289,7 @@ def lines(found: Explanation) -> list[str]:
         ]
         if one.probability is None:
             continue
-        out.append(
-            f"  The model at hand: {one.probability:.2f} that the sentence says so, given the two names."
-        )
+        out.append(f"  The model at hand: {one.probability:.2f} that it is so, by this sentence.")
         rests = one.rests_on
         if rests:
             out.append(f"  It rests on example{'s' if len(rests) > 1 else ''} {listed([str(n) for n in rests])}: "

@@ -41,7 +41,7 @@ class Spoke(NamedTuple):
     effect: float
     """In log-odds; above 0 it spoke for the answer. Infinite for the only example of a relation."""
     without: float
-    """The probability of the relation without it."""
+    """The probability of the triple without it."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Sentence:
 
     said: Said
     probability: float | None
-    """That it says so, by the relation's examples, as the model would judge it today; None without a model, or where
-    the model doesn't know the relation."""
+    """Of the triple, by this sentence, as the model would judge it today; None without a model, or where the model
+    doesn't know the relation."""
     spoke: tuple[Spoke, ...]
     """All labelled documents that had an effect, the strongest first."""
     precision: float | None = None
@@ -166,11 +166,18 @@ def pair_of(store: GraphStore, said: Said) -> Pair:
     return marked(text, (said.head.start, said.head.end), (said.tail.start, said.tail.end), first, last)
 
 
-def spoken(model: GraphModel, pair: Pair, kind: str, ends: tuple[str, str]) -> tuple[float, list[Spoke]]:
-    """The probability that a pair has a relation, and what each labelled document did for that.
+def spoken(
+    model: GraphModel,
+    pair: Pair,
+    kind: str,
+    ends: tuple[str, str],
+    sure: tuple[float, float] = (1.0, 1.0),
+) -> tuple[float, list[Spoke]]:
+    """The probability that a triple is right by a pair, and what each labelled document did for its relation.
 
     Args:
         ends: the types of head and tail.
+        sure: the probabilities of the two mentions; they stay as they are whatever is left out.
 
     Raises:
         DataError: the model knows no example of the relation.
@@ -180,6 +187,10 @@ def spoken(model: GraphModel, pair: Pair, kind: str, ends: tuple[str, str]) -> t
         raise DataError(f"the model has no example of {kind!r}.")
     x = relations.prior.features(relations.pairs.encode([pair]))
     before = _odds(relations, x, kind, ends)
+
+    def whole(odds: float) -> float:
+        return model.scale.triple(*sure, _probability(odds)) if odds > -math.inf else 0.0
+
     labelled = (*relations.examples, *relations.others)
     cosines = torch.cat([relations.x @ x[0], relations.unrelated @ x[0]])
     found = []
@@ -193,10 +204,8 @@ def spoken(model: GraphModel, pair: Pair, kind: str, ends: tuple[str, str]) -> t
         alike = [i for i in own if (labelled[i].type == kind) == (before > after)] or own
         best = labelled[max(alike, key=lambda row: float(cosines[row]))]
         id = model.examples[number].document.id if number >= 0 else ""
-        found.append(
-            Spoke(number, id, bracketed(best.pair), best.type or "", before - after, _probability(after))
-        )
-    return _probability(before), sorted(found, key=lambda one: -abs(one.effect))
+        found.append(Spoke(number, id, bracketed(best.pair), best.type or "", before - after, whole(after)))
+    return whole(before), sorted(found, key=lambda one: -abs(one.effect))
 
 
 def bracketed(pair: Pair, around: int = 40) -> str:
@@ -214,9 +223,10 @@ def bracketed(pair: Pair, around: int = 40) -> str:
 def _sentence(store: GraphStore, said: Said, model: GraphModel | None) -> Sentence:
     if model is None or model.relations is None or said.relation not in model.relations.types:
         return Sentence(said, None, ())
-    kinds = {(m.start, m.end): m.type for m in store.mentions(said.document)}
-    ends = kinds[said.head.start, said.head.end], kinds[said.tail.start, said.tail.end]
-    probability, spoke = spoken(model, pair_of(store, said), said.relation, ends)
+    at = {(m.start, m.end): m for m in store.mentions(said.document)}
+    head, tail = at[said.head.start, said.head.end], at[said.tail.start, said.tail.end]
+    ends, sure = (head.type, tail.type), (head.score, tail.score)
+    probability, spoke = spoken(model, pair_of(store, said), said.relation, ends, sure)
     return Sentence(said, probability, tuple(spoke), model.precision)
 
 
