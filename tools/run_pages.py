@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WIDTH = "88"
 BLOCK = re.compile(r"^```(python|console|text|csv|json|toml)\n(.*?)^```$", re.M | re.S)
 FILE = re.compile(r"`([\w./-]+)`[^`\n]*:\n\n?$")
-STAGE = re.compile(r"^(learn|demo): .* …\n", re.M)  # where a terminal would show a bar
+STAGE = re.compile(r"^(learn|demo|extract): .* …\n", re.M)  # where a terminal would show a bar
 TOKEN = re.compile(
     r"(?P<any>…)|(?P<rule>─+)|(?P<number>(\d[\d,]*\.\d+)( ± \d+\.\d+)?|\d+(?=%))|(?P<space>[ \t]+)"
 )

@@ -53,7 +53,7 @@ def show(
         store, name, relation=relation, direction=direction,  # pyright: ignore[reportArgumentType]
         status=status or ASSERTED, most=n, sentences=sentences,
     )  # fmt: skip
-    common.show(found, _shown)
+    common.show(found, lambda one: _shown(one, "review" in (status or ())))
     return 0
 
 
@@ -65,15 +65,25 @@ def _known(status: list[str] | None) -> None:
 
 def _main(result: kg_results.Main) -> None:
     if not result.entities:
-        screen.say("The graph has no triples yet. What it holds: quickstudy kg status")
+        screen.say("No triple counts yet. What the graph holds: quickstudy kg status")
+        _waiting(result.review)
         return
     made = screen.table("entity", "type", "triples", numbers=(2,))
     for one in result.entities:
         made.add_row(screen.short(one["name"], 80), one["type"], str(one["triples"]))
     screen.say(made)
+    _waiting(result.review)
 
 
-def _shown(result: kg_results.Shown) -> None:
+def _waiting(count: int) -> None:
+    if count:
+        screen.say(
+            f"{count:,} triples wait for a reviewer: below the precision that the model was to have, so they"
+        )
+        screen.say("don't count yet. `kg show STORE NAME --status review` shows an entity's.")
+
+
+def _shown(result: kg_results.Shown, shown_review: bool) -> None:
     others = [name for name in result.names["names"] if name != result.entity.name]
     ids = result.names["catalogue"]
     screen.say(f"{result.entity.name} ({result.entity.type})")
@@ -83,6 +93,7 @@ def _shown(result: kg_results.Shown) -> None:
         screen.say(f"In the catalogue: {', '.join(ids)}")
     if not result.triples:
         screen.say("No triple of this kind.")
+        _waiting(0 if shown_review else result.review)
         return
     made = screen.table("head", "relation", "tail", "how sure", "where it is said")
     for one in result.triples:
@@ -94,6 +105,8 @@ def _shown(result: kg_results.Shown) -> None:
     screen.say(made)
     if result.more:
         screen.say(f"{result.more} more; -n shows more of them.")
+    if result.review and not shown_review:
+        screen.say(f"{result.review} more wait for a reviewer: --status review")
 
 
 def sure(triple: Triple) -> str:

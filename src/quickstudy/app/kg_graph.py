@@ -161,7 +161,8 @@ def main_entities(store: Graph, most: int = 20) -> Main:
         for triple in graph.triples():
             counted.update({triple.head, triple.tail})
         order = sorted(counted.items(), key=lambda one: (-one[1], one[0]))[:most]
-        return Main(str(graph.path), [{**one._asdict(), "triples": count} for one, count in order])
+        rows = [{**one._asdict(), "triples": count} for one, count in order]
+        return Main(str(graph.path), rows, graph.counts()["triples review"])
 
 
 def show(
@@ -183,8 +184,9 @@ def show(
         here = entity(graph, name)
         found = graph.neighbours(here, relation, direction, status=tuple(status))
         found.sort(key=lambda t: (t.relation, -(t.score if t.score is not None else 1.0)))
+        waiting = len(graph.neighbours(here, relation, direction, status=("review",)))
         told = [Told(t, graph.said(t)[:sentences] if sentences else []) for t in found[:most]]
-        return Shown(center(graph, here), graph.names(here), told, len(found) - len(told))
+        return Shown(center(graph, here), graph.names(here), told, len(found) - len(told), waiting)
 
 
 def center(graph: GraphStore, name: Name) -> Entity:

@@ -65,6 +65,8 @@ class Shown:
     triples: list[Told]
     more: int
     """Triples that were left off."""
+    review: int
+    """Triples of the entity that wait for a reviewer, among those shown or not."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Main:
     store: str
     entities: list[dict[str, Any]]
     """name, type, triples."""
+    review: int
+    """Triples of the graph that wait for a reviewer."""
 
 
 @dataclass(frozen=True)

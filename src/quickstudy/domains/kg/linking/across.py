@@ -46,10 +46,9 @@ def settle(store: "GraphStore", catalogue: Catalogue | None = None, *, merge: bo
     """
     with store.reading():
         entities = _entities(store)
-        texts = store.rows(
+        defined = read_definitions(store.db.execute(  # one text at a time, however many there are
             "SELECT id, text FROM documents JOIN texts ON document = number WHERE state = 1 ORDER BY id"
-        )
-    defined = read_definitions((id, text) for id, text in texts)
+        ))  # fmt: skip
     pairs = alike(entities, defined) if merge else []
     links = [] if catalogue is None else linked(entities, catalogue, defined)
     with store.writing():
