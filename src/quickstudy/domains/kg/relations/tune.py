@@ -43,7 +43,7 @@ class Earlier(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RelationTuning:
-    """How an encoder is tuned for relations; chosen on held-out relations of earlier data sets."""
+    """How an encoder is tuned for relations; chosen by FewRel's val_nyt, not met in tuning."""
 
     spec: LoRA | None = None
     """Which layers are adapted. None: query, value and the dense layers everywhere, at rank 8."""
