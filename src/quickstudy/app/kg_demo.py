@@ -15,7 +15,7 @@ from quickstudy.data import abstracts
 from quickstudy.domains.kg.graph.query import Triple
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.draw import neighbourhood
-from quickstudy.domains.kg.learning.evaluate import BY_ID, evaluate, report
+from quickstudy.domains.kg.learning.evaluate import BY_ID, evaluate, frozen, report
 from quickstudy.domains.kg.learning.explain import explain
 from quickstudy.domains.kg.learning.queue import waiting
 from quickstudy.domains.kg.reading.examples import read_annotated
@@ -86,7 +86,7 @@ def demo(
         move("judging by the labels of the thirty", 0, 0)
         rows = {"this graph": evaluate(model, truth, seed=seed)}
         move("the same without experience", 0, 0)
-        rows["frozen encoder"] = evaluate(model.frozen(seed), truth, seed=seed)
+        rows["frozen encoder"] = evaluate(frozen(model, seed), truth, seed=seed)
         made = report(
             rows, title="Side effects from two dozen labelled abstracts", baselines=["frozen encoder"],
             learned=f"{EXAMPLES} abstracts of BC5CDR's training part",

@@ -21,6 +21,7 @@ from quickstudy.domains.kg.graph.query import Said, Triple
 from quickstudy.domains.kg.learning import draw as drawing
 from quickstudy.domains.kg.learning.curve import SHOTS, Curve, Point, curve, measure, picture
 from quickstudy.domains.kg.learning.evaluate import evaluate as judge
+from quickstudy.domains.kg.learning.evaluate import frozen as without_experience
 from quickstudy.domains.kg.learning.evaluate import report
 from quickstudy.domains.kg.learning.explain import Explanation
 from quickstudy.domains.kg.learning.explain import explain as told
@@ -172,7 +173,7 @@ def evaluate(
     rows["this model"] = judge(ours, truth, seed=seed, progress=moved)
     if frozen:
         move("learning without experience", 0, 0)
-        bare = ours.frozen(seed)
+        bare = without_experience(ours, seed)
         rows["frozen encoder"] = judge(bare, truth, seed=seed, progress=moved)
     made = report(
         rows, title=f"A graph of {ours.schema.name}", baselines=["frozen encoder"], documents=len(truth)

@@ -11,7 +11,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -131,13 +131,6 @@ class GraphModel:
             schema, given, recogniser, learn_related(given, schema, encoder, told, precision, across, seed),
             told, precision, across, tuple(worth),
         )  # fmt: skip
-
-    def frozen(self, seed: int = 0) -> "GraphModel":
-        """What the same examples teach the encoder as it came, without any experience: an honest baseline."""
-        encoder, named = self.recogniser.encoder, [one for one in self.examples if not one.partial]
-        bare = entities.learn(named, self.schema, None, encoder, tuned=False, seed=seed)
-        related = learn_related(self.examples, self.schema, encoder, None, self.precision, self.across, seed)
-        return replace(self, recogniser=bare, relations=related, relation_prior=None, worth=())
 
     @property
     def version(self) -> str:

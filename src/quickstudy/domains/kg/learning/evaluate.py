@@ -10,17 +10,18 @@ or by what they are called, each once a document ('by name'), or by the ids of t
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from quickstudy.core.calibration import Bin, expected_error, reliability
 from quickstudy.core.errors import DataError
 from quickstudy.core.report import Report
 from quickstudy.domains.kg.document import Annotated, Relation, Span
+from quickstudy.domains.kg.entities.recogniser import learn
 from quickstudy.domains.kg.learning import score
 from quickstudy.domains.kg.learning.score import Count, Score, counted
 from quickstudy.domains.kg.schema import Schema
-from quickstudy.domains.kg.use import GraphModel, Reading
+from quickstudy.domains.kg.use import GraphModel, Reading, learn_related
 
 BY_PLACE, BY_NAME, BY_ID = "by place", "by name", "by id"
 
@@ -135,6 +136,14 @@ def evaluate(
         if progress is not None:
             progress(len(part))
     return compare(found, gold, model.schema, sure=sure, given=given, answers=answers, seed=seed)
+
+
+def frozen(model: GraphModel, seed: int = 0) -> GraphModel:
+    """What the same examples teach the encoder as it came, without any experience: an honest baseline."""
+    encoder, named = model.recogniser.encoder, [one for one in model.examples if not one.partial]
+    bare = learn(named, model.schema, None, encoder, tuned=False, seed=seed)
+    related = learn_related(model.examples, model.schema, encoder, None, model.precision, model.across, seed)
+    return replace(model, recogniser=bare, relations=related, relation_prior=None, worth=())
 
 
 def compare(
