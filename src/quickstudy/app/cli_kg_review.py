@@ -264,7 +264,7 @@ def demo(
     seed: int = 0,
     common: Common = COMMON,
 ) -> int:
-    """Learn side effects of drugs from two dozen labelled abstracts, read thirty others, say how good the graph is.
+    """Learn side effects of drugs from ten labelled abstracts, read thirty others, say how good the graph is.
 
     Args:
         out: folder for everything: schema, abstracts, model, graph, report and picture. A graph in it is made anew.
@@ -286,7 +286,7 @@ def show_demonstrated(result: kg_results.KgDemonstrated) -> None:
         f"A graph of {counts['documents done']} abstracts: {counts['entities']} entities, "
         f"{counts['triples extracted']} triples asserted, {counts['triples review']} for review.",
         result.report.table(),
-        f"Triples by the ids of the labels, as the corpus counts them: F1 {result.triples.text()}.",
+        f"Triple F1 counts those for review too; of those asserted alone it is {result.triples.text()}.",
     )
     for what, error in result.scores["expected calibration error"].items():
         screen.say(f"Calibration error of {what}: {error:.3f}")

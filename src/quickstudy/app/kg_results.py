@@ -247,7 +247,7 @@ class KgDemonstrated:
     scores: dict[str, Any]
     """As in `Evaluated`."""
     triples: "Estimate"
-    """F1 of triples by the labels' ids, each once an abstract."""
+    """F1 of the asserted triples alone, by place."""
     counts: dict[str, int]
     """What the graph holds."""
     waiting: dict[str, int]

@@ -24,6 +24,7 @@ from quickstudy.domains.kg.schema import Schema
 from quickstudy.domains.kg.use import GraphModel, Reading, learn_related
 
 BY_PLACE, BY_NAME, BY_ID = "by place", "by name", "by id"
+REVIEWED = "with those for review"
 
 
 class Answer(NamedTuple):
@@ -197,7 +198,7 @@ def compare(
         for name, key in keys.items()
     }
     counts |= {name: [counted(*pair) for pair in rows] for name, rows in pairs.items()}
-    loose = "with those for review"
+    loose = REVIEWED
     ends = list(keys)
     if sure is not None:
         counts[loose] = _each(
@@ -237,17 +238,25 @@ def said_by(reading: Reading, one: Annotated) -> tuple[Annotated, list[bool]]:
 
 
 def report(
-    rows: Mapping[str, Evaluation], *, title: str = "", baselines: Sequence[str] = (), **settings: Any
+    rows: Mapping[str, Evaluation],
+    *,
+    title: str = "",
+    baselines: Sequence[str] = (),
+    triples: str = BY_PLACE,
+    **settings: Any,
 ) -> Report:
     """The house's report over several models on the same documents.
 
     Figures and intervals are those of `Score`; differences are paired by documents (`score.pseudo_values`).
+
+    Args:
+        triples: which of `Evaluation.triples` is shown.
     """
     made = Report(
         title=title or "A graph from labelled documents", counted="documents", settings=dict(settings)
     )
     for name, one in rows.items():
-        shown = {"triple F1": (BY_PLACE, one.triples), "entity F1": ("borders and type", one.entities)}
+        shown = {"triple F1": (triples, one.triples), "entity F1": ("borders and type", one.entities)}
         if one.relations:
             shown["relation F1 (entities given)"] = (
                 "given, asserted",
