@@ -34,6 +34,7 @@ from quickstudy.learners import (
     IMAML,
     LEO,
     MAML,
+    BayesianRidge,
     Centroid,
     DeepKernel,
     FineTune,
@@ -48,6 +49,7 @@ from quickstudy.learners import (
     MetaCurvature,
     MetaLSTM,
     MetaOptNet,
+    MetaR,
     MetaSGD,
     NeuralProcess,
     Pool,
@@ -103,6 +105,9 @@ class Setting:
             net = MLP(inputs=inputs, outputs=EMBEDDING, **self.layers)
             kinds = (Prototypical(objective=objective, net=net), Ridge(objective=objective, net=net))
             fields["members"] = (*kinds, Centroid(objective=objective))
+        if self.kind is MetaR:
+            half = MLP(inputs=inputs // 2, outputs=8, **self.layers)
+            fields |= {"head": half, "tail": half, "relation": MLP(inputs=16, outputs=8, hidden=(32,))}
         if self.kind is NeuralProcess:
             k, numbers = objective.outputs, isinstance(objective, Regress)
             deep, read, told, asked = ((32,), k, 8, 2 * k) if numbers else ((), 0, 8 * k, k)
@@ -113,6 +118,7 @@ class Setting:
 
 LEARNERS = {
     "ANIL": Setting(ANIL, "outputs", {"steps": 3, "rate": 0.3}, regress={"rate": 0.05}),
+    "BayesianRidge": Setting(BayesianRidge, "embedding", {"width": EMBEDDING}, regress={}),
     "BOIL": Setting(BOIL, "outputs", {"steps": 3, "rate": 0.5}, regress={"rate": 0.05}, steps=60),
     "CAVIA": Setting(
         # A few numbers turn a shared network into any task's: this takes gentle and longer training, and wider layers.
@@ -152,6 +158,7 @@ LEARNERS = {
     "Matching": Setting(Matching, "embedding", regress={}),
     "MatchingFCE": Setting(MatchingFCE, "embedding", {"width": EMBEDDING, "reads": 2}, regress={}),
     "MetaOptNet": Setting(MetaOptNet, "embedding", {"steps": 16}),
+    "MetaR": Setting(MetaR, steps=120, rate=0.01),
     "NeuralProcess": Setting(NeuralProcess, regress={}, steps=150, rate=0.01),
     "Pool": Setting(Pool, fields={"weights": (1.0, 0.5, 2.0)}),
     "Pretrained": Setting(Pretrained, "embedding", regress={}),

@@ -21,6 +21,7 @@ SUITES = {
     "kg_end_to_end": "quickstudy.bench.kg_end_to_end:main",
     "kg_entities": "quickstudy.bench.kg_entities:main",
     "kg_linking": "quickstudy.bench.kg_linking:main",
+    "kg_completion": "quickstudy.bench.kg_completion:main",
     "kg_relations": "quickstudy.bench.kg_relations:main",
     "kg_store": "quickstudy.bench.kg_store:main",
     "learners": "quickstudy.bench.learners:main",

@@ -32,6 +32,7 @@ KINDS = {  # kind -> what it is and which command takes it
     "adapter": "an encoder adapter, which `quickstudy learn --tune-encoder` makes and saves beside a prior",
     "entity-prior": "what past corpora taught about entities",
     "entities": "a recogniser of entities",
+    "completion": "what a graph taught about its relations, to infer new ones",
 }
 MAX_RECORD = 16 * 2**20
 MAX_DEPTH = 32

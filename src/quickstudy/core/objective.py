@@ -225,6 +225,48 @@ class Regress(Objective):
         return -self.row_losses(outputs, y)
 
 
+@dataclass(frozen=True)
+class Rank(Objective):
+    """The right one of a row's `candidates`, which are others in each row; outputs are a score for each of them.
+
+    The loss is the cross-entropy of a softmax over the row (ListNet's for one right answer: Cao et al. 2007,
+    doi:10.1145/1273496.1273513), the score the reciprocal rank in percent, a tie counting half. A task without examples
+    is fine: what is right there follows from what candidates are like in general.
+    """
+
+    candidates: Size
+    needs_rows: ClassVar[bool] = False
+
+    @property
+    def outputs(self) -> int:
+        return self.candidates
+
+    @property
+    def _chosen(self) -> Classify:
+        """The same as a choice among columns."""
+        return Classify(ways=self.candidates)
+
+    def check(self, labelled: Labelled, name: str, described: bool = False) -> None:
+        if labelled.mask.numel():
+            self._chosen.check(labelled, name)
+
+    def row_losses(
+        self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n"]
+    ) -> Float[Tensor, "*t n"]:
+        return self._chosen.row_losses(outputs, y)
+
+    def slope(self, labelled: Labelled, scale: float = 1.0) -> "Slope":
+        return self._chosen.slope(labelled, scale)
+
+    def row_scores(
+        self, outputs: Float[Tensor, "*t n k"], y: Shaped[Tensor, "*t n"]
+    ) -> Float[Tensor, "*t n"]:
+        right = outputs.gather(-1, y.unsqueeze(-1))
+        above, beside = (outputs > right).sum(-1), (outputs == right).sum(-1) - 1
+        rank = 1 + above + beside.to(outputs.dtype) / 2
+        return torch.where(outputs.isnan().any(-1), torch.nan, 100.0 / rank)  # NaN would come first
+
+
 def count(mask: Bool[Tensor, "*t n"]) -> Shaped[Tensor, "*t 1"]:
     """How many rows are real, at least 1 so that an empty task divides by something."""
     return mask.sum(-1, keepdim=True).clamp(min=1)

@@ -1,6 +1,7 @@
 """Learning algorithms, one a file. Each reads like its paper's pseudo-code; `quickstudy.core.engine` runs them."""
 
 from quickstudy.learners.anil import ANIL
+from quickstudy.learners.bayesian_ridge import BayesianRidge
 from quickstudy.learners.boil import BOIL
 from quickstudy.learners.cavia import CAVIA
 from quickstudy.learners.centroid import Centroid
@@ -22,6 +23,7 @@ from quickstudy.learners.meta_curvature import MetaCurvature
 from quickstudy.learners.meta_lstm import MetaLSTM
 from quickstudy.learners.meta_opt_net import MetaOptNet
 from quickstudy.learners.meta_sgd import MetaSGD
+from quickstudy.learners.metar import MetaR
 from quickstudy.learners.neural_process import NeuralProcess
 from quickstudy.learners.pool import Pool
 from quickstudy.learners.pretrained import Pretrained
@@ -42,6 +44,7 @@ __all__ = [
     "IMAML",
     "LEO",
     "MAML",
+    "BayesianRidge",
     "Centroid",
     "DeepKernel",
     "FineTune",
@@ -56,6 +59,7 @@ __all__ = [
     "MetaCurvature",
     "MetaLSTM",
     "MetaOptNet",
+    "MetaR",
     "MetaSGD",
     "NeuralProcess",
     "Pool",

@@ -1,0 +1,114 @@
+"""Triples of a new relation proposed to a store, apart from what was extracted: a reviewer accepts or rejects them."""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+from quickstudy.core.errors import DataError
+from quickstudy.domains.kg.completion.completion import Completion
+from quickstudy.domains.kg.completion.embedding import TRAINING, Training
+from quickstudy.domains.kg.completion.graph import Graph
+from quickstudy.domains.kg.completion.scorer import Scorer
+from quickstudy.domains.kg.graph import query
+from quickstudy.domains.kg.graph.facts import Proposal
+from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.store import GraphStore
+from quickstudy.domains.kg.schema import RelationType
+
+Pair = tuple[str | tuple[str, str], str | tuple[str, str]]
+"""Head and tail, each by its name or by name and type."""
+_BETWEEN = "\x1f"
+"""Between name and type in an entity's key: no text that was read holds it."""
+
+
+def key_of(entity: tuple[str, str]) -> str:
+    """What an entity of a store is called in a `Graph`: names alone may be those of several."""
+    return _BETWEEN.join(entity)
+
+
+def entity_of(key: str) -> Entity:
+    """The entity that a key stands for."""
+    name, _, kind = key.partition(_BETWEEN)
+    return Entity(name, kind)
+
+
+def graph_of(store: GraphStore, without: Sequence[str] = ()) -> Graph:
+    """The asserted triples of a store as relation inference reads them, entities by `key_of`, each with its type.
+
+    Args:
+        without: relations that are left out.
+
+    Raises:
+        DataError: there is no other triple.
+    """
+    found = [
+        (key_of(t.head), t.relation, key_of(t.tail)) for t in store.triples() if t.relation not in without
+    ]
+    keys = dict.fromkeys(chain.from_iterable((head, tail) for head, _, tail in found))
+    return Graph.of(found, {key: (entity_of(key).type,) for key in keys})
+
+
+def examples_of(store: GraphStore, relation: str, most: int = 5) -> list[tuple[str, str]]:
+    """The asserted pairs of a relation by key, the surest first: what was given before what was extracted.
+
+    Raises:
+        DataError: the store has no such triple.
+    """
+    there = [triple for triple in store.triples() if triple.relation == relation]
+    if not there:
+        raise DataError(f"no triple of {relation!r} is asserted. Accept one to five, or give examples of it.")
+    there.sort(key=lambda triple: -1.0 if triple.score is None else -triple.score)
+    return [(key_of(triple.head), key_of(triple.tail)) for triple in there[:most]]
+
+
+def propose(
+    store: GraphStore,
+    relation: str,
+    support: Sequence[Pair] | None = None,
+    *,
+    kind: RelationType | None = None,
+    most: int = 100,
+    least: float = 0.05,
+    training: Training = TRAINING,
+    scorer: Scorer | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> list[Proposal]:
+    """Infer triples of a relation and write them to the store as proposals, in place of what was proposed of it before.
+
+    Args:
+        support: pairs that it holds between; None takes up to five that the store asserts.
+        kind: the types that the schema lets it join.
+        most: triples, at most one a head.
+        least: score below which nothing is proposed.
+        scorer: of an earlier graph; None learns one here.
+
+    Returns:
+        What was proposed, the surest first. Triples that the store asserts or a reviewer rejected aren't among it.
+
+    Raises:
+        DataError: see `Completion`; an entity that the store doesn't have.
+    """
+    if support is None:
+        examples = examples_of(store, relation)
+    else:
+        examples = [(_key(store, head), _key(store, tail)) for head, tail in support]
+    graph = graph_of(store, without=[relation])
+    completion = Completion.learn(graph, training=training, scorer=scorer, seed=seed, progress=progress)
+    # Of triples that are there already as many more are asked for as are left out again.
+    settled = {
+        (triple.head, triple.tail)
+        for triple in store.triples(("rejected", "review", "extracted", "given", "accepted"))
+        if triple.relation == relation
+    }
+    found = [
+        Proposal(entity_of(one.head), relation, entity_of(one.tail), one.score, one.why)
+        for one in completion.adapt(relation, examples, kind).propose(most=most + len(settled), least=least)
+    ]
+    new = [one for one in found if (one.head, one.tail) not in settled][:most]
+    store.propose(new, model=f"completion of {relation}")
+    return new
+
+
+def _key(store: GraphStore, entity: str | tuple[str, str]) -> str:
+    """The key of an entity as it is now called. Raises DataError for one that the store doesn't have."""
+    return key_of(query.entity_of(store, query.resolve(store, entity)))
