@@ -11,7 +11,7 @@ QUICK = Training(size=8, epochs=15, batch=200, drawn=40)
 
 
 def world(people: int = 40, cities: int = 12, lands: int = 4) -> tuple[list[Triple], dict[str, list[str]]]:
-    """Triples and types: people are born in cities and work for firms, which are based in cities, which lie in lands."""
+    """Triples and types: people, the cities they are born in, the firms they work for, and where these are."""
     draw = random.Random(0)
     based = [draw.randrange(cities) for _ in range(6)]
     types = {f"city {i}": ["city"] for i in range(cities)} | {f"land {i}": ["land"] for i in range(lands)}

@@ -14,7 +14,7 @@ from quickstudy.domains.kg.completion.completion import Completion
 from quickstudy.domains.kg.completion.embedding import Embedding, joined, train, turned
 from quickstudy.domains.kg.completion.evidence import Known, Pairs, weigh
 from quickstudy.domains.kg.completion.graph import Graph
-from quickstudy.domains.kg.completion.paths import NONE, lead, paths
+from quickstudy.domains.kg.completion.paths import NONE, Paths, lead, paths
 from quickstudy.domains.kg.completion.propose import graph_of, key_of, propose
 from quickstudy.domains.kg.completion.tasks import LIST, episode, pairs_of, plays
 from quickstudy.domains.kg.schema import RelationType
@@ -45,15 +45,17 @@ def test_paths_lead_from_heads_to_tails_and_on_from_others():
     here = graph()
     head, tail = (np.array([here.number(name)]) for name in PEOPLE[0])
     some = paths(here, head, tail)
-    names = {
+    names = [
         tuple(here.slot_name(int(slot)) for slot in pair if slot != NONE)
         for pair in zip(some.first, some.second, strict=True)
-    }
-    assert ("born in", "lies in") in names
+    ]
+    which = names.index(("born in", "lies in"))
+    one = Paths(*(part[which : which + 1] for part in some))
     others = np.array([here.number(name) for name, _ in PEOPLE[1:6]])
-    found = lead(here, some, others)[0]
+    found = lead(here, one, others)[0]
     assert [here.entities[i] for i in found.argmax(1)] == [land for _, land in PEOPLE[1:6]]
-    assert np.all(found.sum(1) <= 1 + 1e-9), "chances"
+    assert np.allclose(found.sum(1), 1), "one city, one land: certain"
+    assert np.all(lead(here, some, others).sum(-1) <= 1 + 1e-9), "chances"
     hidden = [here.relation("lies in"), here.relation("lies in") + len(here.relations)]
     assert not np.isin(paths(here, head, tail, hidden).second, hidden).any()
 
@@ -157,12 +159,14 @@ def test_what_cannot_be_is_refused():
         learned.adapt("citizen of", PEOPLE[:1]).rank("nobody")
     with pytest.raises(DataError, match="no triples"):
         Completion.learn([])
-    with pytest.raises(DataError, match="one entity, a, has nothing to propose"):
+    with pytest.raises(DataError, match="one entity, a, has nothing"):
         Completion.learn([("a", "is", "a")])
-    with pytest.raises(DataError, match="triple 1 is .* three names"):
+    with pytest.raises(DataError, match=r"triple 1 is .* three names"):
         Completion.learn([("a", "r", "b"), ("a", "r", "")])
     with pytest.raises(DataError, match="can be played as a new one"):
         Completion.learn([("a", "r", "b"), ("b", "r", "c")])
+    with pytest.raises(DataError, match="give a scorer"):
+        Completion.learn(*world(), played=(), training=QUICK)
     with pytest.raises(DataError, match=r'no relation \'bornin\'. Did you mean "born in"'):
         Completion.learn(*world(), played=["bornin"])
 
@@ -228,9 +232,10 @@ def test_what_is_proposed_stays_apart_from_what_was_said(tmp_path):
         assert all(t.inferred and t.score is not None for t in store.triples("proposed"))
         assert "citizen of" not in {t.relation for t in store.triples()}, "nothing is asserted"
         assert (ADA, "born_in", LONDON) in {t[:3] for t in store.triples()}
-        first, second = found[0], found[1]
-        store.accept((first.head, first.relation, first.tail))
-        store.reject((second.head, second.relation, second.tail))
+        first, second = (store.triple(*one[:3]) for one in found[:2])
+        assert first is not None and second is not None
+        store.accept(first)
+        store.reject(second)
         # From what was accepted alone; what was judged isn't proposed again.
         again = propose(store, "citizen of", most=15, least=0.0, training=QUICK, scorer=taught().scorer)
         assert not {(o.head, o.tail) for o in again} & {(o.head, o.tail) for o in (first, second)}

@@ -212,8 +212,8 @@ def rows(found: Sequence[Outcome], seed: int, seconds: float, kept: bool) -> lis
                 },
                 "note": f"the least gain of the graphs, {least.name}'s, over the better of both baselines; tails among "
                 f"all entities, filtered, MRR in %; 95% over relations. {'; '.join(told)}. Held-out relations by a "
-                f"hash of their names; {TIMES} draws of examples from each, {QUERIES} triples judged by in each; what the "
-                "baselines are was chosen for them on validation relations"
+                f"hash of their names; {TIMES} draws of examples from each, {QUERIES} triples judged by in each; which "
+                "baselines was chosen for them on validation relations"
                 + ("; what the graphs taught was kept from a run before, its time isn't counted" if kept else ""),
             }
         )  # fmt: skip
