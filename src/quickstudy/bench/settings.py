@@ -25,6 +25,7 @@ from quickstudy.learners import (
     MAMLPlusPlus,
     MetaCurvature,
     MetaLSTM,
+    MetaR,
     MetaSGD,
     NeuralProcess,
     Pool,
@@ -76,6 +77,10 @@ def built(kind: type[MetaLearner], objective: Objective, nets: Nets, **given: An
         known["encoder"] = nets.embedding(answers if regress else 0)
         told, asked = (nets.width, 2 * answers) if regress else (answers * nets.width, answers)
         known["decoder"] = reader(nets.dim + told, asked)
+    elif kind is MetaR:  # an input counts as a pair, its halves
+        ends = nets.dim // 2, nets.dim - nets.dim // 2
+        known |= {name: reader(size, nets.width) for name, size in zip(("head", "tail"), ends, strict=True)}
+        known["relation"] = reader(2 * nets.width, nets.width)
     if "net" in own:
         context = given.get("context", CAVIA.context) if kind is CAVIA else 0
         known["net"] = nets.embedding(0) if embeds(kind) else nets.outputs(context)
