@@ -62,6 +62,53 @@ def same(path: Path, other: Path) -> bool:
         )
 
 
+def test_a_model_is_learned_and_says_what_it_learned_from(call, tmp_path):
+    call("new", "f.yaml")
+    arguments = [
+        "learn",
+        "--schema",
+        "f.yaml",
+        "--examples",
+        "f-examples.txt",
+        "--to",
+        "m",
+        "--encoder",
+        "tiny-bert",
+    ]
+    code, out, err = call(*arguments, "--no-experience", "--across", 1)
+    assert code == 0 and "fewer than 5 examples of works_for (4)" in err
+    assert "company               18" in out and "quickstudy kg extract graph.db DOCUMENTS --model m" in out
+    (tmp_path / "few.txt").write_text("[person]{Jo} left [company]{Bolt}.\n")
+    arguments[4] = "few.txt"
+    told = json.loads(call(*arguments, "--no-experience", "--json")[1])
+    assert told["entities"] == {"company": 1, "person": 1, "place": 0, "amount": 0} and told["judged"] == []
+    assert any(note.startswith("no example of place, amount") for note in told["notes"])
+    assert any("too few to hold some out" in note for note in told["notes"])
+
+
+@pytest.mark.parametrize(
+    ("examples", "says"),
+    [
+        (
+            "[compny]{Acme} grew.",
+            "is of the type 'compny', which the schema doesn't have. Did you mean \"company\"?",
+        ),
+        ("[company]{Acme} hired [person]{Jo}.\n  works_for: Acme -> Jo", "The other way round it would fit."),
+        ("[company]{Acme} hired [person]{Jo}.\n  work_for: Jo -> Acme", 'Did you mean "works_for"?'),
+        ("[company]{Acme hired Jo.", "is never closed"),
+        ("", "the file is empty"),
+    ],
+)
+def test_bad_examples_are_one_message(call, tmp_path, examples, says):
+    call("new", "f.yaml")
+    (tmp_path / "bad.txt").write_text(examples)
+    code, out, err = call(
+        "learn", "--schema", "f.yaml", "--examples", "bad.txt", "--to", "m", "--encoder", "tiny-bert"
+    )
+    assert (code, out) == (2, "") and err.startswith("error: bad.txt") and says in err
+    assert not (tmp_path / "m").exists()
+
+
 def test_documents_become_a_graph(call, model, tmp_path):
     code, out, err = call("extract", "g.db", texts(tmp_path / "news.jsonl", 12), "--model", model)
     assert code == 0 and "12 documents were read" in out
