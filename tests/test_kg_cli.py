@@ -100,6 +100,9 @@ def test_an_entity_is_shown_with_the_sentences(call, graph):
     assert (code, err) == (0, "")
     assert out.startswith("Acme plc (company)\n")
     assert "[Acme plc] bought [Bolt].  (news)" in out and "0.95" in out and "Leeds" not in out
+    code, out, _ = call("show", graph, "Leeds")
+    assert "No triple of this kind counts.\nFor review" in out and "kg review" in out and "Bolt" in out
+    assert call("show", graph)[1].rstrip().endswith("lists an entity's.")
     told = json.loads(call("show", graph, "Bolt", "--status", "review", "--json")[1])
     [one] = told["triples"]
     assert one["triple"]["tail"] == {"name": "Leeds", "type": "place"} and one["triple"]["score"] == 0.6

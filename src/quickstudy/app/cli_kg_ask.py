@@ -1,5 +1,6 @@
 """`quickstudy kg show`, `path` and `query`: questions to a graph."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,7 +39,7 @@ def show(
         relation: only triples of this relation.
         direction: out (triples that start from it), in (that lead to it), or both.
         status: only triples of this status: rejected, proposed, review, extracted, given or accepted; may be given
-            several times. By default the last three.
+            several times. By default the last three, and those for review under a heading of their own.
         n: how many.
         sentences: how many sentences of each triple.
     """
@@ -53,7 +54,7 @@ def show(
         store, name, relation=relation, direction=direction,  # pyright: ignore[reportArgumentType]
         status=status or ASSERTED, most=n, sentences=sentences,
     )  # fmt: skip
-    common.show(found, lambda one: _shown(one, "review" in (status or ())))
+    common.show(found, lambda one: _shown(one, store))
     return 0
 
 
@@ -78,12 +79,12 @@ def _main(result: kg_results.Main) -> None:
 def _waiting(count: int) -> None:
     if count:
         screen.say(
-            f"{count:,} triples wait for a reviewer: below the precision that the model was to have, so they"
+            f"{count:,} triples wait for a reviewer: they are less sure than the model was told to be, and don't"
         )
-        screen.say("don't count yet. `kg show STORE NAME --status review` shows an entity's.")
+        screen.say("count yet. `kg review` asks about them; `kg show STORE NAME` lists an entity's.")
 
 
-def _shown(result: kg_results.Shown, shown_review: bool) -> None:
+def _shown(result: kg_results.Shown, store: Path) -> None:
     others = [name for name in result.names["names"] if name != result.entity.name]
     ids = result.names["catalogue"]
     screen.say(f"{result.entity.name} ({result.entity.type})")
@@ -91,28 +92,35 @@ def _shown(result: kg_results.Shown, shown_review: bool) -> None:
         screen.say(f"Also called: {', '.join(others[:20])}{', …' if len(others) > 20 else ''}")
     if ids:
         screen.say(f"In the catalogue: {', '.join(ids)}")
-    if not result.triples:
-        screen.say("No triple of this kind.")
-        _waiting(0 if shown_review else result.review)
-        return
-    made = screen.table("head", "relation", "tail", "how sure", "where it is said")
-    for one in result.triples:
-        t, here = one.triple, result.entity
-        ends = ("·" if end == here else screen.short(end.name, 60) for end in (t.head, t.tail))
-        head, tail = ends
-        where = "\n".join(f"{quoted(said)}  ({said.document})" for said in one.said) or t.status
-        made.add_row(head, t.relation, tail, sure(t), where)
-    screen.say(made)
+    if result.triples:
+        screen.say(_triples(result.triples, result.entity))
+    else:
+        screen.say("No triple of this kind counts." if result.waiting else "No triple of this kind.")
     if result.more:
         screen.say(f"{result.more} more; -n shows more of them.")
-    if result.review and not shown_review:
-        screen.say(f"{result.review} more wait for a reviewer: --status review")
+    if result.waiting:
+        screen.say(
+            "For review, as they are less sure than the model was told to be; they don't count until you accept"
+        )
+        screen.say(f"them: quickstudy kg review {shlex.quote(str(store))}")
+        screen.say(_triples(result.waiting, result.entity))
+
+
+def _triples(told: list[kg_results.Told], here: Entity) -> Any:
+    made = screen.table("head", "relation", "tail", "how sure", "where it is said")
+    for one in told:
+        head, tail = (
+            "·" if end == here else screen.short(end.name, 60) for end in (one.triple.head, one.triple.tail)
+        )
+        where = "\n".join(f"{quoted(said)}  ({said.document})" for said in one.said) or one.triple.status
+        made.add_row(head, one.triple.relation, tail, sure(one.triple), where)
+    return made
 
 
 def sure(triple: Triple) -> str:
     """The status of a triple, where it isn't plainly extracted, and its probability."""
     score = "" if triple.score is None else f"{triple.score:.2f}"
-    status = "" if triple.status == "extracted" else triple.status
+    status = "" if triple.status in ("extracted", "review") else triple.status
     return " ".join(part for part in (status, score) if part)
 
 

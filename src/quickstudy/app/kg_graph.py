@@ -175,17 +175,20 @@ def show(
     most: int = 50,
     sentences: int = 1,
 ) -> Shown:
-    """An entity's triples, each with up to `sentences` sentences that say it.
+    """An entity's triples, each with up to `sentences` sentences that say it; and those that wait for a reviewer.
 
     Raises:
         DataError: no such entity, relation, direction or status.
     """
     with opened(store) as graph:
         here = entity(graph, name)
-        found = graph.neighbours(here, relation, direction, status=tuple(status))
+        status = tuple(status)
+        found = graph.neighbours(here, relation, direction, status=status)
         found.sort(key=lambda t: (t.relation, -(t.score if t.score is not None else 1.0)))
-        waiting = len(graph.neighbours(here, relation, direction, status=("review",)))
         told = [Told(t, graph.said(t)[:sentences] if sentences else []) for t in found[:most]]
+        asked = () if status != ASSERTED else graph.neighbours(here, relation, direction, status=("review",))
+        surest = sorted(asked, key=lambda t: -(t.score or 0.0))[:most]
+        waiting = [Told(t, graph.said(t)[:sentences] if sentences else []) for t in surest]
         return Shown(center(graph, here), graph.names(here), told, len(found) - len(told), waiting)
 
 

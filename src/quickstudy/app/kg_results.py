@@ -65,8 +65,8 @@ class Shown:
     triples: list[Told]
     more: int
     """Triples that were left off."""
-    review: int
-    """Triples of the entity that wait for a reviewer, among those shown or not."""
+    waiting: list[Told]
+    """Triples that wait for a reviewer and don't count yet; empty where statuses were asked for."""
 
 
 @dataclass(frozen=True)
