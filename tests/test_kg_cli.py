@@ -158,6 +158,10 @@ def test_a_graph_goes_out_and_comes_in(call, graph, file, tmp_path):
         (["export", "graph.db", "out.xlsx"], "the suffix '.xlsx' isn't known"),
         (["import", "graph.db", "news.cypher"], "news.cypher"),
         (["push", "graph.db", "localhost"], "no address; expected http://"),
+        (["propose", "graph.db", "knows"], "no triple of 'knows' is asserted"),
+        (["propose", "graph.db", "knows", "--example", "Ada - Bolt"], "'Ada - Bolt' is no example"),
+        (["propose", "graph.db", "knows", "--example", "Aida -> Bolt"], "Did you mean \"Ada\"?"),
+        (["propose", "graph.db", "knows", "--most", "0"], "--most is 0; expected 1 or more"),
         (["new", "schema.json"], "its file is .yaml or .yml"),
     ],
 )  # fmt: skip

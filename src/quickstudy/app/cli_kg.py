@@ -24,6 +24,7 @@ COMMANDS = {
     "decisions": ("quickstudy.app.cli_kg_decide:decisions", "list what people decided"),
     "review": ("quickstudy.app.cli_kg_review:review", "answer what the graph is least sure of"),
     "relearn": ("quickstudy.app.cli_kg_review:relearn", "learn again with what was decided, and say what it gained"),
+    "propose": ("quickstudy.app.cli_kg_propose:propose", "infer triples of a relation that nobody said"),
     "evaluate": ("quickstudy.app.cli_kg_review:evaluate", "judge a model on labelled documents; what more would buy"),
     "explain": ("quickstudy.app.cli_kg_review:explain", "why a triple is there, and on which examples it rests"),
     "draw": ("quickstudy.app.cli_kg_review:draw", "a picture of an entity's neighbourhood"),
