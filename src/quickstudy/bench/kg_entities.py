@@ -33,6 +33,7 @@ from quickstudy.domains.kg.entities.prior import Prior, Source, labelled, learn_
 from quickstudy.domains.kg.entities.recogniser import learn
 from quickstudy.domains.kg.entities.tune import Tuning
 from quickstudy.domains.kg.entities.words import network, split, states
+from quickstudy.domains.kg.learning.score import Score, counted
 from quickstudy.domains.kg.schema import EntityType, Schema
 from quickstudy.encoders.text import TextEncoder, load_encoder
 
@@ -158,13 +159,17 @@ def measure(
     frozen: Frozen,
     data: Path,
     most: int | None = None,
-) -> tuple[dict[str, list[float]], int]:
-    """F1 of each method for each seed; how many test sentences there are."""
+) -> tuple[dict[str, list[float]], Estimate, int]:
+    """F1 of each method for each seed; ours with its interval; how many test sentences there are.
+
+    The interval is over seeds, that is over supports; for one seed, over test sentences.
+    """
     train, test = crossner(data, domain, "train"), crossner(data, domain, part)
     test = replace(test, documents=test.documents[:most])
     truth = [list(d.spans) for d in test.documents]
     places, seen, _ = frozen.tokens(test.documents)
     schema, encoder, found = schema_of(train), frozen.encoder, {}
+    answers: dict[str, Any] = {}
     bare = Prior(
         encoder.name, encoder.identity, prior.spec,
         {k: torch.zeros_like(v) for k, v in prior.adapter.items()},
@@ -173,7 +178,7 @@ def measure(
     for seed in seeds:
         examples = support(train, shots, seed)
         _, x, tags = frozen.tokens(examples)
-        answers: dict[str, Any] = {
+        answers = {
             "nearest token": _by_document(places, nearest(x, tags, seen), test.documents),
             "token logistic regression": _by_document(places, regression(x, tags, seen), test.documents),
         }
@@ -191,7 +196,10 @@ def measure(
         for name, rows in answers.items():
             found.setdefault(name, []).append(f1(rows, truth))
         _say(f"  {domain} {shots} seed {seed}", {k: round(v[-1], 1) for k, v in found.items()})
-    return found, len(test.documents)
+    ours = Estimate.of(found["ours"])
+    if len(seeds) == 1:
+        ours = Score.of([counted(a, b) for a, b in zip(answers["ours"], truth, strict=True)]).f1
+    return found, ours, len(test.documents)
 
 
 def _parts(found: Sequence[Sequence[Span]], truth: Sequence[Sequence[Span]]) -> float:
@@ -256,9 +264,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             begun = time.process_time()
             # With all labels, only the order of sentences and what chance does in tuning differ.
             seeds = list(range(given.seeds))
-            found, sentences = measure(domain, shots, seeds, given.part, prior, frozen, data, given.most)
+            found, ours, sentences = measure(
+                domain, shots, seeds, given.part, prior, frozen, data, given.most
+            )
             told = ", ".join(s["name"] for s in prior.sources)
-            ours = Estimate.of(found.pop("ours"))
+            del found["ours"]
             row_id = f"{row}.{DOMAINS.index(domain) + 1}"
             rows.append({
                 "id": row_id, "value": round(ours.mean, 2), "unit": "F1", "n": sentences, "seeds": seeds,
@@ -266,10 +276,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "command": f"python -m quickstudy.bench.kg_entities --only {row} --domains {domain} "
                 f"--seeds {given.seeds}",
                 "seconds": round(time.process_time() - begun, 1),
-                "note": f"CrossNER {domain} {given.part}; learned from before: {told}",
+                "ci95": [round(ours.low, 2), round(ours.high, 2)],
+                "note": f"CrossNER {domain} {given.part}; interval over {'seeds' if len(seeds) > 1 else 'sentences'}; "
+                f"learned from before: {told}",
             })  # fmt: skip
-            if len(seeds) > 1:
-                rows[-1]["ci95"] = [round(ours.low, 2), round(ours.high, 2)]
             _say(rows[-1])
             if given.part == "test" and given.most is None and given.prior is None:
                 write_run("kg_entities", rows)
