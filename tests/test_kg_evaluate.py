@@ -4,7 +4,7 @@ import pytest
 from kg_field import SCHEMA, document, learned, model
 
 from quickstudy.core.errors import DataError
-from quickstudy.domains.kg.document import Annotated
+from quickstudy.domains.kg.document import Annotated, Document
 from quickstudy.domains.kg.learning.evaluate import BY_NAME, BY_PLACE, evaluate, report
 from quickstudy.domains.kg.learning.score import counted, entities, gain
 
@@ -57,6 +57,16 @@ def test_what_it_was_learned_from_is_no_measure():
         evaluate(model(), [*GOLD, document(3)])
     with pytest.raises(DataError, match="0 are labelled"):
         evaluate(model(), [])
+
+
+def test_sentences_that_a_reviewer_judged_are_no_measure_either():
+    piece = Annotated(
+        Document("g#5", GOLD[0].text, "decisions on g"), GOLD[0].spans, GOLD[0].relations, partial=True
+    )
+    taught = learned([*(document(i) for i in range(12)), piece])
+    whole = Annotated(Document("g", f"Note. {GOLD[0].text}"))
+    with pytest.raises(DataError, match="was learned from document 'g'"):
+        evaluate(taught, [whole])
 
 
 def test_a_model_of_entities_alone_is_judged_too():

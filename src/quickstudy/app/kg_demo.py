@@ -6,12 +6,13 @@ what past corpora and relations taught. None of these corpora is BC5CDR.
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from quickstudy.app import kg_review
 from quickstudy.app.kg_results import KgDemonstrated
 from quickstudy.data import abstracts
+from quickstudy.domains.kg.document import Annotated
 from quickstudy.domains.kg.graph.query import Triple
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.draw import neighbourhood
@@ -95,7 +96,9 @@ def demo(
         )  # fmt: skip
         made.seeds = [seed]
         shown = _surest(store)
-        told = kg_review.lines(explain(store, shown, model)) if shown else ["No triple was sure enough."]
+        told = ["No triple was sure enough."]
+        if shown:
+            told = [*kg_review.lines(explain(store, shown, model, most=1)), _labels_say(store, shown, truth)]
         drawn = []
         if shown:
             picture = neighbourhood(store, shown.head, hops=2, most=18, seed=seed)
@@ -133,6 +136,16 @@ def _surest(store: GraphStore) -> Triple | None:
         if found:
             return found[0]
     return None
+
+
+def _labels_say(store: GraphStore, triple: Triple, truth: Sequence[Annotated]) -> str:
+    """Whether people labelled the triple's best sentence so."""
+    said = store.said(triple)[0]
+    one = next(one for one in truth if one.document.id == said.document)
+    labelled = {(one.spans[r.head][:2], r.type, one.spans[r.tail][:2]) for r in one.relations}
+    ends = (said.head.start, said.head.end), (said.tail.start, said.tail.end)
+    right = (ends[0], said.relation, ends[1]) in labelled
+    return f"  The abstract's own labels, which the model hasn't seen: {'so it is' if right else 'it is not so'}."
 
 
 def _plots() -> bool:

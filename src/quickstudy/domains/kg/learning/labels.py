@@ -20,6 +20,8 @@ RANDOM = "drawn at random"
 """The note of a decision on what the queue drew without regard to anything: only such ones measure honestly."""
 ASSERTED, DOUBTED = f"{RANDOM}, asserted", f"{RANDOM}, for review"
 """The same, with what the graph held it for."""
+DECISIONS = "decisions on "
+"""Begins the source of an example that was made of decisions; the document's id follows."""
 Place = tuple[int, int]
 
 
@@ -199,7 +201,7 @@ def _cut(
     partial: bool = False,
 ) -> Annotated:
     """A stretch of a document as a labelled document of its own."""
-    own = Document(f"{id}#{start}", text[start:end], f"decisions on {id}")
+    own = Document(f"{id}#{start}", text[start:end], f"{DECISIONS}{id}")
     moved = tuple(Span(a - start, b - start, kind) for a, b, kind in spans)
     return Annotated(own, moved, relations, complete, partial=partial, unrelated=unrelated)
 

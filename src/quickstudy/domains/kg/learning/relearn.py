@@ -18,7 +18,7 @@ from quickstudy.core.estimate import Estimate, paired_share
 from quickstudy.domains.kg.document import Annotated
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning import score
-from quickstudy.domains.kg.learning.labels import labels
+from quickstudy.domains.kg.learning.labels import DECISIONS, labels
 from quickstudy.domains.kg.relations.classifier import Example, labelled_pairs, learn_relations
 from quickstudy.domains.kg.use import GraphModel
 
@@ -68,7 +68,7 @@ def relearn(
             "no decision in this graph says anything of a sentence yet; `quickstudy kg review` asks for some."
             + (f" ({found.lost} speak of texts that changed or went.)" if found.lost else "")
         )
-    old = [one for one in model.examples if not one.document.source.startswith("decisions on ")]
+    old = [one for one in model.examples if not one.document.source.startswith(DECISIONS)]
 
     def learned(more: Sequence[Annotated]) -> GraphModel:
         return _learned(model, [*old, *more], seed, progress)
