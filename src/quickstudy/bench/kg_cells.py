@@ -19,7 +19,8 @@ from quickstudy.domains.kg.schema import Schema
 from quickstudy.domains.kg.use import GraphModel, Reading
 from quickstudy.encoders.text import TextEncoder
 
-OURS, BARE, SPACY = "ours", "ours without meta-learning", "spaCy's parts"
+OURS, BARE = "ours", "ours without meta-learning"
+SPACY, STARTED = "spaCy's parts", "spaCy's parts from its English weights"
 PEER: dict[str, Any] = {"passes": 60, "dropout": 0.2, "penalty": 10.0, "lexical": True}
 """How the peer is trained: chosen on CoNLL04's dev part, 5 and 20 sentences a type."""
 SCALE_SHOTS = (5, 20)
@@ -37,11 +38,11 @@ class Setting:
     encoder: TextEncoder
     seeds: tuple[int, ...]
     documents: int | None
-    """So many of a field's at most, drawn once for all."""
+    """So many of BC5CDR's at most, drawn once for all; CoNLL04's are all read."""
     spacy: str | None
     """A Python that has spaCy and scikit-learn."""
     pretrained: str
-    """The package of weights that spaCy's recogniser starts from; '' for none."""
+    """The package of spaCy's weights that `STARTED` starts from."""
     keep: Path | None
     part: str
     show: Callable[..., None]
@@ -55,10 +56,11 @@ def cell(setting: Setting, field: Field, shots: int, seed: int, method: str) -> 
 
 def _made(setting: Setting, field: Field, shots: int, seed: int, method: str) -> Cell:
     examples = draw(alone(field.part("train")), field.schema, shots, seed)
-    documents = sampled(field.part(setting.part), setting.documents)
+    documents = sampled(field.part(setting.part), setting.documents if field.name == "BC5CDR" else None)
     begun = time.process_time()
-    if method == SPACY:
-        made = _peer(setting, field, examples, documents, seed)
+    if method in (SPACY, STARTED):
+        weights = setting.pretrained if method == STARTED else ""
+        made = _peer(setting, field, examples, documents, seed, weights)
     else:
         model = _model(setting, field, examples, seed, method)
         learned = time.process_time() - begun
@@ -222,7 +224,12 @@ def slices(documents: Sequence[Annotated], readings: Sequence[Reading]) -> list[
 
 
 def _peer(
-    setting: Setting, field: Field, examples: Sequence[Annotated], documents: Sequence[Annotated], seed: int
+    setting: Setting,
+    field: Field,
+    examples: Sequence[Annotated],
+    documents: Sequence[Annotated],
+    seed: int,
+    weights: str,
 ) -> Cell:
     """A pipeline of spaCy's parts, trained on the same sentences, which reads the same sentences."""
     pieces = [alone([one]) for one in documents]
@@ -231,7 +238,7 @@ def _peer(
                   for e in examples],
         "test": [piece.text for own in pieces for piece in own],
         "admitted": {name: [list(r.head), list(r.tail)] for name, r in field.schema.relations.items()},
-        "pretrained": setting.pretrained,
+        "pretrained": weights,
         "seed": seed,
     }  # fmt: skip
     program = [str(Path(__file__).with_name("spacy_run.py"))]

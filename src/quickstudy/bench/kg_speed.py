@@ -3,37 +3,52 @@
     python kg_speed.py job.json result.json           a process of its own, so that its memory is its own
 
 Documents are those of MedQuAD (answers of US health institutes), TAT-QA (annual reports) and the code of the District
-of Columbia, as they come, and again from the start where more sentences are asked for. They go through `extract`: into
-a store, split, encoded, recognised, related and written.
+of Columbia, one of each in turn, and again from the start where more sentences are asked for. They go through
+`extract`: into a store, split, encoded, recognised, related and written.
 """
 
 import gzip
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from quickstudy.domains.kg.document import Document, sentences
 
-BATCH = 64
+BATCH = 48
 """Documents that are put into the store and extracted before memory is looked at."""
 
 
 def texts(data: Path) -> Iterator[str]:
-    """Documents of three fields in turn, over and over."""
-    folder = data / "corpora"
+    """Documents of three fields in turn, each from its start again when it has ended."""
+    fields = [_again(of, data / "corpora") for of in (_answers, _reports, _sections)]
     while True:
-        for line in _lines(folder / "medicine_medquad/medquad_4sources.jsonl.gz"):
-            yield from (one["answer"] for one in json.loads(line)["qa"] if one["answer"].strip())
-        [whole] = _lines(folder / "finance_tatqa/tatqa_dataset_dev.json.gz", whole=True)
-        for one in json.loads(whole):
-            yield "\n\n".join(part["text"] for part in one["paragraphs"])
-        for line in _lines(folder / "law_dc_code/dc_code_28_31.jsonl.gz"):
-            if (text := str(json.loads(line).get("text") or "")).strip():
-                yield text
+        for field in fields:
+            yield next(field)
+
+
+def _again(of: Callable[[Path], Iterator[str]], folder: Path) -> Iterator[str]:
+    while True:
+        yield from (text for text in of(folder) if text.strip())
+
+
+def _answers(folder: Path) -> Iterator[str]:
+    for line in _lines(folder / "medicine_medquad/medquad_4sources.jsonl.gz"):
+        yield from (one["answer"] for one in json.loads(line)["qa"])
+
+
+def _reports(folder: Path) -> Iterator[str]:
+    [whole] = _lines(folder / "finance_tatqa/tatqa_dataset_dev.json.gz", whole=True)
+    for one in json.loads(whole):
+        yield "\n\n".join(part["text"] for part in one["paragraphs"])
+
+
+def _sections(folder: Path) -> Iterator[str]:
+    for line in _lines(folder / "law_dc_code/dc_code_28_31.jsonl.gz"):
+        yield str(json.loads(line).get("text") or "")
 
 
 def _lines(path: Path, whole: bool = False) -> Iterator[str]:
