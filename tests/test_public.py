@@ -12,7 +12,7 @@ import pytest
 
 import quickstudy
 from quickstudy.core.errors import ModelError
-from quickstudy.domains import BUILT_IN, Domain, domains, find
+from quickstudy.domains import BUILT_IN, Domain, domains, find, sorting
 
 SRC = Path(quickstudy.__file__).parents[1]
 
@@ -73,9 +73,12 @@ def test_light_names_load_no_torch():
 
 @pytest.mark.parametrize("domain", BUILT_IN, ids=lambda domain: domain.name)
 def test_every_part_of_a_built_in_domain_is_there(domain):
-    for field in fields(domain)[2:]:
-        assert callable(domain.load(field.name)), field.name
-    for method in ("fit", "predictions", "explain", "suggest", "save", "load"):
+    for field in fields(domain)[3:]:
+        # One with commands of its own has what these need, and says so of the rest.
+        if getattr(domain, field.name) or not domain.commands:
+            assert callable(domain.load(field.name)), field.name
+    methods = ("learn", "read") if domain.commands else ("fit", "predictions", "explain", "suggest")
+    for method in (*methods, "save", "load"):
         assert callable(getattr(domain.load("model"), method))
 
 
@@ -93,6 +96,13 @@ def test_a_domain_is_found_by_name_and_a_typo_gets_a_suggestion():
         find("txt")
 
 
+def test_a_domain_with_commands_of_its_own_names_them():
+    with pytest.raises(ModelError, match=r"'kg' doesn't sort items.*quickstudy kg --help"):
+        sorting("kg")
+    with pytest.raises(ModelError, match=r"'kg' has no read_items\. It has commands of its own: quickstudy kg"):
+        find("kg").load("read_items")
+
+
 PLUGIN = """
 from quickstudy.domains import Domain
 PARTS = dict.fromkeys(["model", "read_examples", "read_items", "read_datasets", "learn", "demo", "bench"], "songs:play")
@@ -105,7 +115,7 @@ def play(): return "la"
 @pytest.mark.parametrize(
     ("entry", "code", "says"),
     [
-        ("songs:DOMAIN", "print(*domains(), find('songs').load('demo')())", "text songs la"),
+        ("songs:DOMAIN", "print(*domains(), find('songs').load('demo')())", "text kg songs la"),
         ("songs:DOMAIN", "print(find('songs').name, find().name)", "songs text"),
         ("songs:TAKEN", "domains()", "there is one of that name"),
         ("songs:play", "domains()", "is a function, expected a Domain"),

@@ -26,7 +26,7 @@ from quickstudy.app.results import (
 from quickstudy.core import atomic
 from quickstudy.core.errors import CheckpointError, DataError, ModelError, did_you_mean
 from quickstudy.core.task import blank
-from quickstudy.domains import Domain, EncoderInfo, find
+from quickstudy.domains import Domain, EncoderInfo, find, sorting
 
 Progress = Callable[[int, int, float], None]
 
@@ -60,7 +60,7 @@ def learn(
         out, encoder=encoder, tune_encoder=tune_encoder, steps=steps, seed=seed, resume=resume, restart=restart,
         checkpoint_every=checkpoint_every,
     )  # fmt: skip
-    place, what = Path(out), find(domain)
+    place, what = Path(out), sorting(domain)
     read = what.load("read_datasets")
     tasks = read(data)
     trials = read(valid) if valid is not None else None
@@ -162,7 +162,7 @@ def adapt(
     began = time.perf_counter()
     at_least(0, seed=seed)
     _check_coverage(coverage)
-    what = find(domain)
+    what = sorting(domain)
     data = what.load("read_examples")(examples, text=text, label=label)
     if descriptions is not None:
         data = data.with_descriptions(what.load("read_descriptions")(descriptions))
@@ -206,7 +206,7 @@ def adapt(
 
 def load(model: Any, *, domain: str | None = None) -> Any:
     """The classifier in a folder; one that is loaded already comes back as it is."""
-    return find(domain).load("model").load(model) if isinstance(model, str | Path) else model
+    return sorting(domain).load("model").load(model) if isinstance(model, str | Path) else model
 
 
 def predict(
@@ -252,7 +252,7 @@ def suggest(
     model: Any, source: Any, *, n: int = 5, text: str | None = None, domain: str | None = None
 ) -> list[Suggestion]:
     """The `n` unlabelled texts whose label would teach the model most, best first."""
-    texts = find(domain).load("read_items")(source, text=text)
+    texts = sorting(domain).load("read_items")(source, text=text)
     model = load(model, domain=domain)
     chosen = [int(i) for i in model.suggest(texts, n)]
     answers = predict(model, [texts[i] for i in chosen])

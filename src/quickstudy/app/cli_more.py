@@ -11,7 +11,7 @@ from quickstudy.app import actions, results, screen
 from quickstudy.app.cli_options import COMMON, OF_DOMAIN, Common, OfDomain
 from quickstudy.app.cli_use import LEGEND, show_explained
 from quickstudy.core.errors import DataError, ModelError, did_you_mean
-from quickstudy.domains import EncoderInfo, domains, find
+from quickstudy.domains import EncoderInfo, domains, sorting
 
 SUITES = {
     "choose": "quickstudy.bench.choose:main",
@@ -47,7 +47,7 @@ def demo(
     """
     common.start()
     with screen.bar("demo") as move:
-        result = find(common.domain).load("demo")(
+        result = sorting(common.domain).load("demo")(
             out, tune_encoder=tune_encoder, episodes=episodes, seed=seed, progress=move
         )
     common.show(result, _demonstrated)

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from quickstudy.app import actions, answers, results, screen
 from quickstudy.app.cli_options import OF_DOMAIN, OfDomain
 from quickstudy.core.errors import DataError
-from quickstudy.domains import find
+from quickstudy.domains import sorting
 
 LEGEND = (
     "Effect: what having the example adds to the answer's log-odds; + spoke for it, - against it, strongest first. "
@@ -53,7 +53,7 @@ def predict(
     elif source == "-":
         texts = answers.piped(sys.stdin.buffer)
     else:
-        texts = iter([find(common.domain).load("read_items")(source, text=text_column, blank=True)])
+        texts = iter([sorting(common.domain).load("read_items")(source, text=text_column, blank=True)])
     loaded = actions.load(model, domain=common.domain)
 
     def each() -> Iterator[results.Answer]:

@@ -15,7 +15,7 @@ from quickstudy.core.errors import MissingExtra, did_you_mean
 from quickstudy.core.estimate import Estimate, paired_share
 from quickstudy.core.report import Report
 from quickstudy.core.untrusted import harmless
-from quickstudy.domains import find
+from quickstudy.domains import sorting
 
 OURS = "this model"
 CAUGHT, REFUSED = "strangers caught", "refused wrongly"
@@ -44,7 +44,7 @@ def evaluate(
     Raises:
         DataError: what is wrong with the texts; a label that the model never saw, naming file and row.
     """
-    what = find(domain)
+    what = sorting(domain)
     data = what.load("read_examples")(source, text=text, label=label)
     folder, model = model, actions.load(model, domain=domain)
     labels = list(model.task_.labels)

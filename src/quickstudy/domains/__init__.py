@@ -26,21 +26,24 @@ class Domain:
     name: str
     about: str
     """One line for people: what is learned from what."""
+    commands: str = ""
+    """The command whose subcommands serve this domain; empty where `adapt`, `predict`, `explain` … do."""
     model: str
-    """Class with scikit-learn's face: `fit`, `predictions`, `explain`, `suggest`, `save`, `load`."""
+    """What is adapted; without `commands` a class with scikit-learn's face: `fit`, `predictions`, `explain`, `suggest`,
+    `save`, `load`."""
     read_examples: str
     """(path, …) -> labelled examples."""
     read_descriptions: str = ""
     """(path) -> {label: what it means}. This and the next two may be left out."""
-    read_items: str
+    read_items: str = ""
     """(path, …) -> items without labels."""
     baselines: str = ""
     """(model, items) -> {name: probabilities} of what knows no past tasks, given the model's own examples."""
     encoders: str = ""
     """() -> the encoders known by name, as `EncoderInfo`."""
-    read_datasets: str
-    """(folder) -> past tasks to learn from."""
-    learn: str
+    read_datasets: str = ""
+    """(folder) -> past tasks to learn from. This and `learn` may be left out where a prior is shipped."""
+    learn: str = ""
     """(datasets, …) -> a prior."""
     demo: str
     """The main job on bundled data: (folder, progress) -> result."""
@@ -52,7 +55,8 @@ class Domain:
     def load(self, part: str) -> Any:
         """Import a part by the name of its field. Raises ModelError for a plug-in whose part isn't there."""
         if not getattr(self, part):
-            raise ModelError(f"The domain {self.name!r} has no {part}.")
+            own = f" It has commands of its own: quickstudy {self.commands} --help." if self.commands else ""
+            raise ModelError(f"The domain {self.name!r} has no {part}.{own}")
         module, _, name = getattr(self, part).partition(":")
         try:
             return getattr(import_module(module), name)
@@ -79,9 +83,17 @@ TEXT = Domain(
     bench="quickstudy.bench.text:main",
     keeper="quickstudy.domains.text.kept:KEEPER",
 )
-BUILT_IN = (TEXT,)
-KEEPERS = {"kg": "quickstudy.domains.kg.kept:KEEPER"}
-"""Those of domains that have commands of their own in place of a `Domain`."""
+KG = Domain(
+    name="kg",
+    about="draw a knowledge graph out of documents, from a few labelled examples of each type",
+    commands="kg",
+    model="quickstudy.domains.kg.use:GraphModel",
+    read_examples="quickstudy.domains.kg.reading.examples:read_annotated",
+    demo="quickstudy.app.kg_demo:demo",
+    bench="quickstudy.bench.kg:main",
+    keeper="quickstudy.domains.kg.kept:KEEPER",
+)
+BUILT_IN = (TEXT, KG)
 
 
 @cache
@@ -110,13 +122,18 @@ def domains() -> dict[str, Domain]:
 
 def keepers() -> dict[str, Callable[[], Any]]:
     """What says how a domain's models are kept in a bank, by the domain's name; it is imported when it is called."""
-    named = {name: domain.keeper for name, domain in domains().items() if domain.keeper} | KEEPERS
-    return {name: partial(_loaded, where) for name, where in named.items()}
+    return {name: partial(domain.load, "keeper") for name, domain in domains().items() if domain.keeper}
 
 
-def _loaded(where: str) -> Any:
-    module, _, name = where.partition(":")
-    return getattr(import_module(module), name)
+def sorting(name: str | None = None) -> Domain:
+    """The domain of that name, to sort items into labels with. Raises ModelError for one that does another job."""
+    domain = find(name)
+    if domain.commands:
+        raise ModelError(
+            f"The domain {domain.name!r} doesn't sort items into labels; it has commands of its own: "
+            f"quickstudy {domain.commands} --help."
+        )
+    return domain
 
 
 def find(name: str | None = None) -> Domain:
