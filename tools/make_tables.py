@@ -221,7 +221,7 @@ def demo() -> str:
         next(i for i, line in enumerate(lines) if line.startswith(start))
         for start in ("±", "One example", "Never")
     )
-    shown = [*lines[:note], *lines[single:after], "…", *lines[questions[0] : questions[1] - 1], "…"]
+    shown = [*lines[:note], *lines[single:after], "…", *lines[questions[0] : questions[1] - 1]]
     return "\n".join(["```console", "$ make demo", *(line for line in shown if line), "```"])
 
 
