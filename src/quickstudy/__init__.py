@@ -12,6 +12,7 @@ Editors and type checkers read them from `__init__.pyi`.
 __version__ = "0.1.0"
 
 _HOME = {  # module -> the public names that live there
+    "quickstudy.bank.store": ("TaskBank",),
     "quickstudy.core.adapted": ("Adapted", "Explanation", "Influence", "Prediction"),
     "quickstudy.core.dataset": ("MetaDataset", "Shots", "Split", "TaskDataset"),
     "quickstudy.core.encoder": ("Encoder",),
@@ -22,24 +23,27 @@ _HOME = {  # module -> the public names that live there
         "QuickstudyError",
     ),
     "quickstudy.core.learner": ("MetaLearner", "NetLearner"),
-    "quickstudy.core.objective": ("Classify", "Objective", "Regress"),
+    "quickstudy.core.objective": ("Classify", "Objective", "Rank", "Regress"),
     "quickstudy.core.policy": ("DiscreteActions", "GaussianActions", "PolicyGradient"),
     "quickstudy.core.estimate": ("Estimate", "paired", "paired_share"),
     "quickstudy.core.report": ("Report",),
     "quickstudy.core.task": ("Task",),
     "quickstudy.domains": ("Domain",),
     "quickstudy.encoders.text": ("load_encoder",),
+    "quickstudy.domains.kg.graph.store": ("GraphStore",),
+    "quickstudy.domains.kg.schema": ("Schema",),
+    "quickstudy.domains.kg.use": ("GraphModel",),
     "quickstudy.domains.text.prior": ("Prior", "load_prior"),
     "quickstudy.domains.text.read": ("Examples", "read_datasets", "read_examples", "read_texts"),
     "quickstudy.domains.text.use": ("FewShotTextClassifier",),
     "quickstudy.learners": (
-        "ANIL", "BOIL", "CAVIA", "GE2E", "IMAML", "LEO", "MAML", "Centroid", "DeepKernel", "FineTune",
-        "Gaussian", "LearnedMomentum", "LearnedOptimiser", "Logistic", "LogisticHead", "MAMLPlusPlus",
-        "Matching", "MatchingFCE", "MetaCurvature", "MetaLSTM", "MetaOptNet", "MetaSGD", "NeuralProcess",
+        "ANIL", "BOIL", "CAVIA", "GE2E", "IMAML", "LEO", "MAML", "BayesianRidge", "Centroid", "DeepKernel",
+        "FineTune", "Gaussian", "LearnedMomentum", "LearnedOptimiser", "Logistic", "LogisticHead", "MAMLPlusPlus",
+        "Matching", "MatchingFCE", "MetaCurvature", "MetaLSTM", "MetaOptNet", "MetaR", "MetaSGD", "NeuralProcess",
         "Pool", "Pretrained", "ProtoMAML", "Prototypical", "RelationNet", "Reptile", "Ridge", "Siamese",
         "SimpleShot", "SoftKMeans",
     ),
-    "quickstudy.nets": ("MLP", "Conv4", "GaussianPolicy", "stored_norms"),
+    "quickstudy.nets": ("MLP", "Candidates", "Conv4", "GaussianPolicy", "stored_norms"),
 }  # fmt: skip
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -1,5 +1,6 @@
 """The public names, for editors and type checkers; a test holds them to `__init__.py`."""
 
+from quickstudy.bank.store import TaskBank as TaskBank
 from quickstudy.core.adapted import Adapted as Adapted
 from quickstudy.core.adapted import Explanation as Explanation
 from quickstudy.core.adapted import Influence as Influence
@@ -31,6 +32,7 @@ from quickstudy.core.learner import MetaLearner as MetaLearner
 from quickstudy.core.learner import NetLearner as NetLearner
 from quickstudy.core.objective import Classify as Classify
 from quickstudy.core.objective import Objective as Objective
+from quickstudy.core.objective import Rank as Rank
 from quickstudy.core.objective import Regress as Regress
 from quickstudy.core.policy import DiscreteActions as DiscreteActions
 from quickstudy.core.policy import GaussianActions as GaussianActions
@@ -38,6 +40,9 @@ from quickstudy.core.policy import PolicyGradient as PolicyGradient
 from quickstudy.core.report import Report as Report
 from quickstudy.core.task import Task as Task
 from quickstudy.domains import Domain as Domain
+from quickstudy.domains.kg.graph.store import GraphStore as GraphStore
+from quickstudy.domains.kg.schema import Schema as Schema
+from quickstudy.domains.kg.use import GraphModel as GraphModel
 from quickstudy.domains.text.prior import Prior as Prior
 from quickstudy.domains.text.prior import load_prior as load_prior
 from quickstudy.domains.text.read import Examples as Examples
@@ -53,6 +58,7 @@ from quickstudy.learners import GE2E as GE2E
 from quickstudy.learners import IMAML as IMAML
 from quickstudy.learners import LEO as LEO
 from quickstudy.learners import MAML as MAML
+from quickstudy.learners import BayesianRidge as BayesianRidge
 from quickstudy.learners import Centroid as Centroid
 from quickstudy.learners import DeepKernel as DeepKernel
 from quickstudy.learners import FineTune as FineTune
@@ -67,6 +73,7 @@ from quickstudy.learners import MatchingFCE as MatchingFCE
 from quickstudy.learners import MetaCurvature as MetaCurvature
 from quickstudy.learners import MetaLSTM as MetaLSTM
 from quickstudy.learners import MetaOptNet as MetaOptNet
+from quickstudy.learners import MetaR as MetaR
 from quickstudy.learners import MetaSGD as MetaSGD
 from quickstudy.learners import NeuralProcess as NeuralProcess
 from quickstudy.learners import Pool as Pool
@@ -80,6 +87,7 @@ from quickstudy.learners import Siamese as Siamese
 from quickstudy.learners import SimpleShot as SimpleShot
 from quickstudy.learners import SoftKMeans as SoftKMeans
 from quickstudy.nets import MLP as MLP
+from quickstudy.nets import Candidates as Candidates
 from quickstudy.nets import Conv4 as Conv4
 from quickstudy.nets import GaussianPolicy as GaussianPolicy
 from quickstudy.nets import stored_norms as stored_norms

@@ -2,7 +2,7 @@
 
     quickstudy bench kg                          all rows, some hours on one core
     quickstudy bench kg --only kg.4,kg.7         some of them
-    quickstudy bench kg --only kg.4 --seeds 2    further options are the suite's own: quickstudy bench kg_entities --help
+    quickstudy bench kg --only kg.4 --seeds 2    further options are the suite's own, as of bench kg_entities
 
 Each suite writes a run file of its own under benchmarks/runs.
 """
