@@ -18,6 +18,7 @@ before include some of CoNLL04's by other sentences (FewRel's val_nyt says of pe
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -180,7 +181,9 @@ def speed(setting: Setting, wanted: int, threads: int) -> list[dict[str, Any]]:
         GraphModel.learn(examples, field.schema, setting.encoder).save(folder / "model")
         job = {"data": str(setting.data), "model": str(folder / "model"), "store": str(folder / "graph.db"),
                "sentences": wanted, "threads": threads}  # fmt: skip
-        told = child.answer("python", program, folder, job, threads=threads, environment=child.with_source())
+        told = child.answer(
+            sys.executable, program, folder, job, threads=threads, environment=child.with_source()
+        )
     shared = {"n": told["sentences"], "baselines": {}, "seconds": told["seconds"]}
     first = [size for seen, size in told["memory"] if seen <= told["sentences"] / 5]
     rest = [size for seen, size in told["memory"] if seen > told["sentences"] * 4 / 5]
