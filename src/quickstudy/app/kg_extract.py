@@ -93,10 +93,11 @@ def extract(
         merged = Merged(0, 0, 0)
         if merge or entries is not None:
             merged = across.settle(graph, entries, merge=merge)
-        place = shlex.quote(str(store))
+        place, counts = shlex.quote(str(store)), graph.counts()
+        review = [f"quickstudy kg review {place}"] if counts["triples review"] else []
         return Extracted(
-            str(store), learned.version, done["done"], done["failed"], *merged, graph.counts(), notes,
-            time.perf_counter() - began, [f"quickstudy kg show {place}", f"quickstudy kg status {place}"],
+            str(store), learned.version, done["done"], done["failed"], *merged, counts, notes,
+            time.perf_counter() - began, [f"quickstudy kg show {place}", *review],
         )  # fmt: skip
 
 
