@@ -91,7 +91,15 @@ def test_a_relation_played_as_new_is_not_seen():
         for k, hidden in ((known, (relation,)), (without, (relation,)))
     )
     # All but how rare a slot is, which is of the whole graph.
-    for name in ("known triples", "type", "frequent in slots", "paths", "telling paths", "neighbour"):
+    for name in (
+        "known triples",
+        "type",
+        "frequent in types",
+        "frequent in slots",
+        "paths",
+        "telling paths",
+        "neighbour",
+    ):
         i = known.signs.index(name)
         assert torch.allclose(seen[..., i], unseen[..., i], atol=1e-5), name
 

@@ -23,7 +23,7 @@ from quickstudy.bench import data as published
 from quickstudy.bench.kg_graphs import GRAPHS, held_out, read
 from quickstudy.bench.runs import write_run
 from quickstudy.bench.text_play import Clock
-from quickstudy.domains.kg.completion.completion import Completion, formed, played_as_new
+from quickstudy.domains.kg.completion.completion import Completion, experience, formed
 from quickstudy.domains.kg.completion.embedding import train, turned
 from quickstudy.domains.kg.completion.evidence import Known, degree, like_known, nearest, weigh
 from quickstudy.domains.kg.completion.graph import Graph
@@ -144,8 +144,9 @@ def taught(graph: Graph, name: str, played: Sequence[int], kept: Path | None, se
     if folder is not None and folder.is_dir():
         return Completion.load(folder)
     vectors = train(graph.without(played), GRAPHS[name], seed=seed)
-    known = formed(graph, Known(graph, vectors), played, seed)
-    completion = Completion(known, Scorer.learn(played_as_new(known, played, DRAWS[name], seed), seed=seed))
+    known = Known(graph, vectors)
+    scorer = Scorer.learn(experience(known, played, DRAWS[name], seed), seed=seed)
+    completion = Completion(formed(known, played, seed), scorer)
     if folder is not None:
         completion.save(folder)
     return completion

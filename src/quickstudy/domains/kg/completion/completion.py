@@ -8,7 +8,7 @@ What is proposed is never asserted: `propose` writes it to a store as proposals,
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -99,14 +99,15 @@ class Completion:
         say = progress or (lambda _: None)
         held = _played(graph) if played is None else [graph.relation(name) for name in played]
         say(f"vectors of {len(graph.entities)} entities, without {len(held)} relations that are played")
-        known = formed(graph, Known(graph, train(graph.without(held), training, seed=seed)), held, seed)
+        plain = Known(graph, train(graph.without(held), training, seed=seed))
         if scorer is None:
             if not held:
                 raise DataError(
                     "a scorer is learned from relations that are played; name some, or give a scorer."
                 )
             say(f"what signs are worth, from {len(held)} relations played as new")
-            scorer = Scorer.learn(played_as_new(known, held, times, seed), seed=seed)
+            scorer = Scorer.learn(experience(plain, held, times, seed), seed=seed)
+        known = formed(plain, held, seed)
         return cls(known, scorer)
 
     def save(self, folder: Path | str) -> None:
@@ -266,29 +267,35 @@ class NewRelation:
         return ""
 
 
-def formed(graph: Graph, known: Known, played: Sequence[int], seed: int = 0) -> Known:
+def formed(known: Known, played: Sequence[int], seed: int = 0) -> Known:
     """The same with both ways to form a relation, learned from relations that the embedding hasn't seen."""
     some = []
     for relation in played:
         for backwards in (False, True):
-            pairs = pairs_of(graph, relation, backwards)
+            pairs = pairs_of(known.graph, relation, backwards)
             order = np.random.default_rng([seed, relation]).permutation(len(pairs.heads))[:PAIRS]
             some.append(Pairs(pairs.heads[order], pairs.tails[order]))
-    return Known(
-        graph, known.embedding, (ClosedForm.learn(known, some, seed), Vector.learn(known, some, seed))
-    )
+    return replace(known, formers=(ClosedForm.learn(known, some, seed), Vector.learn(known, some, seed)))
 
 
-def played_as_new(known: Known, played: Sequence[int], times: int, seed: int = 0) -> list[Episode]:
-    """Episodes of known relations, in both directions, with one and with five examples."""
+def experience(known: Known, played: Sequence[int], times: int, seed: int = 0) -> list[Episode]:
+    """Episodes of known relations, in both directions, with one and with five examples.
+
+    Those of one half come with forms learned from the other: a form looks better than it is on relations that it was
+    learned from, and would be trusted too much.
+    """
     found = []
-    for relation in played:
-        for backwards in (False, True):
-            pairs = pairs_of(known.graph, relation, backwards)
-            for shots in (1, 5):
-                key = [seed, relation, int(backwards)]
-                some = plays(pairs, shots, most=8, times=times, seed=key, hidden=(relation,))
-                found += [episode(known, play, seed) for play in some]
+    for half, other in ((played[::2], played[1::2]), (played[1::2], played[::2])):
+        if not half:
+            continue
+        strange = formed(known, other, seed)
+        for relation in half:
+            for backwards in (False, True):
+                pairs = pairs_of(known.graph, relation, backwards)
+                for shots in (1, 5):
+                    key = [seed, relation, int(backwards)]
+                    some = plays(pairs, shots, most=8, times=times, seed=key, hidden=(relation,))
+                    found += [episode(strange, play, seed) for play in some]
     return found
 
 

@@ -20,8 +20,8 @@ from quickstudy.domains.kg.completion.graph import Graph, Numbers
 from quickstudy.domains.kg.completion.paths import lead, paths
 
 TAIL_SIGNS = (
-    "known triples", "type", "type shared", "slots", "slot shared", "frequent in slots", "vector like theirs",
-    "tail of an example", "head of an example",
+    "known triples", "type", "type shared", "frequent in types", "slots", "slot shared", "frequent in slots",
+    "vector like theirs", "tail of an example", "head of an example",
 )  # fmt: skip
 PAIR_SIGNS = (
     "like known relations", "paths", "telling paths", "neighbour", "shared neighbours", "vector like the head's",
@@ -108,16 +108,21 @@ def _tail_signs(known: Known, support: Pairs, slots: Sequence[int]) -> list[np.n
     graph, tails = known.graph, support.tails
     count = len(graph.entities)
     seats, none = graph.seats.without(slots), np.zeros(count)
-    of_kind = [none, none] if graph.kinds is None else [
-        graph.kinds.likeness(graph.kinds.profile(tails)), graph.kinds.sharing(tails)
+    popular = degree(graph, slots)
+    of_kind = [none, none, none] if graph.kinds is None else [
+        graph.kinds.likeness(graph.kinds.profile(tails)), graph.kinds.sharing(tails),
+        # One triple more for each, so that an entity without any has a chance.
+        logged(_frequent(tails, graph.kinds.row, graph.kinds.column, 1 + popular[graph.kinds.row], count)),
     ]  # fmt: skip
+    entity, slot, times = graph.seated
+    seen = ~np.isin(slot, slots)
     mean = normalize(known.directions[tails].mean(0), dim=-1)
     return [
-        np.log1p(degree(graph, slots)) / 5,
+        np.log1p(popular) / 5,
         *of_kind,
         seats.likeness(seats.profile(tails)),
         seats.sharing(tails),
-        logged(_frequent(graph, tails, slots)),
+        logged(_frequent(tails, entity[seen], slot[seen], times[seen], count)),
         (known.directions @ mean).double().numpy(),
         np.bincount(tails, minlength=count) / len(tails),
         np.bincount(support.heads, minlength=count) / len(tails),
@@ -129,17 +134,20 @@ def logged(chance: np.ndarray) -> np.ndarray:
     return 1 + np.log10(chance + 1e-6) / 6
 
 
-def _frequent(graph: Graph, tails: Numbers, slots: Sequence[int]) -> np.ndarray:
-    """Σ_s p(s | the examples' tails) p(entity | s) over slots, each as likely beforehand, [entities]."""
-    entity, slot, times = graph.seated
-    keep = ~np.isin(slot, slots)
-    entity, slot = entity[keep], slot[keep]
-    share = times[keep] / np.maximum(graph.sizes[slot], 1)
-    mixed = np.zeros(graph.slots)
+def _frequent(tails: Numbers, entity: Numbers, group: Numbers, times: Numbers, count: int) -> np.ndarray:
+    """Σ_g p(g | the examples' tails) p(entity | g) over groups, each as likely beforehand, [entities].
+
+    Args:
+        entity, group, times: that an entity is so often in a group, a slot or a type.
+        count: entities in all.
+    """
+    size = np.bincount(group, times)
+    share = times / size[group]
+    mixed = np.zeros(len(size))
     for tail in tails.tolist():
         at = entity == tail
-        mixed[slot[at]] += share[at] / max(share[at].sum(), 1e-9) / len(tails)
-    return np.bincount(entity, share * mixed[slot], len(graph.entities))
+        mixed[group[at]] += share[at] / max(share[at].sum(), 1e-9) / len(tails)
+    return np.bincount(entity, share * mixed[group], count)
 
 
 def _pair_signs(known: Known, support: Pairs, heads: Numbers, slots: Sequence[int]) -> list[Tensor]:

@@ -19,6 +19,7 @@ LIST = 100
 """Candidates of a row in meta-training."""
 _HARD = (
     "type",
+    "frequent in types",
     "slots",
     "frequent in slots",
     "vector like theirs",
