@@ -4,7 +4,7 @@ from pathlib import Path
 
 from quickstudy.domains.kg.document import Document
 from quickstudy.domains.kg.graph.claims import Mention, Statement
-from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.graph.store import GraphStore
 
 ADA, LOVELACE = Entity("Ada Lovelace", "person"), Entity("Lovelace", "person")

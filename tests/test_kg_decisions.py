@@ -8,7 +8,7 @@ from kg_graphs import ACME, ADA, BORN, LONDON, LOVELACE, WORKS, dump, put, said,
 from quickstudy.core.errors import CheckpointError, DataError
 from quickstudy.domains.kg.document import Document, Span
 from quickstudy.domains.kg.graph.facts import Entry, Link, Proposal, Same
-from quickstudy.domains.kg.graph.query import Entity, Slice
+from quickstudy.domains.kg.graph.records import Entity, Slice
 from quickstudy.domains.kg.graph.store import GraphStore
 
 

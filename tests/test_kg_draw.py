@@ -9,7 +9,7 @@ from kg_graphs import ACME, ADA, LONDON, LOVELACE, put, small
 
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.graph.facts import Proposal
-from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.learning.draw import LOOKS, SHOWN, neighbourhood
 from quickstudy.domains.kg.learning.layout import places
 

@@ -17,7 +17,7 @@ from quickstudy.core.errors import DataError, MissingExtra
 from quickstudy.domains.kg.graph import rdf
 from quickstudy.domains.kg.graph.export import cypher_name, cypher_text
 from quickstudy.domains.kg.graph.facts import Entry, Link, Proposal
-from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.graph.store import GraphStore
 
 FORMS = {"ntriples": "g.nt", "turtle": "g.ttl", "jsonld": "g.jsonld", "graphml": "g.graphml", "neo4j": "g"}

@@ -13,7 +13,7 @@ from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.document import Document
 from quickstudy.domains.kg.graph.claims import Mention, Statement
 from quickstudy.domains.kg.graph.facts import Proposal, Same
-from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.graph.store import GraphStore
 
 NAMES = [Entity(f"n{i}", "t") for i in range(4)]

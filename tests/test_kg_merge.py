@@ -8,7 +8,7 @@ from quickstudy.app import cli, kg_decide, kg_graph
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.document import Document, Span
 from quickstudy.domains.kg.graph.claims import Mention, Statement
-from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.linking.across import linked, read_catalogue, settle
 from quickstudy.domains.kg.linking.catalogue import Catalogue, Entry

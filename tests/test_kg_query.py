@@ -8,7 +8,7 @@ from kg_graphs import ACME, ADA, LONDON, LOVELACE, small
 
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.graph.facts import Entry, Link
-from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.graph.store import GraphStore
 
 

@@ -6,7 +6,7 @@ from kg_graphs import put
 
 from quickstudy.core.errors import DataError
 from quickstudy.core.estimate import Estimate
-from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.labels import RANDOM
 from quickstudy.domains.kg.learning.relearn import is_kept, relearn

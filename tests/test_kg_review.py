@@ -7,7 +7,7 @@ from kg_graphs import ACME, ADA, LONDON, LOVELACE, dump, put, small
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.document import Annotated, Document, Relation, Span
 from quickstudy.domains.kg.graph.facts import Proposal, Same
-from quickstudy.domains.kg.graph.query import Entity, Slice
+from quickstudy.domains.kg.graph.records import Entity, Slice
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.labels import RANDOM, labels, measured
 from quickstudy.domains.kg.learning.queue import Item, queue

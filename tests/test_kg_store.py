@@ -18,7 +18,7 @@ from quickstudy.core.errors import CheckpointError, DataError
 from quickstudy.domains.kg.document import Document
 from quickstudy.domains.kg.graph import tables as store_tables
 from quickstudy.domains.kg.graph.claims import Mention, Statement
-from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.graph.store import GraphStore
 
 SOURCE = Path(__file__).parents[1] / "src"

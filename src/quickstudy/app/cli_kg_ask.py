@@ -11,7 +11,7 @@ from quickstudy.app import kg_graph, kg_results, screen
 from quickstudy.app.actions import at_least
 from quickstudy.app.cli_options import COMMON, Common
 from quickstudy.core.errors import DataError
-from quickstudy.domains.kg.graph.query import Entity, Said, Triple
+from quickstudy.domains.kg.graph.records import Entity, Said, Triple
 from quickstudy.domains.kg.graph.settle import ASSERTED, STATUSES
 
 AROUND = 60

@@ -3,7 +3,7 @@
 from quickstudy.app.kg_graph import Graph, center, entity, opened
 from quickstudy.app.kg_results import Merge
 from quickstudy.domains.kg.graph.decisions import Decision
-from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.graph.store import GraphStore
 
 

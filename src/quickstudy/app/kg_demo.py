@@ -13,7 +13,7 @@ from quickstudy.app import kg_review
 from quickstudy.app.kg_results import KgDemonstrated
 from quickstudy.data import abstracts
 from quickstudy.domains.kg.document import Annotated
-from quickstudy.domains.kg.graph.query import Triple
+from quickstudy.domains.kg.graph.records import Triple
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.draw import neighbourhood
 from quickstudy.domains.kg.learning.evaluate import BY_PLACE, REVIEWED, evaluate, frozen, report

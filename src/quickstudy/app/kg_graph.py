@@ -15,7 +15,7 @@ from typing import Any, Literal
 from quickstudy.app.kg_results import Added, Answers, Main, Shown, State, Told
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.document import Document
-from quickstudy.domains.kg.graph.query import Direction, Entity, Name, Triple
+from quickstudy.domains.kg.graph.records import Direction, Entity, Name, Triple
 from quickstudy.domains.kg.graph.settle import ASSERTED
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.reading.documents import read_documents

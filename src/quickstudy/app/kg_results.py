@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from quickstudy.core.estimate import Estimate
     from quickstudy.core.report import Report
-    from quickstudy.domains.kg.graph.query import Entity, Said, Triple
+    from quickstudy.domains.kg.graph.records import Entity, Said, Triple
     from quickstudy.domains.kg.learning.curve import Forecast
     from quickstudy.domains.kg.learning.explain import Explanation
 

@@ -17,7 +17,7 @@ from quickstudy.core.errors import DataError, QuickstudyError, did_you_mean
 from quickstudy.core.report import listed
 from quickstudy.core.untrusted import harmless
 from quickstudy.domains.kg.document import Annotated
-from quickstudy.domains.kg.graph.query import Said, Triple
+from quickstudy.domains.kg.graph.records import Said, Triple
 from quickstudy.domains.kg.learning import draw as drawing
 from quickstudy.domains.kg.learning.curve import SHOTS, Curve, Point, curve, measure, picture
 from quickstudy.domains.kg.learning.evaluate import evaluate as judge

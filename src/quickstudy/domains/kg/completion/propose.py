@@ -10,7 +10,7 @@ from quickstudy.domains.kg.completion.graph import Graph
 from quickstudy.domains.kg.completion.scorer import Scorer
 from quickstudy.domains.kg.graph import query
 from quickstudy.domains.kg.graph.facts import Proposal
-from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.schema import RelationType
 

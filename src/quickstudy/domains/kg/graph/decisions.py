@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from quickstudy.core.errors import CheckpointError, DataError, QuickstudyError
-from quickstudy.domains.kg.graph.query import Entity, Found, Said, Slice, Triple, resolve, triple
+from quickstudy.domains.kg.graph.query import resolve, triple
+from quickstudy.domains.kg.graph.records import Entity, Found, Said, Slice, Triple
 from quickstudy.domains.kg.graph.settle import Edge, canonical, clear, regroup, restate, settle
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 from quickstudy.core.atomic import replacing
 from quickstudy.core.errors import DataError, did_you_mean
-from quickstudy.domains.kg.graph.query import Entity, Triple
 from quickstudy.domains.kg.graph.rdf import PREFIXES, described, key, oxigraph
+from quickstudy.domains.kg.graph.records import Entity, Triple
 from quickstudy.domains.kg.graph.settle import ASSERTED
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from quickstudy.core.errors import DataError
-from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.graph.settle import GIVEN, Edge, clear, regroup, settle
 
 if TYPE_CHECKING:

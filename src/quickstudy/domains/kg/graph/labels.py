@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.document import Span
 from quickstudy.domains.kg.graph.decisions import decide, known_by
-from quickstudy.domains.kg.graph.query import Found, Slice
+from quickstudy.domains.kg.graph.records import Found, Slice
 
 if TYPE_CHECKING:
     from quickstudy.domains.kg.graph.store import GraphStore

@@ -9,15 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from quickstudy.core.errors import CheckpointError, DataError
-from quickstudy.domains.kg.graph.query import (
-    Entity,
-    Name,
-    Triple,
-    find,
-    of_one_moment,
-    relation_number,
-    resolve,
-)
+from quickstudy.domains.kg.graph.query import find, of_one_moment, relation_number, resolve
+from quickstudy.domains.kg.graph.records import Entity, Name, Triple
 
 if TYPE_CHECKING:
     from quickstudy.domains.kg.graph.store import GraphStore

@@ -15,8 +15,8 @@ from urllib.parse import quote, urlsplit
 from quickstudy.core.errors import DataError
 from quickstudy.core.untrusted import harmless
 from quickstudy.domains.kg.graph.export import cypher_name
-from quickstudy.domains.kg.graph.query import Triple
 from quickstudy.domains.kg.graph.rdf import described
+from quickstudy.domains.kg.graph.records import Triple
 from quickstudy.domains.kg.graph.settle import ASSERTED
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial, wraps
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from quickstudy.core.errors import DataError, did_you_mean
+from quickstudy.domains.kg.graph.records import Direction, Entity, Found, Name, Said, Slice, Triple
 from quickstudy.domains.kg.graph.settle import ASSERTED, MEMBERS, PROPOSED, STATUSES, canonical, status_name
 from quickstudy.domains.kg.graph.tables import reading
 
@@ -19,67 +20,8 @@ if TYPE_CHECKING:
     from quickstudy.domains.kg.graph.store import GraphStore
 
 
-class Entity(NamedTuple):
-    """A thing with a name."""
-
-    name: str
-    type: str
-
-
-class Triple(NamedTuple):
-    """That an entity has a relation to another."""
-
-    head: Entity
-    relation: str
-    tail: Entity
-    status: str
-    """One of settle.STATUSES."""
-    score: float | None
-    """The probability that it is right, of its best sentence; None for what was given."""
-    inferred: bool
-    """Nobody said so: it was inferred, whatever a reviewer made of it since."""
-
-
-class Slice(NamedTuple):
-    """`text[start:end]` of a document, and these very characters."""
-
-    start: int
-    end: int
-    text: str
-
-
-class Said(NamedTuple):
-    """A sentence that says a triple."""
-
-    document: str
-    source: str
-    sentence: Slice
-    head: Slice
-    tail: Slice
-    relation: str
-    """As it was extracted; a reviewer may have corrected it."""
-    score: float
-    certain: bool
-    verdict: Literal["", "accepted", "rejected"]
-    model: str
-
-
-class Found(NamedTuple):
-    """A mention, and the entity that it was merged into."""
-
-    start: int
-    end: int
-    text: str
-    type: str
-    score: float
-    entity: Entity
-
-
 T = TypeVar("T")
 P = ParamSpec("P")
-Name = str | tuple[str, str]
-"""An entity's name, alone or with its type (`Entity`)."""
-Direction = Literal["both", "out", "in"]
 _COLUMNS = "relation, status, max(score), max(own)"
 _TRIPLE = partial(tuple.__new__, Triple)
 """A triple of a tuple of its parts, in a third of the time that Triple(*parts) takes."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from quickstudy.core.errors import DataError, missing_extra
-from quickstudy.domains.kg.graph.query import Entity, Triple
+from quickstudy.domains.kg.graph.records import Entity, Triple
 from quickstudy.domains.kg.graph.settle import ASSERTED
 
 if TYPE_CHECKING:

@@ -36,7 +36,8 @@ from quickstudy.domains.kg.graph import (
     query,
     rdf,
 )
-from quickstudy.domains.kg.graph.query import Entity, each_of
+from quickstudy.domains.kg.graph.query import each_of
+from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.graph.tables import open_file, reading, writing
 
 _ENTITY = partial(tuple.__new__, Entity)

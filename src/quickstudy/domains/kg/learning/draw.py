@@ -19,7 +19,8 @@ import numpy as np
 
 from quickstudy.core.errors import missing_extra
 from quickstudy.core.untrusted import harmless
-from quickstudy.domains.kg.graph.query import Entity, Name, Said, Triple, entity_of, resolve
+from quickstudy.domains.kg.graph.query import entity_of, resolve
+from quickstudy.domains.kg.graph.records import Entity, Name, Said, Triple
 from quickstudy.domains.kg.graph.settle import ASSERTED
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.layout import places

@@ -18,7 +18,8 @@ import torch
 
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.document import holding, sentences
-from quickstudy.domains.kg.graph.query import Name, Said, Triple, relation_number, resolve
+from quickstudy.domains.kg.graph.query import relation_number, resolve
+from quickstudy.domains.kg.graph.records import Name, Said, Triple
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.relations.classifier import RelationClassifier
 from quickstudy.domains.kg.relations.pairs import Pair, marked

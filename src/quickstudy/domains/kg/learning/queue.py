@@ -23,7 +23,7 @@ import numpy as np
 
 from quickstudy.core.errors import DataError, did_you_mean
 from quickstudy.domains.kg.document import sentences, words
-from quickstudy.domains.kg.graph.query import Entity, Found, Said, Slice, Triple
+from quickstudy.domains.kg.graph.records import Entity, Found, Said, Slice, Triple
 from quickstudy.domains.kg.graph.settle import PROPOSED, REVIEW
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.labels import sentence_of

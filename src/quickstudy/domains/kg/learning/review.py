@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from quickstudy.core.errors import DataError, did_you_mean
 from quickstudy.core.untrusted import harmless
 from quickstudy.domains.kg.document import Span
-from quickstudy.domains.kg.graph.query import Entity, Found, Said, Slice, Triple
+from quickstudy.domains.kg.graph.records import Entity, Found, Said, Slice, Triple
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.labels import ASSERTED, DOUBTED, RANDOM
 from quickstudy.domains.kg.learning.queue import Doubtful, Item, Kind, Pair, Together

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.graph import facts
-from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.linking.catalogue import Catalogue, plain
 from quickstudy.domains.kg.linking.merge import Defined, alike, read_definitions
 from quickstudy.domains.kg.linking.within import without_form

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from quickstudy.domains.kg.graph.facts import Same
-from quickstudy.domains.kg.graph.query import Entity
+from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.linking.abbreviations import definitions
 from quickstudy.domains.kg.linking.within import without_form
 
