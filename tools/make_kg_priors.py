@@ -27,7 +27,7 @@ ENTITIES_CARD = """# The shipped prior for entities
 
 Learned by `python tools/make_kg_priors.py entities` for the encoder all-MiniLM-L6-v2, from these corpora, which may be
 passed on under the licences named. It holds a low-rank adapter for the encoder, vectors of word shapes, a detector's
-weights, and how types scatter; none of the sentences.
+weights, how types scatter, and where Proto-MAML starts from; none of the sentences.
 
 | corpus | sentences | types | licence |
 |---|---|---|---|
