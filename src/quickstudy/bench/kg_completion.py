@@ -242,6 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console, clock, data = Console(), Clock(), published.folder(given.data)
     names = tuple(dict.fromkeys(given.only or GRAPHS))
     kept = None if given.keep is None else Path(given.keep)
+    resumed = kept is not None and kept.is_dir()
     found = [
         outcome(
             data, name, part=given.part, kept=kept, seed=given.seed, quick=given.quick, show=console.print
@@ -250,9 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     if given.part == "test" and not given.quick and len(names) == len(GRAPHS):
         command = COMMAND + (f" --seed {given.seed}" if given.seed else "")
-        measured = [
-            row | {"command": command} for row in rows(found, given.seed, clock.seconds, kept is not None)
-        ]
+        measured = [row | {"command": command} for row in rows(found, given.seed, clock.seconds, resumed)]
         console.print(f"Written: {write_run(SUITE, measured).name}")
     return 0
 
