@@ -142,6 +142,7 @@ def test_one_that_is_stopped_loses_nothing_and_goes_on(call, model, tmp_path, ho
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
     )
     deadline = time.monotonic() + 120
     while kg_graph.status(tmp_path / "g.db").counts["documents done"] < 4:

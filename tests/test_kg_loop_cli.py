@@ -71,7 +71,10 @@ def test_answers_from_a_file_are_decisions(graph, model, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_review_that_is_stopped_keeps_what_was_answered(graph):
     command = [sys.executable, "-m", "quickstudy.app.cli", "kg", "review", str(graph)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+    ) as process:  # fmt: skip
         process.stdin.write("y\n")
         process.stdin.flush()
         asked = 0
@@ -96,7 +99,8 @@ def test_decisions_are_learned_again(graph, model, tmp_path, capsys):
     assert "extract" in said
 
 
-def test_a_model_is_judged_beside_the_frozen_encoder(model, gold, tmp_path, capsys):
+def test_a_model_is_judged_beside_the_frozen_encoder(model, gold, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")  # a narrower table breaks its rows' names
     out = tmp_path / "report"
     said = run(capsys, "evaluate", model, gold, "--out", out, "--forecast", "--draws", "1").out
     assert "entities: borders and type" in said and "frozen encoder" in said

@@ -122,15 +122,11 @@ class BayesianRidge(EmbeddingLearner):
         """Σ Xᵀ (X Σ Xᵀ + σ² I)⁻¹, by the smaller of two equal systems; a row of zeros takes no part."""
         with full_precision(z):
             seen, noise = z @ prior["root"], prior["log_noise"].exp()
-            rows, columns = seen.shape
-            if rows <= columns:
-                return (
-                    prior["root"]
-                    @ torch.linalg.solve(seen @ seen.t() + noise * torch.eye(rows).to(z), seen).t()
-                )
-            return prior["root"] @ torch.linalg.solve(
-                seen.t() @ seen + noise * torch.eye(columns).to(z), seen.t()
-            )
+            tall = seen.shape[0] > seen.shape[1]
+            both = seen.t() @ seen if tall else seen @ seen.t()
+            both = both + noise * torch.eye(len(both)).to(z)
+            solved = torch.linalg.solve(both, seen.t()) if tall else torch.linalg.solve(both, seen).t()
+            return prior["root"] @ solved
 
     def _answers(self, task: Labelled) -> Float[Tensor, "n k"]:
         return (one_hot(task.y) if isinstance(self.objective, Classify) else task.y).double()
