@@ -49,6 +49,7 @@ from quickstudy.nets.bert import Bert, SentenceBert, pool
 from quickstudy.nets.lora import Adapter, LoRA
 
 from . import weights as files
+from .kernels import keep_few_kernels
 from .packaged import TOKENIZER
 from .static import StaticEncoder
 from .tiny import HashEncoder, byte_tokens, tiny_bert
@@ -125,6 +126,7 @@ def load_encoder(
             return StaticEncoder(name, folder, packaged)
         read = files.read(folder, packaged)
         tokenizer = load_tokenizer(read)
+    keep_few_kernels()
     kept = EmbeddingCache() if cache is True else cache or None
     encoder = TextEncoder(name, read, tokenizer, dtype=resolve_dtype(dtype), cache=kept)
     if adapter is None:

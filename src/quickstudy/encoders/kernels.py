@@ -1,0 +1,13 @@
+"""How many of the kernels that oneDNN makes, one for each shape of a batch, stay in memory."""
+
+import os
+
+VARIABLE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+KERNELS = 64
+"""oneDNN's own 1,024 hold a gigabyte after a thousand batches of texts, hardly two of which have one shape. A batch's layers
+share theirs, for which these are enough: it takes as long, and memory is level from some five hundred batches on."""
+
+
+def keep_few_kernels() -> None:
+    """Ask oneDNN to keep KERNELS, unless the environment says otherwise; it listens before the first product alone."""
+    os.environ.setdefault(VARIABLE, str(KERNELS))
