@@ -5,7 +5,7 @@ import os
 VARIABLE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 KERNELS = 64
 """oneDNN's own 1,024 hold a gigabyte after a thousand batches of texts, hardly two of which have one shape. The layers
-of a batch share theirs, for which these are enough: it takes as long, and memory is level from some five hundred on."""
+of a batch share theirs, for which these are enough: it takes as long, and encoding's memory is level from 500 on."""
 
 
 def keep_few_kernels() -> None:
