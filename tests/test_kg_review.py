@@ -11,7 +11,7 @@ from quickstudy.domains.kg.graph.records import Entity, Slice
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.labels import RANDOM, labels, measured
 from quickstudy.domains.kg.learning.queue import Item, queue
-from quickstudy.domains.kg.learning.review import HELP, Session, marked, question, run
+from quickstudy.domains.kg.learning.review import HELP, Reviewing, marked, question, run
 from quickstudy.domains.kg.schema import Schema
 
 FIELD = Schema.of({
@@ -48,8 +48,8 @@ def unsure_store(tmp_path):
         yield store
 
 
-def session(store, **more):
-    return Session(store, list(FIELD.entities), list(FIELD.relations), by="ann", **more)
+def reviewing(store, **more):
+    return Reviewing(store, list(FIELD.entities), list(FIELD.relations), by="ann", **more)
 
 
 def item_of(store, head, relation, tail, **more):
@@ -57,7 +57,7 @@ def item_of(store, head, relation, tail, **more):
 
 
 def test_yes_and_no_are_written_at_once_and_taken_back(store):
-    one, before = session(store), dump(store)
+    one, before = reviewing(store), dump(store)
     item = item_of(store, ADA, "born_in", LONDON)
     assert one.answer(item, "y") is None
     with GraphStore(store.path) as other:  # another process sees it
@@ -66,11 +66,11 @@ def test_yes_and_no_are_written_at_once_and_taken_back(store):
     one.answer(item, "n")
     assert store.triple(ADA, "born_in", LONDON).status == "rejected"
     assert one.counts == {"accepted": 0, "rejected": 1}
-    assert "nothing was decided" in session(store).answer(item, "u")
+    assert "nothing was decided" in reviewing(store).answer(item, "u")
 
 
 def test_another_relation_and_the_other_direction(store):
-    one = session(store)
+    one = reviewing(store)
     item = item_of(store, LOVELACE, "works_for", ACME)
     assert "which relation" in one.answer(item, "r")
     assert "Did you mean" in one.answer(item, "r bron_in")
@@ -81,7 +81,7 @@ def test_another_relation_and_the_other_direction(store):
 
 
 def test_other_types_and_borders_of_a_name(store):
-    one, item = session(store), item_of(store, LOVELACE, "works_for", ACME)
+    one, item = reviewing(store), item_of(store, LOVELACE, "works_for", ACME)
     before = dump(store)
     assert "'Acme' is a place" in one.answer(item, "2 place")
     assert store.triple(LOVELACE, "works_for", ("Acme", "place")).status == "extracted"
@@ -98,7 +98,7 @@ def test_other_types_and_borders_of_a_name(store):
 
 
 def test_a_mended_name_holds_after_a_new_extraction(store):
-    one, item = session(store), item_of(store, ADA, "born_in", LONDON)
+    one, item = reviewing(store), item_of(store, ADA, "born_in", LONDON)
     one.answer(item, "2 firm")
     store.reopen()
     put(store, "a", "Ada Lovelace was born in London. Yes!", (ADA, "born_in", LONDON), model="m2")
@@ -132,7 +132,7 @@ def test_merges_mentions_and_proposals_are_asked_too(store):
     kinds = {item.kind: item for item in items}
     assert set(kinds) == {"statement", "merge", "mention", "proposal"} | ({"pair"} & set(kinds))
     assert "the same surname" in "\n".join(question(store, kinds["merge"]))
-    one = session(store)
+    one = reviewing(store)
     one.answer(kinds["merge"], "n")
     assert store.search("Lovelace")[0] == LOVELACE and not [i for i in queue(store) if i.kind == "merge"]
     one.answer(kinds["merge"], "u")
@@ -167,12 +167,12 @@ def test_the_rarest_relation_comes_first_and_one_in_five_is_drawn(unsure):
 
 def test_answers_come_from_a_file_and_their_end_is_no_error(unsure):
     items, said = queue(unsure, most=6, kinds=["statement"]), []
-    one = Session(unsure, list(SCHEMA.entities), list(SCHEMA.relations))
+    one = Reviewing(unsure, list(SCHEMA.entities), list(SCHEMA.relations))
     counts = run(one, items, iter(["y", "?", "what", "n", "u", "y", "s"]), said.append)
     assert counts == {"accepted": 2, "skipped": 1}
     assert HELP in said and any("taken back" in text for text in said)
     assert [d.kind for d in unsure.log()] == ["accept", "reject", "undo", "accept"]
-    assert run(Session(unsure, [], []), items, iter(["q", "y"]), said.append) == {}
+    assert run(Reviewing(unsure, [], []), items, iter(["q", "y"]), said.append) == {}
 
 
 def test_what_is_asked_shows_both_names_and_obeys_no_control_signs(tmp_path):
@@ -197,7 +197,7 @@ def test_marks_may_cross():
 
 
 def test_what_was_drawn_measures_the_graph(unsure):
-    one = Session(unsure, list(SCHEMA.entities), list(SCHEMA.relations))
+    one = Reviewing(unsure, list(SCHEMA.entities), list(SCHEMA.relations))
     items = queue(unsure, most=40, kinds=["statement"])
     for item in items:
         one.answer(item, "y" if item.what.certain else "n")
@@ -212,7 +212,7 @@ def test_what_was_drawn_measures_the_graph(unsure):
 
 
 def test_decisions_become_examples(store):
-    one = session(store)
+    one = reviewing(store)
     one.answer(item_of(store, ADA, "born_in", LONDON), "y")
     one.answer(item_of(store, LOVELACE, "works_for", ACME), "n")
     one.answer(item_of(store, ACME, "based_in", LONDON, random=True), "y")
@@ -231,7 +231,7 @@ def test_decisions_become_examples(store):
 
 
 def test_examples_follow_names_that_were_mended_and_texts_that_changed(store):
-    one, item = session(store), item_of(store, ADA, "born_in", LONDON)
+    one, item = reviewing(store), item_of(store, ADA, "born_in", LONDON)
     one.answer(item, "y")
     one.answer(item, "1 = Ada")
     one.answer(item, "w")
@@ -246,7 +246,7 @@ def test_examples_follow_names_that_were_mended_and_texts_that_changed(store):
 
 
 def test_a_relation_that_the_schema_has_not_is_lost(store):
-    session(store).answer(item_of(store, ADA, "born_in", LONDON), "y")
+    reviewing(store).answer(item_of(store, ADA, "born_in", LONDON), "y")
     other = Schema.of({"entities": ["person", "place"], "relations": {"died_in": {}}})
     assert labels(store, other) == ([], [], 1)
 

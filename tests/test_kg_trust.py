@@ -10,7 +10,7 @@ from quickstudy.domains.kg.learning.curve import curve, measure
 from quickstudy.domains.kg.learning.explain import explain
 from quickstudy.domains.kg.learning.labels import labels
 from quickstudy.domains.kg.learning.queue import queue
-from quickstudy.domains.kg.learning.review import Session
+from quickstudy.domains.kg.learning.review import Reviewing
 from quickstudy.domains.kg.use import GraphModel, extract
 
 EXAMPLES = [document(i) for i in range(12)]
@@ -68,10 +68,10 @@ def test_6_one_set_of_decisions_teaches_relations_and_names_and_makes_the_graph(
     """More: test_kg_review, test_kg_relearn. What is accepted is the support of completion, too, as it is in the graph.
     Decisions on merges hold, but teach the linker nothing yet.
     """
-    session = Session(graph, list(SCHEMA.entities), list(SCHEMA.relations))
+    reviewing = Reviewing(graph, list(SCHEMA.entities), list(SCHEMA.relations))
     item = queue(graph, kinds=["statement"])[0]
-    session.answer(item, "y")
-    session.answer(item, "w")
+    reviewing.answer(item, "y")
+    reviewing.answer(item, "w")
     found = labels(graph, SCHEMA)
     taught = [*found.chosen, *found.drawn]
     assert {one.partial for one in taught} == {True, False}

@@ -28,7 +28,7 @@ from quickstudy.domains.kg.learning.explain import explain as told
 from quickstudy.domains.kg.learning.labels import measured
 from quickstudy.domains.kg.learning.queue import KINDS, Item, queue, waiting
 from quickstudy.domains.kg.learning.relearn import relearn as learn_again
-from quickstudy.domains.kg.learning.review import Session, run
+from quickstudy.domains.kg.learning.review import Reviewing, run
 from quickstudy.domains.kg.reading.examples import read_annotated
 from quickstudy.domains.kg.use import GraphModel
 
@@ -84,8 +84,8 @@ def review(
                 triple = graph.triple(ends[0], what.relation, ends[1]) if ends[0] and ends[1] else None
             return "\n".join(lines(told(graph, triple, known))) if triple else "it has changed meanwhile"
 
-        session = Session(graph, types, relations, by, why if known is not None else None)
-        counts = run(session, items, answers, say)
+        reviewing = Reviewing(graph, types, relations, by, why if known is not None else None)
+        counts = run(reviewing, items, answers, say)
         place = shlex.quote(str(graph.path))
         named = "MODEL" if model is None else shlex.quote(str(model))
         next_ = (

@@ -39,7 +39,7 @@ class Stop(Exception):
 
 
 @dataclass
-class Session:
+class Reviewing:
     """Answers given so far, by what they were."""
 
     store: GraphStore
@@ -51,7 +51,7 @@ class Session:
     """What `e` says of a question."""
     counts: dict[str, int] = field(default_factory=dict)
     made: list[tuple[int, str, Item]] = field(default_factory=list)
-    """Decisions of this session that stand, what they were, and on which question."""
+    """Decisions of this review that stand, what they were, and on which question."""
     again: Item | None = None
     """The question whose decision was just taken back."""
 
@@ -192,7 +192,7 @@ class Session:
 
     def _undone(self) -> str:
         if not self.made:
-            return "nothing was decided in this session yet"
+            return "nothing was decided in this review yet"
         number, what, self.again = self.made.pop()
         self.store.undo(number, by=self.by)
         self.counts[what] -= 1
@@ -220,7 +220,7 @@ class Session:
 
 
 def run(
-    session: Session, items: Iterable[Item], lines: Iterator[str], say: Callable[[str], None]
+    reviewing: Reviewing, items: Iterable[Item], lines: Iterator[str], say: Callable[[str], None]
 ) -> dict[str, int]:
     """Ask until there is no question or no answer left. Returns how many answers of each kind were given.
 
@@ -232,17 +232,17 @@ def run(
     try:
         while number < len(asked):
             item = asked[number]
-            say("\n".join(["", *question(session.store, item, number + 1)]))
-            while (reply := session.answer(item, next(lines))) is not None and session.again is None:
+            say("\n".join(["", *question(reviewing.store, item, number + 1)]))
+            while (reply := reviewing.answer(item, next(lines))) is not None and reviewing.again is None:
                 say(reply)
-            if session.again is not None:  # to the question whose answer was taken back
+            if reviewing.again is not None:  # to the question whose answer was taken back
                 say(reply or "")
-                number, session.again = asked.index(session.again), None
+                number, reviewing.again = asked.index(reviewing.again), None
             else:
                 number += 1
     except (Stop, StopIteration):
         pass
-    return {what: n for what, n in session.counts.items() if n}
+    return {what: n for what, n in reviewing.counts.items() if n}
 
 
 def question(store: GraphStore, item: Item, number: int = 1) -> list[str]:
