@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import subprocess
 import sys
 import tracemalloc
 import warnings
@@ -312,3 +313,16 @@ def test_a_link_out_of_the_folder_is_refused(write, tmp_path):
     write("f/a.txt", "Jo")
     (tmp_path / "f" / "b.txt").symlink_to(write("secret.txt", "Bo"))
     refused(tmp_path / "f", "leads out", file=tmp_path / "f" / "b.txt")
+
+
+def test_a_broken_pdf_is_told_of_once(tmp_path):
+    (tmp_path / "cut.pdf").write_text("%PDF-1.4 broken")
+    code = f"""
+from quickstudy.domains.kg.reading.pdf import text_of_pdf
+try:
+    list(text_of_pdf({str(tmp_path / "cut.pdf")!r}))
+except Exception as problem:
+    print(problem)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "no PDF that can be read" in done.stdout and done.stderr == ""

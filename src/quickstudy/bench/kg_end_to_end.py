@@ -7,7 +7,7 @@
 kg.8   triple F1 on CoNLL04 and BC5CDR (`kg_fields` says what counts), from 5 and 20 sentences that hold each type, each
        relation and unrelated mentions. Beside it, from the same sentences: ours without anything learned before, the
        bare encoder's; and a pipeline of spaCy's parts (`spacy_run`), from nothing and from the weights of its small
-       English pipeline, which a million words of labelled news made. A triple counts from a score of .15 on, for all.
+       English pipeline, which was made of much labelled news. A triple counts from a score of .15 on, for all.
 kg.9   what is asserted, at the default precision, of mentions in one sentence that no label relates.
 kg.10  calibration of the triples that were read, and whether their offsets slice to their words.
 kg.12  speed on text that nobody labelled, and the memory that 100,000 sentences take.

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from quickstudy.core.errors import DataError, missing_extra
 from quickstudy.files.source import shortened
@@ -70,12 +69,11 @@ def _unreadable(path: Path, problem: Exception, where: str = "") -> DataError:
 def _quiet() -> Iterator[None]:
     """Without pypdf's own remarks, which it logs to the terminal."""
     logger = logging.getLogger("pypdf")
-
-    def silent(record: Any) -> bool:
-        return False
-
-    logger.addFilter(silent)
+    before = logger.level
+    logger.setLevel(
+        logging.CRITICAL + 1
+    )  # its modules' loggers go by this level; by a filter here they wouldn't
     try:
         yield
     finally:
-        logger.removeFilter(silent)
+        logger.setLevel(before)
