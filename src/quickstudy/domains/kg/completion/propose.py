@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from itertools import chain
 
-from quickstudy.core.errors import DataError
+from quickstudy.core.errors import DataError, did_you_mean
 from quickstudy.domains.kg.completion.completion import Completion
 from quickstudy.domains.kg.completion.embedding import TRAINING, Training
 from quickstudy.domains.kg.completion.graph import Graph
@@ -53,9 +53,13 @@ def examples_of(store: GraphStore, relation: str, most: int = 5) -> list[tuple[s
     Raises:
         DataError: the store has no such triple.
     """
-    there = [triple for triple in store.triples() if triple.relation == relation]
+    asserted = list(store.triples())
+    there = [triple for triple in asserted if triple.relation == relation]
     if not there:
-        raise DataError(f"no triple of {relation!r} is asserted. Accept one to five, or give examples of it.")
+        meant = did_you_mean(relation, {triple.relation for triple in asserted})
+        raise DataError(
+            f"no triple of {relation!r} is asserted.{meant} Accept one to five, or give examples of it."
+        )
     there.sort(key=lambda triple: -1.0 if triple.score is None else -triple.score)
     return [(key_of(triple.head), key_of(triple.tail)) for triple in there[:most]]
 
