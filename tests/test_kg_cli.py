@@ -163,6 +163,8 @@ def test_a_graph_goes_out_and_comes_in(call, graph, file, tmp_path):
         (["propose", "graph.db", "knows", "--example", "Aida -> Bolt"], "Did you mean \"Ada\"?"),
         (["propose", "graph.db", "knows", "--most", "0"], "--most is 0; expected 1 or more"),
         (["new", "schema.json"], "its file is .yaml or .yml"),
+        (["learn", "--schema", "s.yaml", "--examples", "x.txt", "--to", "graph.db"], "graph.db: a file; what is saved"),
+        (["relearn", "graph.db", "--model", "m", "--to", "graph.db/m"], "graph.db: a file; what is saved"),
     ],
 )  # fmt: skip
 def test_a_wrong_command_line_is_one_message(call, graph, arguments, says):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from quickstudy.app.kg_results import Begun, Judged, KgLearned
 from quickstudy.bank.store import TaskBank
+from quickstudy.core.atomic import folder_for
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.banked import learn_with
 from quickstudy.domains.kg.document import Annotated
@@ -74,6 +75,7 @@ def learn(
     move = progress or (lambda *_: None)
     if not examples:
         raise DataError("no examples were given; name files with labelled sentences.")
+    folder_for(to)
     types = Schema.read(schema)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -13,6 +13,7 @@ from pathlib import Path
 from quickstudy.app import kg_graph
 from quickstudy.app.kg_results import Drawn, Evaluated, Explained, Relearnt, Reviewed
 from quickstudy.core import atomic
+from quickstudy.core.atomic import folder_for
 from quickstudy.core.errors import DataError, QuickstudyError, did_you_mean
 from quickstudy.core.report import listed
 from quickstudy.core.untrusted import harmless
@@ -119,6 +120,7 @@ def relearn(
     """
     began = time.perf_counter()
     move = progress or (lambda *_: None)
+    folder_for(to)
     old = GraphModel.load(model)
     move("learning again", 0, 0)
     with kg_graph.opened(store) as graph:

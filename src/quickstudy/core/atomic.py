@@ -30,6 +30,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from quickstudy.core.errors import DataError
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -239,3 +241,12 @@ def _nearest(folder: Path) -> Path:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size < 1e8 else f"{size / 1e6:,.0f} MB"
+
+
+def folder_for(place: Path | str) -> Path:
+    """A place where a folder is or can be made; to be asked before long work. Raises DataError where a file is."""
+    place = Path(place)
+    for part in (place, *place.parents):
+        if part.is_file():
+            raise DataError("a file; what is saved there wants a folder of its own.", file=part)
+    return place

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from quickstudy.core.atomic import write_file
+from quickstudy.core.atomic import folder_for, write_file
 from quickstudy.core.encoder import identity
 from quickstudy.core.errors import CheckpointError, QuickstudyError
 from quickstudy.core.untrusted import Refused, parse_json
@@ -214,8 +214,8 @@ class GraphModel:
         return Reading(mentions, statements)
 
     def save(self, folder: Path | str) -> None:
-        """Write it to a folder; the examples come last, so that half a model is none."""
-        folder = Path(folder)
+        """Write it to a folder; the examples come last, so that half a model is none. Raises DataError for a file."""
+        folder = folder_for(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.recogniser.save(folder / ENTITIES)
         if self.relation_prior is not None:
