@@ -62,7 +62,7 @@ def past():
     return learn_prior([Source("past", [document(i) for i in range(30, 70)])], encoder(), tuning)
 
 
-def learned(examples, precision=0.5):
+def learned(examples, precision=0.3):
     return GraphModel.learn(
         examples, SCHEMA, encoder(), prior=past(), relation_prior=relation_prior(), precision=precision
     )

@@ -1,11 +1,26 @@
-"""How probable a triple is: learned on other fields, moved by a field's own answers."""
+"""How probable mentions and triples are: learned on other fields, moved by a field's own answers."""
+
+import math
 
 import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
 
 from quickstudy.core.calibration import expected_error
-from quickstudy.domains.kg.calibrate import CLIP, MANY, Answer, Calibration, isotonic, learn_calibration
+from quickstudy.domains.kg.calibrate import (
+    BEYOND,
+    CLIP,
+    MANY,
+    SCALE,
+    SEEN,
+    Answer,
+    Calibration,
+    Law,
+    best_cut,
+    isotonic,
+    learn_law,
+)
+from quickstudy.domains.kg.entities.sure import MADE, Sure, how_made
 
 
 def answers(n: int, seed: int, bias: float = -0.5, ends: float = 0.6, said: float = 0.8) -> list[Answer]:
@@ -31,11 +46,26 @@ def test_a_triple_is_as_probable_as_its_parts_allow():
     assert doubtful.triple(1.0, 1.0, 0.6) == pytest.approx(0.6) and doubtful.triple(0.9, 0.9, 0.6) < 0.4
 
 
+def cell(n: int, labelled: int, seed: int, law: Law) -> tuple[int, list[Answer]]:
+    """A field's triples by a law, of relations learned from so many labelled pairs."""
+    rng = np.random.default_rng(seed)
+    truth = law.of(labelled)
+    parts = rng.uniform(0.05, 0.99, size=(n, 3)).tolist()
+    return labelled, [Answer(*row, bool(rng.random() < truth.triple(*row))) for row in parts]
+
+
 def test_the_law_of_other_fields_is_found():
-    learned = learn_calibration([answers(4000, 0), answers(4000, 1)])
-    assert learned.weights == pytest.approx((-0.3, 0.6, -0.5, 0.8), abs=0.25)
-    new = answers(3000, 2)
-    assert error(learned, new) < 0.03 < error(Calibration(), new)
+    law = Law(-0.6, 0.5, 0.8)
+    learned = learn_law([cell(3000, n, n, law) for n in (40, 100, 400, 1200)])
+    assert learned == pytest.approx(law, abs=0.2)
+    _, new = cell(4000, 60, 7, law)
+    assert error(learned.of(60), new) < 0.03 < error(Calibration(), new)
+    assert learn_law([]) == learn_law([(100, [])]) == Law()
+
+
+def test_few_labelled_pairs_make_a_relation_less_probable():
+    chances = [SCALE.of(n).triple(0.9, 0.9, 0.8) for n in (0, SEEN[0], 100, 1000, SEEN[1], 10**6)]
+    assert chances[0] == chances[1] < chances[2] < chances[3] < chances[4] == chances[5]
 
 
 def mean(model: Calibration, found: list[Answer]) -> float:
@@ -43,17 +73,44 @@ def mean(model: Calibration, found: list[Answer]) -> float:
 
 
 def test_each_field_has_one_vote():
-    many, few, asked = answers(2000, 0, bias=-2.0), answers(100, 1, bias=2.0), answers(500, 2)
-    low, high = mean(learn_calibration([many]), asked), mean(learn_calibration([few]), asked)
-    both, pooled = (
-        mean(learn_calibration([many, few]), asked),
-        mean(learn_calibration([[*many, *few]]), asked),
-    )
+    many, few = cell(2000, 100, 0, Law(-2.0)), cell(100, 100, 1, Law(2.0))
+    _, asked = cell(500, 100, 2, Law())
+    low, high = mean(learn_law([many]).of(100), asked), mean(learn_law([few]).of(100), asked)
+    both = mean(learn_law([many, few]).of(100), asked)
+    pooled = mean(learn_law([(100, [*many[1], *few[1]])]).of(100), asked)
     assert low < pooled < low + (high - low) / 4 < both < high
 
 
+def test_the_cut_of_the_highest_expected_f1_is_found_without_labels():
+    rng = np.random.default_rng(0)
+    for shape in (0.3, 1.0):
+        p = rng.beta(shape, 2.0, size=20_000)
+        right = rng.random(20_000) < p
+        missed = (BEYOND - 1) * p.sum()
+
+        def f1(cut: float, p=p, right=right, missed=missed) -> float:
+            said = p >= cut
+            return 2 * right[said].sum() / (said.sum() + right.sum() + missed)
+
+        best = max(f1(cut) for cut in np.linspace(0.01, 0.99, 99))
+        assert f1(best_cut(p.tolist())) > best - 0.01 > f1(0.0)
+    assert best_cut([]) == 1.0 and best_cut([0.3]) == 0.3
+
+
+def test_mentions_are_as_sure_as_those_of_other_fields_made_alike():
+    assert Sure().probability(0.5, 0.5) == pytest.approx(0.5)
+    for sure in MADE.values():
+        assert sure.probability(0.5, 0.9) < sure.probability(0.9, 0.9) <= sure.probability(0.9, 0.99)
+        assert 0 < sure.probability(0.0, 0.0) < sure.probability(1.0, 1.0) < 1
+    assert {how_made(*map(bool, map(int, f"{n:03b}"))) for n in range(8)} == set(MADE)
+    a, b, c = MADE["tuned"].weights
+    assert MADE["tuned"].probability(0.8, 0.7) == pytest.approx(
+        1 / (1 + math.exp(-(a + b * math.log(4) + c * math.log(7 / 3))))
+    )
+
+
 def test_own_answers_move_it_the_more_of_them_there_are():
-    start, own, asked = learn_calibration([answers(2000, 0)]), answers(2000, 1, bias=1.5), answers(500, 2)
+    start, own, asked = Calibration((-0.3, 0.6, -0.5, 0.8)), answers(2000, 1, bias=1.5), answers(500, 2)
     means = [mean(start.refined(own[:n]), asked) for n in (0, 8, 60, 390)]
     assert means[1:] == sorted(means[1:]) and abs(means[1] - means[0]) < 0.05 and start.refined([]) == start
     assert abs(means[-1] - mean(Calibration((-0.3, 0.6, 1.5, 0.8)), asked)) < 0.05

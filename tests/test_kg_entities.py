@@ -1,6 +1,7 @@
 """Entity recognition: words and their offsets, the detector's sums, learning, bad input, saving."""
 
 import itertools
+import math
 import random
 from dataclasses import replace
 
@@ -16,14 +17,12 @@ from quickstudy.core.objective import Classify
 from quickstudy.domains.kg.document import Annotated, Document, Span, words
 from quickstudy.domains.kg.entities.detect import (
     Detector,
-    best_paths,
     choose_strength,
     fit,
     levels,
     pair_scores,
-    places_of,
-    probabilities,
 )  # fmt: skip
+from quickstudy.domains.kg.entities.paths import ALIKE, best_places, chances, marks
 from quickstudy.domains.kg.entities.prior import Prior, Source, learn_prior
 from quickstudy.domains.kg.entities.recogniser import Recogniser, learn
 from quickstudy.domains.kg.entities.tune import B, I, O, Tuning, features, tags
@@ -127,24 +126,55 @@ class TestWords:
         assert piece.span(5, 6) is None
 
 
+def _spans(path) -> list[tuple[int, int]]:
+    """The spans of labels with types."""
+    starts = [k for k, (label, _) in enumerate(path) if label == B]
+    return [(k, next((j for j in range(k + 1, len(path)) if path[j][0] != I), len(path))) for k in starts]
+
+
 class TestDetector:
-    def test_sums_over_paths_are_those_of_all_paths_written_out(self):
-        generator = torch.Generator().manual_seed(0)
-        scores = torch.randn(5, 3, generator=generator).log_softmax(-1)
-        pairs = pair_scores([torch.tensor([B, I, O, O, B])])
-        values = {}
-        for path in itertools.product((B, I, O), repeat=5):
-            if path[0] == I or any(a == O and b == I for a, b in itertools.pairwise(path)):
-                continue
-            value = sum(float(scores[k, y]) for k, y in enumerate(path))
-            values[path] = value + sum(float(pairs[a, b]) for a, b in itertools.pairwise(path))
-        padded, size = torch.stack([scores, torch.randn(5, 3)]), torch.tensor([5, 3])
-        assert tuple(best_paths(padded, pairs, size)[0].tolist()) == max(values, key=values.__getitem__)
-        total = torch.tensor(list(values.values())).logsumexp(0)
-        places = [(0, 1), (1, 3), (2, 5), (4, 5)]
-        for place, found in zip(places, probabilities(padded, pairs, size, [places, []])[0], strict=True):
-            held = [v for path, v in values.items() if place in places_of(path)]
-            assert found == pytest.approx(float((torch.tensor(held).logsumexp(0) - total).exp()), abs=1e-5)
+    @pytest.mark.parametrize("ways", [1, 2, 3])
+    def test_sums_over_paths_are_those_of_all_paths_written_out(self, ways):
+        generator = torch.Generator().manual_seed(ways)
+        size, pairs = torch.tensor([4, 2]), pair_scores([torch.tensor([B, I, O, O, B])])
+        scores = (2 * torch.randn(2, 4, 3, generator=generator)).log_softmax(-1)
+        kinds = (2 * torch.randn(2, 4, ways, generator=generator)).log_softmax(-1)
+        often = torch.randn(ways, generator=generator).log_softmax(0)
+        given = marks(scores, kinds, often, pairs, size)
+        asked = [[(0, 1), (1, 3), (2, 4), (3, 4)], [(0, 1), (0, 2), (1, 2)]]
+        best, found = best_places(given), chances(given, asked)
+        for row, n in enumerate(size.tolist()):
+            values = {}
+            for path in itertools.product([(O, 0), *itertools.product((B, I), range(ways))], repeat=n):
+                if path[0][0] == I or any(
+                    b[0] == I and (a[0] == O or a[1] != b[1]) for a, b in itertools.pairwise(path)
+                ):
+                    continue
+                value = sum(float(pairs[a[0], b[0]]) for a, b in itertools.pairwise(path))
+                for k, (label, kind) in enumerate(path):
+                    value += float(scores[row, k, label])
+                    value += float(kinds[row, k, kind]) if label != O else 0.0
+                    value -= ALIKE * float(often[kind]) if label == I else 0.0
+                values[path] = value
+            assert best[row] == _spans(max(values, key=values.__getitem__))
+            total = torch.tensor(list(values.values())).logsumexp(0)
+            for place, chance in zip(asked[row], found[row], strict=True):
+                held = [v for path, v in values.items() if place in _spans(path)]
+                assert chance == pytest.approx(
+                    float((torch.tensor(held).logsumexp(0) - total).exp()), abs=1e-5
+                )
+
+    def test_words_of_two_types_are_two_entities(self):
+        # The detector holds a run of four words for one name; the types of its words say that it is two.
+        scores = (
+            torch.tensor([[2.0, 0, 0], [0.5, 1, 0], [0.5, 1, 0], [0.5, 1, 0]]).log_softmax(-1).unsqueeze(0)
+        )
+        kinds = torch.tensor([[4.0, 0], [4, 0], [0, 4], [0, 4]]).log_softmax(-1).unsqueeze(0)
+        size, pairs = torch.tensor([4]), pair_scores([])
+        alone = marks(scores, torch.zeros(1, 4, 1), torch.zeros(1), pairs, size)
+        assert best_places(alone) == [[(0, 4)]]
+        typed = marks(scores, kinds, torch.zeros(2) - math.log(2), pairs, size)
+        assert best_places(typed) == [[(0, 2), (2, 4)]]
 
     def test_what_pads_a_sentence_changes_nothing(self):
         generator = torch.Generator().manual_seed(3)
@@ -158,7 +188,10 @@ class TestDetector:
             assert [p for _, p in alone] == pytest.approx([p for _, p in together], abs=1e-5)
 
     def test_adjacent_spans_stay_two(self):
-        assert places_of([B, I, B, O, I]) == [(0, 2), (2, 3), (4, 5)]
+        scores = torch.full((1, 5, 3), -9.0)
+        scores[0, range(5), [B, I, B, O, B]] = 0.0
+        given = marks(scores, torch.zeros(1, 5, 1), torch.zeros(1), torch.zeros(3, 3), torch.tensor([5]))
+        assert best_places(given) == [[(0, 2), (2, 3), (4, 5)]]
 
     def test_no_sentence_no_spans(self):
         assert Detector(torch.zeros(3, 5), torch.zeros(3, 3)).find(torch.zeros(0, 4)) == []
@@ -190,9 +223,9 @@ class TestLearning:
         fresh = examples(40, seed=2)
         assert score(recogniser, fresh) > 60
         for row, given in zip(recogniser.find_all([a.document for a in fresh]), fresh, strict=True):
-            for span, value, kinds in row:
+            for span, value, kinds, place in row:
                 assert given.text[span.start : span.end].strip()
-                assert 0 <= value <= 1
+                assert 0 <= value <= 1 and 0 <= place <= 1
                 assert max(kinds, key=kinds.__getitem__) == span.type
                 assert sum(kinds.values()) == pytest.approx(1, abs=1e-4)
 
@@ -228,14 +261,16 @@ class TestLearning:
         pieces = [piece for part in split(fresh, encoder) for piece in part]
         for piece, found in zip(pieces, model.entities(pieces), strict=True):
             first, second = (states(net, [piece])[0] for net in model.networks)
-            places = model.detectors[0].find(first)
+            places = model.detectors[0].find(first, model.words)
             chances = model.typing.probabilities(features(second, [place for place, _ in places]))
             for entity, (place, score), row in zip(found, places, chances, strict=True):
                 assert (entity.span.start, entity.span.end) == (
                     piece.offsets[place[0]][0],
                     piece.offsets[place[1] - 1][1],
                 )
-                assert entity.score == pytest.approx(score * float(row.max()), abs=1e-4)
+                assert entity.score == pytest.approx(
+                    model.sure.probability(score, float(row.max())), abs=1e-4
+                )
 
     def test_one_network_is_enough_where_it_must_be_quick(self, encoder, prior, tmp_path):
         few, fresh = examples(12, seed=1), examples(40, seed=2)
@@ -289,7 +324,7 @@ class TestLearning:
         model = learn(examples(1), SCHEMA, prior, encoder)
         [found] = model.find_all([text])
         assert found == model.find(text)
-        for span, value, _ in found:
+        for span, value, _, _ in found:
             assert text[span.start : span.end].strip() and 0 <= value <= 1
 
     def test_a_type_without_example_can_still_be_named(self, encoder, prior):

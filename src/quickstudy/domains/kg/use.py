@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -74,8 +75,11 @@ class GraphModel:
     """How many sentence ends may lie between the two ends of a relation."""
     worth: tuple[Worth, ...] = ()
     """What experience was worth on examples held out, of each part, where `learn` judged it."""
-    scale: Calibration = SCALE
-    """Makes a triple's probability of those of its parts."""
+
+    @cached_property
+    def scale(self) -> Calibration:
+        """Makes a triple's probability of those of its parts."""
+        return SCALE.of(0 if self.relations is None else self.relations.labelled)
 
     @classmethod
     def learn(

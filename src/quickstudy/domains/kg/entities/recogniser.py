@@ -22,19 +22,24 @@ from quickstudy.domains.kg.entities import types as typing
 from quickstudy.domains.kg.entities.detect import (
     Detector,
     Place,
+    WordTypes,
     choose_strength,
     fit,
     labels_of,
     levels,
     pair_scores,
+    word_types,
 )
 from quickstudy.domains.kg.entities.prior import Prior, labelled, prior_from
+from quickstudy.domains.kg.entities.sure import MADE, Sure, how_made
 from quickstudy.domains.kg.entities.tune import Heads, Labelled, Tuning, features, tune
 from quickstudy.domains.kg.entities.words import Sentence, batch_of, batches, split, states
 from quickstudy.domains.kg.schema import Schema
 from quickstudy.encoders.text import TextEncoder, resolve_dtype
 from quickstudy.nets.word_bert import WordBert
 
+LEAST = 0.2
+"""A mention less probable than this isn't found: on the dev parts of five fields .2 to .3 is best for F1."""
 LEAST_INNER = 3
 """With fewer spans inside of others than this, none is looked for."""
 WINDOW = 256
@@ -47,9 +52,11 @@ class Found(NamedTuple):
 
     span: Span
     score: float
-    """Probability of the span times that of its type, as the model has it; calibrated elsewhere."""
+    """Probability that the span and its type are right (`sure`)."""
     types: dict[str, float]
-    """Probability of each type, given the span."""
+    """Probability of each type, given the span, as the learner of types has it."""
+    place: float
+    """Probability that its words are an entity, as the detector has it."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,11 @@ class Recogniser:
     """The same of the network that tells types; it is the same one where the examples tuned nothing."""
     detectors: tuple[Detector, ...]
     """Of spans that lie in no other; then, if there are such, of those that do."""
+    words: WordTypes
+    """Of which type single words are: it keeps the paths of `detectors` from joining what isn't of one type."""
     typing: typing.Typing
+    sure: Sure
+    """What makes probabilities of what these say."""
     report: dict[str, Any] = field(default_factory=dict)
     """What was learned from, and what was tried."""
     networks: tuple[WordBert, ...] = field(default=(), repr=False)
@@ -121,11 +132,12 @@ class Recogniser:
         answers = []
         for sentence, spans in zip(sentences, places, strict=True):
             entities = []
-            for (begin, end), score in spans.items():
+            for (begin, end), place in spans.items():
                 told = dict(zip(names, next(chances), strict=True))
                 best = max(told, key=told.__getitem__)
-                span = Span(sentence.offsets[begin][0], sentence.offsets[end - 1][1], best)
-                entities.append(Found(span, score * told[best], told))
+                if (score := self.sure.probability(place, told[best])) >= LEAST:
+                    span = Span(sentence.offsets[begin][0], sentence.offsets[end - 1][1], best)
+                    entities.append(Found(span, score, told, place))
             answers.append(sorted(entities, key=lambda entity: entity.span))
         return answers
 
@@ -133,7 +145,7 @@ class Recogniser:
         self, state: Float[Tensor, "sentence word dim"], lengths: Sequence[int]
     ) -> list[dict[Place, float]]:
         """Where the entities of padded sentences stand, with the probability of each."""
-        found = [dict(places) for places in self.detectors[0].find_all(state, lengths)]
+        found = [dict(places) for places in self.detectors[0].find_all(state, lengths, self.words)]
         for detector in self.detectors[1:]:
             for outer, within in zip(found, detector.find_all(state, lengths), strict=True):
                 for inner, score in within:
@@ -155,6 +167,7 @@ class Recogniser:
                 f"detector{level}.weights": detector.weights,
                 f"detector{level}.pairs": detector.pairs,
             }
+        tensors |= {"words.weights": self.words.weights, "words.often": self.words.often}
         parts, told = self.typing.parts()
         tensors |= {f"typing.{k}": v for k, v in parts.items()}
         whole = {
@@ -164,6 +177,7 @@ class Recogniser:
             "past": apart,
             "levels": len(self.detectors),
             "typing": told,
+            "sure": list(self.sure.weights),
             "report": self.report,
         }
         save_folder(folder, tensors, whole, extra_files={"README.md": card} if card else {})
@@ -197,10 +211,19 @@ class Recogniser:
             detectors.append(Detector(weights, pairs))
         if not detectors:
             raise CheckpointError(f"{where}: levels is {record.get('levels')!r}, expected 1 or 2.")
+        of_words = _part(tensors, "words.")
+        weights, often = of_words.get("weights"), of_words.get("often")
+        if weights is None or often is None or weights.shape != (ways, dim + 1) or often.shape != (ways,):
+            raise CheckpointError(f"{where}: the types of words should be [{ways}, {dim + 1}] and [{ways}].")
         kinds = typing.Typing.of(_part(tensors, "typing."), record.get("typing"), ways, dim, where)
+        sure = record.get("sure")
+        if not isinstance(sure, list) or len(sure) != 3 or not all(isinstance(w, int | float) for w in sure):
+            raise CheckpointError(f"{where}: how sure it may be is {sure!r}, expected three numbers.")
         report = record.get("report")
         told = report if isinstance(report, dict) else {}
-        return cls(schema, encoder, tuned, past, tuple(detectors), kinds, told)
+        words = WordTypes(weights, often)
+        a, b, c = map(float, sure)
+        return cls(schema, encoder, tuned, past, tuple(detectors), words, kinds, Sure((a, b, c)), told)
 
 
 ON_TASK = Tuning(batch=8, rate=5e-4, typing=0.0)
@@ -279,17 +302,20 @@ def learn(
     if sum(len(inner) for _, inner in outer) >= LEAST_INNER:
         inner = labels_of(lengths, [i for _, i in outer])
         detectors.append(Detector(fit(seen[0], inner, torch.zeros_like(weights), 10.0), pair_scores(inner)))
+    words = word_types(seen[0], flat.spans, len(names))
     kinds = _types(nets[-1], seen[-1], task, schema, past, encoder)
+    made = how_made(prior is not None, tuned, quick or rich)
     report = {
         "sentences": len(task.sentences),
         "spans": sum(map(len, task.spans)),
         "tuned": tuned,
         "networks": len(nets),
+        "made": made,
         "strength": strength,
         "typing": kinds.name,
         "losses": dict(kinds.losses),
     }
-    return Recogniser(schema, encoder, start, other, tuple(detectors), kinds, report, nets)
+    return Recogniser(schema, encoder, start, other, tuple(detectors), words, kinds, MADE[made], report, nets)
 
 
 def _types(

@@ -85,6 +85,12 @@ class RelationClassifier:
     head: Head | None = None
     """Tells pairs from those that are merely named together; None where nobody labelled such."""
 
+    @property
+    def labelled(self) -> int:
+        """How many pairs were labelled, as related or not; those that were turned round don't count."""
+        related = {example.pair for example in self.examples}
+        return len(self.examples) + sum(other.pair.turned() not in related for other in self.others)
+
     def cosines(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n ways"]:
         """How alike pairs are to each relation: to the direction of its examples' mean."""
         return x @ prototypes(self.x, self.y, len(self.types)).t()
