@@ -80,6 +80,26 @@ def test_another_relation_and_the_other_direction(store):
     assert store.triple(LOVELACE, "works_for", ACME) is None
 
 
+def test_a_relation_that_does_not_join_such_types_is_refused(store):
+    person, firm = LOVELACE[1], ACME[1]
+    schema = Schema.of({
+        "name": "work", "entities": [person, firm, "place"],
+        "relations": {
+            "works_for": {"head": person, "tail": firm}, "born_in": {"head": person, "tail": "place"},
+            "employs": {"head": firm, "tail": person}, "married": {"head": person, "tail": person, "symmetric": True},
+        },
+    })  # fmt: skip
+    one = Reviewing(store, list(schema.entities), list(schema.relations), schema=schema)
+    item, before = item_of(store, LOVELACE, "works_for", ACME), dump(store)
+    assert f"here it leads from {person} to {firm}" in one.answer(item, "r born_in")
+    assert "mend it first" in one.answer(item, "r employs") and "mend it first" in one.answer(
+        item, "t works_for"
+    )
+    assert dump(store) == before and one.counts == {}
+    assert one.answer(item, "t employs") is None
+    assert store.triple(ACME, "employs", LOVELACE).status == "accepted"
+
+
 def test_other_types_and_borders_of_a_name(store):
     one, item = reviewing(store), item_of(store, LOVELACE, "works_for", ACME)
     before = dump(store)

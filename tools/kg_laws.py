@@ -1,4 +1,4 @@
-"""Learn how sure mentions are, by how a recogniser was made: prints `quickstudy.domains.kg.entities.sure.MADE`.
+"""Learn how sure mentions are, by how a recogniser was made: what `quickstudy.domains.kg.entities.sure.MADE` holds.
 
     python tools/kg_laws.py --data FOLDER
 

@@ -85,7 +85,8 @@ def review(
                 triple = graph.triple(ends[0], what.relation, ends[1]) if ends[0] and ends[1] else None
             return "\n".join(lines(told(graph, triple, known))) if triple else "it has changed meanwhile"
 
-        reviewing = Reviewing(graph, types, relations, by, why if known is not None else None)
+        schema = None if known is None else known.schema
+        reviewing = Reviewing(graph, types, relations, by, why if known is not None else None, schema)
         counts = run(reviewing, items, answers, say)
         place = shlex.quote(str(graph.path))
         named = "MODEL" if model is None else shlex.quote(str(model))

@@ -89,8 +89,8 @@ class Law(NamedTuple):
 LEAST = 0.08
 """Triples less probable than this aren't even for review."""
 SCALE = Law(-0.76, 0.39, 0.84)
-"""Learned on the dev parts of CoNLL04 and BC5CDR, 5 and 20 sentences a type, two draws: `quickstudy bench
-kg_end_to_end --only scale` prints it."""
+"""Learned on the dev parts of CoNLL04 and BC5CDR, 5 and 20 sentences a type, two draws. `quickstudy bench
+kg_end_to_end --only scale` learns it anew."""
 SEEN = (30, 1500)
 """Numbers of labelled pairs that SCALE was learned from; it goes no further."""
 BEYOND = 1.5

@@ -308,6 +308,6 @@ def _played(graph: Graph) -> list[int]:
     if not found:
         raise DataError(
             f"no relation of the graph can be played as a new one: that takes one of {LEAST} triples or more that is "
-            f"at most {HELD:.0%} of all {len(graph.triples)}. Name some by `played`."
+            f"at most {HELD:.0%} of all {len(graph.triples)}. Add triples, or relations of other kinds."
         )
     return found

@@ -27,7 +27,8 @@ FOLDS = 4
 WORDS = 2_000
 """With more words than this, λ is chosen on the first so many."""
 WORD_STRENGTH = 10.0
-"""λ of the types of words; 3 to 30 are alike on the dev parts of CoNLL04, BC5CDR and CrossNER's politics and AI."""
+"""λ of the types of words: 3 and 30 are alike on the dev parts of CoNLL04, BC5CDR and CrossNER's politics; at 3, AI
+loses .7 of F1, where it gains .3 at 30."""
 
 
 @dataclass(frozen=True)

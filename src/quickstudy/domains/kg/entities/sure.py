@@ -40,8 +40,8 @@ MADE = {
     "frozen, rich": Sure((-2.93, 0.62, 0.32)),
 }
 """By how a recogniser was made: from what past corpora taught, or from the frozen encoder; untuned, its spans tuned on
-the examples, or spans and types. Learned on the dev parts of CoNLL04, BC5CDR, and CrossNER's politics, science and AI,
-1 to 20 examples a type (`tools/kg_laws.py`)."""
+the examples, or spans and types. Learned in the manner of `tools/kg_laws.py` on the dev parts of CoNLL04, BC5CDR, and
+CrossNER's politics, science and AI, 1 to 20 examples a type; "frozen" ways on CoNLL04 and BC5CDR, one draw."""
 
 
 def how_made(past: bool, tuned: bool, rich: bool) -> str:

@@ -71,7 +71,9 @@ def correct(
     if not isinstance(what, Said):
         raise DataError("a sentence is corrected, not a triple: give one of store.said(triple).")
     if not turned and relation in (None, what.relation):
-        raise DataError("nothing to correct: give another relation, or turned=True for the other direction.")
+        raise DataError(
+            "nothing to correct: it says this relation already. Give another one, or turn it round."
+        )
     change = {"relation": relation or what.relation, "turned": turned}
     return decide(store, "correct", _reference(store, what) | change, by, note, [what.document])
 

@@ -22,6 +22,7 @@ from quickstudy.domains.kg.graph.records import Entity, Found, Said, Slice, Trip
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.labels import ASSERTED, DOUBTED, RANDOM
 from quickstudy.domains.kg.learning.queue import Doubtful, Item, Kind, Pair, Together
+from quickstudy.domains.kg.schema import Schema
 
 KEYS: dict[Kind, str] = {
     "statement": "y n  r RELATION  t(urned)  1/2 TYPE | = WORDS | -  w(hole)  e u s q ?",
@@ -49,6 +50,8 @@ class Reviewing:
     by: str = ""
     explain: Callable[[Item], str] | None = None
     """What `e` says of a question."""
+    schema: Schema | None = None
+    """Which types a relation joins, where that is known."""
     counts: dict[str, int] = field(default_factory=dict)
     made: list[tuple[int, str, Item]] = field(default_factory=list)
     """Decisions of this review that stand, what they were, and on which question."""
@@ -108,9 +111,26 @@ class Reviewing:
             relation = self._known(rest, self.relations, "relation") if rest else None
             if word == "r" and relation is None:
                 return f"which relation? There are: {', '.join(self.relations)}."
+            if word == "t" and relation is None and self._symmetric(said.relation):
+                return f"{said.relation} says the same both ways; say n, or r and another relation."
+            at = {(m.start, m.end): m.type for m in self.store.mentions(said.document)}
+            ends = [(end.start, end.end) for end in (said.head, said.tail)]
+            self._fits(relation or said.relation, [at[end] for end in ends if end in at], word == "t")
             number = self.store.correct(said, relation=relation, turned=word == "t", by=self.by, note=note)
             return self._made(item, number, "corrected")
         return self._unknown(item)
+
+    def _symmetric(self, relation: str) -> bool:
+        known = {} if self.schema is None else self.schema.relations
+        return relation in known and known[relation].symmetric
+
+    def _fits(self, relation: str, kinds: Sequence[str], turned: bool) -> None:
+        """Raises DataError for a relation that doesn't join such types."""
+        if self.schema is None or len(kinds) != 2:
+            return
+        head, tail = kinds[::-1] if turned else kinds
+        if problem := self.schema.misfit(relation, head, tail):
+            raise DataError(f"{problem} If a type is wrong, mend it first: 1 TYPE or 2 TYPE.")
 
     def _pair(self, item: Item, word: str, rest: str) -> str | None:
         pair = item.what

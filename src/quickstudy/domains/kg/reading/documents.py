@@ -116,7 +116,7 @@ def _documents(
             wrong.add(problem)
         empty.warn()
         wrong.warn()
-    if not seen:
+    if not seen and not forgive:  # forgiving, each thing that was left out has been told of
         raise DataError("holds no document with words in it.", file=path)
 
 
