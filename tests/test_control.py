@@ -781,6 +781,49 @@ def test_a_single_environment_of_gymnasium_is_a_family_in_two_lines():
     assert found.before.shape == found.after.shape == (3,)
 
 
+def test_tasks_that_one_policy_cannot_act_in_are_refused_and_bounds_may_differ():
+    class Mixed(Family):
+        def draw(self, number, seed):
+            return (["CartPole-v1", "Acrobot-v1"] * number)[:number]
+
+        def make(self, task):
+            return gymnasium.make(task)
+
+    class Bounded(Countdown):
+        def __init__(self, high):
+            super().__init__()
+            self.observation_space, self.length = gymnasium.spaces.Box(0.0, high, (1,), np.float32), 3
+
+    class Bounds(Mixed):
+        def draw(self, number, seed):
+            return list(range(1, number + 1))
+
+        def make(self, task):
+            return Bounded(task)
+
+    sampling = Sampling(tasks=2, trajectories=2, horizon=5)
+    learner = MAML(**actor(Mixed(), hidden=(8,)), steps=1)
+    with pytest.raises(
+        DataError, match=r"Tasks of Mixed differ in what is seen or done: Box.*pad what is seen"
+    ):
+        list(meta_train_policy(learner, Mixed(), steps=1, sampling=sampling))
+    learner = MAML(**actor(Bounds(), hidden=(8,)), steps=1)
+    [step] = meta_train_policy(learner, Bounds(), steps=1, sampling=sampling)
+    assert step.env_steps > 0
+
+
+def test_meta_world_is_learned_where_it_is_installed():
+    metaworld = pytest.importorskip("metaworld")
+    bench = metaworld.ML1("reach-v3", seed=1)
+    family = SettableTasks(kinds=bench.train_classes, tasks=bench.train_tasks)
+    sampling = Sampling(tasks=2, trajectories=2, horizon=30)
+    learner = MAML(**actor(family, hidden=(8,)), steps=1, rate=0.1)
+    [step] = meta_train_policy(learner, family, steps=1, sampling=sampling)
+    test = SettableTasks(kinds=bench.test_classes, tasks=bench.test_tasks)
+    found = evaluate_policy(learner, step.meta, test, test.draw(2, seed=9), sampling=sampling)
+    assert found.before.shape == (2,) and found.before.isfinite().all() and found.after.isfinite().all()
+
+
 def test_spaces_that_are_not_known_are_refused():
     class Odd(Countdown):
         observation_space = gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2)})

@@ -5,7 +5,7 @@ which are set on an environment, are `SettableTasks`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from quickstudy.domains.control.environments import (
     VectorGrid,
     VectorPointNavigation,
     gymnasium,
+    spaces,
 )  # fmt: skip
 
 Seed = Sequence[int] | int
@@ -44,8 +45,27 @@ class Family(ABC):
 
         Made of `make`, and stepped one by one; a family that can advance them together says how.
         """
+        return self.together([partial(self.made, task) for task in tasks for _ in range(copies)])
+
+    def together(self, makers: Sequence[Callable[[], Env]]) -> VectorEnv:
+        """The environments that these give, stepped one by one; what is seen may be bounded otherwise in each.
+
+        Raises DataError where their spaces differ in more than that: one policy couldn't act in all.
+        """
+        envs = [make() for make in makers]
+        first = envs[0]
+        for env in envs[1:]:
+            if (
+                not _alike(first.observation_space, env.observation_space)
+                or env.action_space != first.action_space
+            ):
+                raise DataError(
+                    f"Tasks of {type(self).__name__} differ in what is seen or done: {first.observation_space} and "
+                    f"{first.action_space}, then {env.observation_space} and {env.action_space}; one policy acts in "
+                    "all tasks of a family, so pad what is seen to one shape and give all the same actions."
+                )
         return gymnasium.vector.SyncVectorEnv(
-            [partial(self.made, task) for task in tasks for _ in range(copies)]
+            [lambda env=env: env for env in envs], observation_mode="different"
         )
 
     def made(self, task: Any) -> Env:
@@ -154,7 +174,7 @@ class SettableTasks(Family):
                 kept[used[kind] - 1].unwrapped.set_task(task)  # pyright: ignore[reportAttributeAccessIssue]
             return kept[used[kind] - 1]
 
-        return gymnasium.vector.SyncVectorEnv([partial(taken, task) for task in tasks for _ in range(copies)])
+        return self.together([partial(taken, task) for task in tasks for _ in range(copies)])
 
     def _kind(self, task: Any) -> str:
         if len(self.kinds) == 1:
@@ -163,6 +183,12 @@ class SettableTasks(Family):
         if name not in self.kinds:
             raise DataError(f"A task names {name!r} as its environment.{did_you_mean(str(name), self.kinds)}")
         return str(name)
+
+
+def _alike(one: spaces.Space, other: spaces.Space) -> bool:
+    """Equal, but for a box's bounds."""
+    boxes = isinstance(one, spaces.Box) and isinstance(other, spaces.Box)
+    return (one.shape, one.dtype) == (other.shape, other.dtype) if boxes else one == other
 
 
 class _NeverClosed(gymnasium.Wrapper):
