@@ -107,13 +107,16 @@ def _extracted(result: kg_results.Extracted) -> None:
     failed = f", {result.failed:,} couldn't be" if result.failed else ""
     screen.say(f"{result.done:,} documents were read{failed}  ({result.seconds:.1f} s)")
     if result.merged:
-        screen.say(
-            f"{result.merged:,} names are another entity's; `kg show` says why, `kg split` parts them."
-        )
+        merged = f"{_names(result.merged)} another entity's"
+        screen.say(f"{merged}; `kg show` says why, `kg split` parts them.")
     if result.linked or result.strangers:
-        screen.say(f"{result.linked:,} names are in the catalogue, {result.strangers:,} are not.")
+        screen.say(f"{_names(result.linked)} in the catalogue, {result.strangers:,} not.")
     _counts(result.counts)
     screen.type_next(result.next)
+
+
+def _names(count: int) -> str:
+    return f"{count:,} name{'s are' if count != 1 else ' is'}"
 
 
 def withdraw(store: Path, /, *ids: str, common: Common = COMMON) -> int:

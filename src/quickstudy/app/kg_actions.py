@@ -19,7 +19,7 @@ from quickstudy.domains.kg.document import Annotated
 from quickstudy.domains.kg.reading.examples import read_annotated
 from quickstudy.domains.kg.schema import Schema
 from quickstudy.domains.kg.starter import write_starter, write_starter_examples
-from quickstudy.domains.kg.use import GraphModel
+from quickstudy.domains.kg.use import EXAMPLES, GraphModel
 from quickstudy.domains.kg.worth import LEAST
 from quickstudy.encoders.text import TextEncoder, load_encoder
 
@@ -75,7 +75,7 @@ def learn(
     move = progress or (lambda *_: None)
     if not examples:
         raise DataError("no examples were given; name files with labelled sentences.")
-    folder_for(to)
+    folder_for(to, EXAMPLES)
     types = Schema.read(schema)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

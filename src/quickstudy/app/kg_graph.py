@@ -8,7 +8,8 @@ import shlex
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,11 +56,14 @@ def add(
     """
     if not documents:
         raise DataError("no documents were given; name files or folders.")
-    with opened(store, create=True) as graph, warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as said, ExitStack() as stack:
         warnings.simplefilter("always")
+        coming = (one for path in documents for one in read_documents(path, text=text, id=id, bad=bad))
+        first = list(islice(coming, 1))  # no graph is made for what can't be read at all
+        graph = stack.enter_context(opened(store, create=True))
         sources = _sources(graph)
         moved: list[str] = []
-        done = graph.put_all(_watched(documents, text, id, bad, sources, moved, progress))
+        done = graph.put_all(_watched(chain(first, coming), sources, moved, progress))
         waiting = graph.counts()["documents waiting"]
         notes = [str(one.message) for one in said]
         if moved:
@@ -79,24 +83,18 @@ def _sources(graph: GraphStore) -> dict[str, str]:
 
 
 def _watched(
-    documents: Sequence[str | Path],
-    text: str | None,
-    id: str | None,
-    bad: Literal["raise", "warn"],
+    documents: Iterable[Document],
     sources: dict[str, str],
     moved: list[str],
     progress: Callable[[int], None] | None,
 ) -> Iterator[Document]:
-    count = 0
-    for path in documents:
-        for document in read_documents(path, text=text, id=id, bad=bad):
-            before = sources.get(document.id, document.source)
-            if before != document.source:
-                moved.append(f"{document.id!r}, from {before}, now from {document.source}")
-            count += 1
-            if progress is not None:
-                progress(count)
-            yield document
+    for count, document in enumerate(documents, 1):
+        before = sources.get(document.id, document.source)
+        if before != document.source:
+            moved.append(f"{document.id!r}, from {before}, now from {document.source}")
+        if progress is not None:
+            progress(count)
+        yield document
 
 
 def withdraw(store: Graph, ids: Sequence[str]) -> State:
@@ -257,9 +255,18 @@ def export(store: Graph, file: str | Path, form: str | None = None, **settings: 
 
 
 def load(store: Graph, file: str | Path, form: str | None = None) -> int:
-    """Add the triples of a file to a graph, made where it isn't there; see `GraphStore.load`."""
+    """Add the triples of a file to a graph, made where it isn't there; see `GraphStore.load`.
+
+    Raises:
+        DataError: as it does; and for a file without triples.
+    """
+    if not Path(file).exists():
+        raise DataError("there is no such file.", file=file)
     with opened(store, create=True) as graph:
-        return graph.load(file, form)  # pyright: ignore[reportArgumentType]
+        count = graph.load(file, form)  # pyright: ignore[reportArgumentType]
+    if not count:
+        raise DataError("it holds no triple, so nothing was added.", file=file)
+    return count
 
 
 def push(store: Graph, address: str, kind: str, **settings: Any) -> int:

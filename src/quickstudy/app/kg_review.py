@@ -31,7 +31,7 @@ from quickstudy.domains.kg.learning.queue import KINDS, Item, queue, waiting
 from quickstudy.domains.kg.learning.relearn import relearn as learn_again
 from quickstudy.domains.kg.learning.review import Reviewing, run
 from quickstudy.domains.kg.reading.examples import read_annotated
-from quickstudy.domains.kg.use import GraphModel
+from quickstudy.domains.kg.use import EXAMPLES, GraphModel
 
 Progress = Callable[[str, int, int], None]
 MOST = 3
@@ -62,7 +62,7 @@ def review(
         by: who answers.
 
     Raises:
-        DataError: no such graph, an unknown kind.
+        DataError: no such graph, an unknown kind, answers none of which can be taken.
         CheckpointError: no such model.
     """
     known = None if model is None else GraphModel.load(model)
@@ -88,6 +88,10 @@ def review(
         schema = None if known is None else known.schema
         reviewing = Reviewing(graph, types, relations, by, why if known is not None else None, schema)
         counts = run(reviewing, items, answers, say)
+        if reviewing.refused and not counts:
+            raise DataError(
+                f"none of {reviewing.refused} answers could be taken; `?` lists what can be answered."
+            )
         place = shlex.quote(str(graph.path))
         named = "MODEL" if model is None else shlex.quote(str(model))
         next_ = (
@@ -116,12 +120,13 @@ def relearn(
     """Learn again with what was decided in a graph, and save the model; where it would be worse, nothing is saved.
 
     Raises:
-        DataError: no decision says anything of a sentence.
+        DataError: no decision says anything of a sentence, or the old model's own folder was given.
         CheckpointError: no such model.
     """
     began = time.perf_counter()
     move = progress or (lambda *_: None)
-    folder_for(to)
+    if folder_for(to, EXAMPLES).exists() and Path(model).exists() and Path(to).samefile(model):
+        raise DataError("the old model; it stays, to go back to: choose another folder.", file=to)
     old = GraphModel.load(model)
     move("learning again", 0, 0)
     with kg_graph.opened(store) as graph:

@@ -243,10 +243,22 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size < 1e8 else f"{size / 1e6:,.0f} MB"
 
 
-def folder_for(place: Path | str) -> Path:
-    """A place where a folder is or can be made; to be asked before long work. Raises DataError where a file is."""
+def folder_for(place: Path | str, ours: str) -> Path:
+    """A place where a folder is or can be made; to be asked before long work.
+
+    Args:
+        ours: a file that a folder has which may be replaced.
+
+    Raises:
+        DataError: a file is there, or a folder that holds something else.
+    """
     place = Path(place)
     for part in (place, *place.parents):
         if part.is_file():
             raise DataError("a file; what is saved there wants a folder of its own.", file=part)
+    if place.is_dir() and not (place / ours).exists() and (other := next(place.iterdir(), None)) is not None:
+        raise DataError(
+            f"a folder with other things in it ({other.name}); what is saved there wants one of its own.",
+            file=place,
+        )
     return place

@@ -70,6 +70,8 @@ class Schema:
         """
         path = Path(path)
         kind = suffix_of(path)
+        if path.is_dir():
+            raise DataError("a folder; a schema is a .yaml or .json file.", file=path)
         if kind not in (".yaml", ".yml", ".json"):
             raise DataError(
                 f"a schema is .yaml or .json; this is {kind or 'a file without suffix'}.", file=path

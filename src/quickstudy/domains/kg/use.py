@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from quickstudy.core.atomic import folder_for, write_file
+from quickstudy.core.atomic import folder_for, recover, replacing, write_new
 from quickstudy.core.encoder import identity
 from quickstudy.core.errors import CheckpointError, QuickstudyError
 from quickstudy.core.untrusted import Refused, parse_json
@@ -218,12 +218,9 @@ class GraphModel:
         return Reading(mentions, statements)
 
     def save(self, folder: Path | str) -> None:
-        """Write it to a folder; the examples come last, so that half a model is none. Raises DataError for a file."""
-        folder = folder_for(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.recogniser.save(folder / ENTITIES)
-        if self.relation_prior is not None:
-            self.relation_prior.save(folder / RELATIONS)
+        """Write it to a folder, whole or not at all; a model that is there is replaced. Raises as `folder_for`."""
+        folder = folder_for(folder, EXAMPLES)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         record = {
             "schema": self.schema.to_json(),
             "precision": self.precision,
@@ -232,7 +229,11 @@ class GraphModel:
             "encoder": self.recogniser.encoder.name,
             "examples": [as_record(one) for one in self.examples],
         }
-        write_file(folder / EXAMPLES, json.dumps(record, ensure_ascii=False).encode())
+        with replacing(folder) as new:
+            self.recogniser.save(new / ENTITIES)
+            if self.relation_prior is not None:
+                self.relation_prior.save(new / RELATIONS)
+            write_new(new / EXAMPLES, [json.dumps(record, ensure_ascii=False).encode()])
 
     @classmethod
     def load(cls, folder: Path | str, encoder: TextEncoder | None = None) -> "GraphModel":
@@ -245,7 +246,7 @@ class GraphModel:
             CheckpointError: the folder holds no model, or a damaged one.
             ModelError: it was made with another encoder.
         """
-        folder = Path(folder)
+        folder = recover(Path(folder))
         try:
             if (folder / EXAMPLES).stat().st_size > LIMIT:
                 raise Refused(f"{EXAMPLES} is larger than {LIMIT:,} bytes")
@@ -253,13 +254,13 @@ class GraphModel:
         except OSError as error:
             raise CheckpointError(f"{folder} holds no graph model: {EXAMPLES}: {error.strerror}.") from None
         except Refused as problem:
-            raise CheckpointError(f"{folder}: {problem}.") from None
+            raise CheckpointError(f"{folder / EXAMPLES}: {problem}.") from None
         try:
             schema, precision = Schema.of(record["schema"]), float(record["precision"])
             across = int(record.get("across", 0))
             examples = tuple(from_record(one).checked(schema) for one in record["examples"])
         except (KeyError, TypeError, ValueError, AttributeError) as problem:  # DataError is a ValueError
-            raise CheckpointError(f"{folder}: its examples can't be read: {problem}") from None
+            raise CheckpointError(f"{folder}: {EXAMPLES} can't be read: {problem}") from None
         encoder = encoder or _encoder(record.get("encoder"), folder)
         recogniser = Recogniser.load(folder / ENTITIES, encoder)
         prior = RelationPrior.load(folder / RELATIONS) if record.get("relations") is True else None

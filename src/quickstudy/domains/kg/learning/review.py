@@ -55,6 +55,8 @@ class Reviewing:
     counts: dict[str, int] = field(default_factory=dict)
     made: list[tuple[int, str, Item]] = field(default_factory=list)
     """Decisions of this review that stand, what they were, and on which question."""
+    refused: int = 0
+    """Answers that couldn't be taken."""
     again: Item | None = None
     """The question whose decision was just taken back."""
 
@@ -82,10 +84,13 @@ class Reviewing:
             return (
                 self.explain(item) if self.explain else "no model was given that could explain: use --model"
             )
+        before = len(self.made)
         try:
-            return self._decide(item, line.strip(), word, rest)
+            reply = self._decide(item, line.strip(), word, rest)
         except DataError as problem:
-            return str(problem)
+            reply = str(problem)
+        self.refused += reply is not None and len(self.made) == before
+        return reply
 
     def _decide(self, item: Item, line: str, word: str, rest: str) -> str | None:
         if word == "w":
