@@ -165,11 +165,18 @@ def test_a_graph_goes_out_and_comes_in(call, graph, file, tmp_path):
         (["new", "schema.json"], "its file is .yaml or .yml"),
         (["learn", "--schema", "s.yaml", "--examples", "x.txt", "--to", "graph.db"], "graph.db: a file; what is saved"),
         (["relearn", "graph.db", "--model", "m", "--to", "graph.db/m"], "graph.db: a file; what is saved"),
+        (["learn", "--schema", "s.yaml", "--examples", "x.txt", "--to", "."], "with other things in it (graph.db"),
+        (["learn", "--schema", ".", "--examples", "x.txt", "--to", "m"], "a folder; a schema is a .yaml or .json file"),
+        (["relearn", "graph.db", "--model", "empty", "--to", "empty"], "the old model; it stays, to go back to"),
+        (["import", "graph.db", "empty.nt"], "it holds no triple, so nothing was added"),
+        (["import", "graph.db", "nowhere.nt"], "nowhere.nt: there is no such file"),
     ],
 )  # fmt: skip
-def test_a_wrong_command_line_is_one_message(call, graph, arguments, says):
+def test_a_wrong_command_line_is_one_message(call, graph, arguments, says, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.nt").write_text("")
     code, out, err = call(*arguments)
-    assert (code, out) == (2, "")
+    assert (code, out) == (2, "") and not (tmp_path / "g.db").exists()
     assert err.startswith("error: ") and "Traceback" not in err
     assert says in " ".join(err.split())
 

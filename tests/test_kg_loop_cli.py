@@ -63,6 +63,9 @@ def test_answers_from_a_file_are_decisions(graph, model, tmp_path, capsys):
     assert decided and {d.who for d in decided} == {"ann"}
     told = json.loads(run(capsys, "review", graph, "--answers", answers, "--json").out)
     assert set(told) >= {"asked", "counts", "waiting", "next"}
+    answers.write_text("perhaps\nr nothing\n")
+    refused = run(capsys, "review", graph, "--model", model, "--answers", answers, code=2).err
+    assert "none of 2 answers could be taken" in refused
     wrong = run(capsys, "review", graph, "--only", "statements", code=2).err
     assert 'Did you mean "statement"?' in wrong
     assert "can't be read" in run(capsys, "review", graph, "--answers", tmp_path / "none.txt", code=2).err

@@ -1,6 +1,7 @@
 """From labelled documents to a graph in a file: learn, read, extract, save, go on."""
 
 import json
+from dataclasses import replace
 
 import kg_field
 import pytest
@@ -94,6 +95,30 @@ def test_a_model_comes_back_as_it_was_saved(model, encoder, tmp_path):
     again = GraphModel.load(tmp_path / "model", encoder)
     new = [document(i).document for i in range(18, 30)]
     assert again.version == model.version and again.read(new) == model.read(new)
+
+
+def test_a_save_that_fails_leaves_the_old_model_and_other_files_alone(model, encoder, tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    model.save(folder)
+    other = replace(model, precision=0.5)
+
+    def full(path, chunks):
+        raise OSError("no room")
+
+    monkeypatch.setattr(use, "write_new", full)
+    with pytest.raises(OSError, match="no room"):
+        other.save(folder)
+    monkeypatch.undo()
+    assert GraphModel.load(folder, encoder).precision == model.precision
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    other.save(folder)
+    assert GraphModel.load(folder, encoder).precision == 0.5
+    papers = tmp_path / "papers"
+    papers.mkdir()
+    (papers / "a.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"papers: a folder with other things in it \(a.txt\)"):
+        model.save(papers)
+    assert (papers / "a.txt").read_text() == "mine" and len(list(papers.iterdir())) == 1
 
 
 def test_entities_alone(encoder, tmp_path):
