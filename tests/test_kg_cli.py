@@ -83,6 +83,44 @@ def test_documents_come_in_change_and_go(call, tmp_path):
     assert json.loads(call("status", "g.db", "--json")[1])["counts"]["documents waiting"] == 1
 
 
+def test_a_file_that_became_shorter_leaves_no_old_pieces(call, tmp_path):
+    report = tmp_path / "report.txt"
+    report.write_text("Acme grew. " * 130_000)
+    assert call("add", "g.db", "report.txt")[0] == 0
+
+    def ids():
+        with GraphStore(tmp_path / "g.db") as store:
+            return [id for (id,) in store.rows("SELECT id FROM documents ORDER BY id")]
+
+    assert ids() == ["report.txt#1", "report.txt#2"]
+    report.write_text("Now short.")
+    code, _, err = call("add", "g.db", "report.txt")
+    assert code == 0 and "2 pieces of files that are cut otherwise now were withdrawn" in " ".join(
+        err.split()
+    )
+    assert ids() == ["report.txt"]
+    report.write_text("Acme grew. " * 130_000)
+    assert call("add", "g.db", "report.txt")[0] == 0 and ids() == ["report.txt#1", "report.txt#2"]
+    assert call("withdraw", "g.db", "report.txt")[0] == 0 and ids() == []
+
+
+def test_a_hub_is_shown_by_its_surest_triples_with_all_of_them_counted(tmp_path):
+    with GraphStore(tmp_path / "g.db") as store:
+        store.add([(("Hub", "firm"), "sells", (f"thing {i}", "thing")) for i in range(12_000)])
+        store.add([((f"owner {i}", "person"), "owns", ("Hub", "firm")) for i in range(5)])
+        found = kg_graph.show(store, "Hub", most=20)
+        assert len(found.triples) == 20 and found.more == 12_005 - 20
+        assert store.degree("Hub", direction="in") == 5 and store.degree("Hub", "sells") == 12_000
+        store.put(Document("d", "Hub sells tea. Hub sells jam."))
+        [claim] = store.claim(1)
+        places = [(0, 3, "firm"), (10, 13, "thing"), (15, 18, "firm"), (25, 28, "thing")]
+        said = [Statement(0, "sells", 1, (0, 14), 0.6, certain=False)]
+        said.append(Statement(2, "sells", 3, (15, 29), 0.9, certain=False))
+        store.finish(claim, [Mention(*place, 0.9) for place in places], said, model="m")
+        asked = store.neighbours("Hub", status=("review",), limit=1, surest=True)
+        assert [triple.tail.name for triple in asked] == ["jam"]
+
+
 def test_two_documents_of_one_name_are_pointed_out(call, tmp_path):
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
@@ -168,8 +206,11 @@ def test_a_graph_goes_out_and_comes_in(call, graph, file, tmp_path):
         (["learn", "--schema", "s.yaml", "--examples", "x.txt", "--to", "."], "with other things in it (graph.db"),
         (["learn", "--schema", ".", "--examples", "x.txt", "--to", "m"], "a folder; a schema is a .yaml or .json file"),
         (["relearn", "graph.db", "--model", "empty", "--to", "empty"], "the old model; it stays, to go back to"),
+        (["merge", "graph.db", "Ada", "Nobody"], "the graph has no entity 'Nobody'"),
+        (["merges", "graph.db", "Nobody"], "the graph has no entity 'Nobody'"),
+        (["import", "g.db", "empty.nt"], "it holds no triple, so nothing was added"),
         (["import", "graph.db", "empty.nt"], "it holds no triple, so nothing was added"),
-        (["import", "graph.db", "nowhere.nt"], "nowhere.nt: there is no such file"),
+        (["import", "graph.db", "nowhere.nt"], "nowhere.nt: not found"),
     ],
 )  # fmt: skip
 def test_a_wrong_command_line_is_one_message(call, graph, arguments, says, tmp_path):

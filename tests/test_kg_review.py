@@ -8,6 +8,7 @@ from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.document import Annotated, Document, Relation, Span
 from quickstudy.domains.kg.graph.facts import Proposal, Same
 from quickstudy.domains.kg.graph.records import Entity, Slice
+from quickstudy.domains.kg.graph.replay import REVIEWER
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.labels import RANDOM, labels, measured
 from quickstudy.domains.kg.learning.queue import Item, queue
@@ -125,24 +126,83 @@ def test_a_mended_name_holds_after_a_new_extraction(store):
     assert store.triple(ADA, "born_in", ("London", "firm")) is not None
 
 
-def test_a_relation_that_was_missed_counts_as_given_until_it_is_taken_back(store):
+def test_a_relation_that_was_missed_is_said_by_its_document_until_that_goes(store):
     put(store, "c", "Lovelace met Acme. London.", (LOVELACE, "met", ACME), (LOVELACE, "met", LONDON))
     head, tail, _, place = store.mentions("b")
     before = dump(store)
     assert store.relate("b", head, place, "born_in") == 1
-    assert store.triple(LOVELACE, "born_in", LONDON).status == "given"
-    store.rebuild()
-    assert store.triple(LOVELACE, "born_in", LONDON).status == "given"
+    for _ in range(2):
+        found = store.triple(LOVELACE, "born_in", LONDON)
+        assert found.status == "accepted"
+        [said] = store.said(found)
+        assert (said.document, said.head.text, said.tail.text, said.model) == (
+            "b",
+            "Lovelace",
+            "London",
+            REVIEWER,
+        )
+        store.rebuild()
     store.undo()
     assert dump(store) == before
     store.relate("b", tail, head, None)
     assert dump(store) == before
     with pytest.raises(DataError, match="to itself"):
         store.relate("b", head, head, "born_in")
+    # Others say it too: theirs isn't taken back with it.
     store.add([(LOVELACE, "born_in", LONDON)])
     store.relate("b", head, place, "born_in")
     store.undo()
-    assert store.triple(LOVELACE, "born_in", LONDON).status == "given"  # it was, before
+    assert store.triple(LOVELACE, "born_in", LONDON).status == "given"
+
+
+def test_two_documents_say_a_missed_relation_each_for_itself(store):
+    put(store, "c", "Lovelace met Acme. London.", (LOVELACE, "met", ACME), (LOVELACE, "met", LONDON))
+    first, second = (
+        store.relate(
+            id,
+            *(next(m for m in store.mentions(id) if m.entity == one) for one in (LOVELACE, LONDON)),
+            "born_in",
+        )
+        for id in ("b", "c")
+    )
+    assert [said.document for said in store.said((LOVELACE, "born_in", LONDON))] == ["b", "c"]
+    store.undo(first)
+    assert [said.document for said in store.said((LOVELACE, "born_in", LONDON))] == ["c"]
+    store.undo(store.undo(second))
+    store.withdraw("c")
+    assert store.triple(LOVELACE, "born_in", LONDON) is None
+
+
+def test_a_missed_relation_holds_where_a_new_model_misses_its_names(store):
+    head, _, _, place = store.mentions("b")
+    store.relate("b", head, place, "born_in")
+    store.reopen()
+    [claim] = [claim for claim in store.claim(9) if claim.document.id == "b"]
+    store.finish(claim, [], [], model="blind")
+    assert [m.text for m in store.mentions("b")] == ["Lovelace", "London"]
+    assert store.triple(LOVELACE, "born_in", LONDON).status == "accepted"
+    store.undo()
+    assert store.mentions("b") == [] and LOVELACE not in store.search("Lovelace")
+
+
+def test_what_was_no_name_may_be_one_after_all(store):
+    one, item = reviewing(store), item_of(store, ADA, "born_in", LONDON)
+    one.answer(item, "2 -")
+    assert store.triple(ADA, "born_in", LONDON).status == "rejected"
+    one.answer(item, "2 place")
+    assert store.triple(ADA, "born_in", LONDON).status != "rejected"
+
+
+def test_a_correction_starts_from_the_last_one(store):
+    said = item_of(store, ADA, "born_in", LONDON).what
+    store.correct(said, relation="lives_in")
+    [now] = store.said((ADA, "lives_in", LONDON))
+    store.correct(now, turned=True)
+    assert store.triple(LONDON, "lives_in", ADA) is not None
+    with pytest.raises(DataError, match="says this relation already"):
+        store.correct(store.said((LONDON, "lives_in", ADA))[0], relation="lives_in")
+    store.correct(store.said((LONDON, "lives_in", ADA))[0], relation="born_in")
+    assert store.triple(ADA, "born_in", LONDON) is not None
 
 
 def test_merges_mentions_and_proposals_are_asked_too(store):

@@ -75,7 +75,7 @@ def extract(
     with kg_graph.opened(store) as graph:
         if again:
             graph.reopen(learned.version)
-        waiting = graph.counts()["documents waiting"]
+        waiting = graph.waiting()
         others = sum(
             count for version, count in kg_graph.status(graph).models.items() if version != learned.version
         )
@@ -127,7 +127,7 @@ def _in_processes(
     ]
     try:
         while any(worker.poll() is None for worker in workers):
-            move("reading documents", waiting - graph.counts()["documents waiting"], waiting)
+            move("reading documents", waiting - graph.waiting(), waiting)
             time.sleep(LOOK)
     finally:  # Ctrl-C reaches them too, where it is typed in a terminal
         _end(workers)

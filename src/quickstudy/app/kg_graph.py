@@ -16,12 +16,16 @@ from typing import Any, Literal
 from quickstudy.app.kg_results import Added, Answers, Main, Shown, State, Told
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.document import Document
+from quickstudy.domains.kg.graph.load import triples_of
+from quickstudy.domains.kg.graph.query import resolve
 from quickstudy.domains.kg.graph.records import Direction, Entity, Name, Triple
 from quickstudy.domains.kg.graph.settle import ASSERTED
 from quickstudy.domains.kg.graph.store import GraphStore
-from quickstudy.domains.kg.reading.documents import read_documents
+from quickstudy.domains.kg.reading.documents import TEXTS, read_documents
+from quickstudy.files.source import suffix_of
 
 Graph = str | Path | GraphStore
+_PIECE = re.compile(r"#[0-9]+$")
 
 
 @contextmanager
@@ -63,19 +67,37 @@ def add(
         graph = stack.enter_context(opened(store, create=True))
         sources = _sources(graph)
         moved: list[str] = []
-        done = graph.put_all(_watched(chain(first, coming), sources, moved, progress))
-        waiting = graph.counts()["documents waiting"]
+        texts: dict[str, set[str]] = {}
+        done = graph.put_all(_watched(chain(first, coming), sources, moved, texts, progress))
+        gone = _outdated(sources, texts)
+        for one in gone:
+            graph.withdraw(one)
+        waiting = graph.waiting()
         notes = [str(one.message) for one in said]
         if moved:
             notes.append(
                 f"{len(moved)} of these had come from another place before, and now count as from here: {moved[0]}. "
                 "Were they other documents of the same name? Then give each an id of its own, by a table."
             )
+        if gone:
+            notes.append(
+                f"{len(gone)} pieces of files that are cut otherwise now were withdrawn, such as {gone[0]}."
+            )
         place = shlex.quote(str(graph.path))
     return Added(
         str(graph.path), done["new"], done["changed"], done["same"], waiting, notes,
         [f"quickstudy kg extract {place} --model MODEL"],
     )  # fmt: skip
+
+
+def _outdated(before: dict[str, str], texts: dict[str, set[str]]) -> list[str]:
+    """What a file gave when it was read last, whole or in pieces, and doesn't give any more."""
+    wholes = {source: {_PIECE.sub("", id) for id in ids} for source, ids in texts.items()}
+    return [
+        id
+        for id, source in before.items()
+        if source in texts and id not in texts[source] and _PIECE.sub("", id) in wholes[source]
+    ]
 
 
 def _sources(graph: GraphStore) -> dict[str, str]:
@@ -86,24 +108,43 @@ def _watched(
     documents: Iterable[Document],
     sources: dict[str, str],
     moved: list[str],
+    texts: dict[str, set[str]],
     progress: Callable[[int], None] | None,
 ) -> Iterator[Document]:
+    """The documents, while it is noted what had come from another place, and what files of one text gave."""
     for count, document in enumerate(documents, 1):
         before = sources.get(document.id, document.source)
         if before != document.source:
             moved.append(f"{document.id!r}, from {before}, now from {document.source}")
+        if document.source and suffix_of(Path(document.source)) in TEXTS:
+            texts.setdefault(document.source, set()).add(document.id)
         if progress is not None:
             progress(count)
         yield document
 
 
 def withdraw(store: Graph, ids: Sequence[str]) -> State:
-    """Take documents out of a graph, with what follows from them alone: all of them or, where one isn't there, none."""
+    """Take documents out of a graph, with what follows from them alone: all of them or, where one isn't there, none.
+
+    Args:
+        ids: of documents, or of files that came in pieces.
+    """
     with opened(store) as graph:
         with graph.writing():
             for id in ids:
-                graph.withdraw(id)
+                for one in _pieces(graph, id) or [id]:
+                    graph.withdraw(one)
         return status(graph)
+
+
+def _pieces(graph: GraphStore, id: str) -> list[str]:
+    """The pieces that a file came in, where no document is called as it is."""
+    found = [
+        one
+        for (one,) in graph.rows("SELECT id FROM documents WHERE id >= ? AND id < ?", (f"{id}#", f"{id}$"))
+    ]
+    whole = graph.rows("SELECT 1 FROM documents WHERE id = ?", (id,))
+    return [] if whole else [one for one in found if _PIECE.sub("", one) == id]
 
 
 def status(store: Graph) -> State:
@@ -181,17 +222,23 @@ def show(
     with opened(store) as graph:
         here = entity(graph, name)
         status = tuple(status)
-        found = graph.neighbours(here, relation, direction, status=status)
+        found = graph.neighbours(here, relation, direction, status=status, limit=most, surest=True)
         found.sort(key=lambda t: (t.relation, -(t.score if t.score is not None else 1.0)))
-        told = [Told(t, graph.said(t)[:sentences] if sentences else []) for t in found[:most]]
-        asked = () if status != ASSERTED else graph.neighbours(here, relation, direction, status=("review",))
-        surest = sorted(asked, key=lambda t: -(t.score or 0.0))[:most]
+        told = [Told(t, graph.said(t)[:sentences] if sentences else []) for t in found]
+        asked = () if status != ASSERTED else ("review",)
+        surest = (
+            graph.neighbours(here, relation, direction, status=asked, limit=most, surest=True)
+            if asked
+            else []
+        )
         waiting = [Told(t, graph.said(t)[:sentences] if sentences else []) for t in surest]
-        return Shown(center(graph, here), graph.names(here), told, len(found) - len(told), waiting)
+        more = graph.degree(here, relation, direction, status=status) - len(told)
+        return Shown(center(graph, here), graph.names(here), told, more, waiting)
 
 
 def center(graph: GraphStore, name: Name) -> Entity:
-    """What a name counts for, after merging."""
+    """What a name counts for, after merging. Raises DataError where the graph has no such entity."""
+    resolve(graph, name)
     given, kind = (name, None) if isinstance(name, str) else name
     rows = graph.rows(
         "SELECT c.name, w.word, o.word FROM entities e JOIN entities c ON c.number = "
@@ -260,13 +307,12 @@ def load(store: Graph, file: str | Path, form: str | None = None) -> int:
     Raises:
         DataError: as it does; and for a file without triples.
     """
-    if not Path(file).exists():
-        raise DataError("there is no such file.", file=file)
-    with opened(store, create=True) as graph:
-        count = graph.load(file, form)  # pyright: ignore[reportArgumentType]
-    if not count:
+    found = triples_of(file, form)  # pyright: ignore[reportArgumentType]
+    first = list(islice(found, 1))  # no graph is made for what can't be read at all
+    if not first:
         raise DataError("it holds no triple, so nothing was added.", file=file)
-    return count
+    with opened(store, create=True) as graph, graph.writing():
+        return graph.add(chain(first, found))
 
 
 def push(store: Graph, address: str, kind: str, **settings: Any) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.document import Document
-from quickstudy.domains.kg.graph.decisions import apply
+from quickstudy.domains.kg.graph.replay import apply
 from quickstudy.domains.kg.graph.settle import Edge, clear, settle
 
 if TYPE_CHECKING:
@@ -161,7 +161,8 @@ def reopen(store: "GraphStore", model: str | None = None) -> int:
     """
     with store.writing():
         store.db.execute(
-            "UPDATE documents SET state = 0, problem = NULL WHERE state != 0 AND (model IS NULL OR model != ?)",
+            "UPDATE documents SET state = 0, problem = NULL WHERE state = 2 OR state = 1 AND "
+            "(model IS NULL OR model != ?)",
             (0 if model is None else store.word(model),),
         )
         return store.db.execute("SELECT count(*) FROM documents WHERE state = 0").fetchone()[0]

@@ -11,23 +11,18 @@ what a new extraction finds, and for a text that changed elsewhere. Functions ar
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from quickstudy.core.errors import CheckpointError, DataError, QuickstudyError
+from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.graph.query import resolve, triple
 from quickstudy.domains.kg.graph.records import Entity, Found, Said, Slice, Triple
+from quickstudy.domains.kg.graph.replay import apply, around, sound, undone
 from quickstudy.domains.kg.graph.settle import Edge, canonical, clear, regroup, restate, settle
 
 if TYPE_CHECKING:
     from quickstudy.domains.kg.graph.store import GraphStore
-
-AROUND = 30
-"""Characters before and after a mention by which it is known again when its offsets have changed."""
-ENOUGH = 10
-"""Of these, how many on one side are enough where the other side has changed."""
 
 
 class Decision(NamedTuple):
@@ -70,11 +65,12 @@ def correct(
     """
     if not isinstance(what, Said):
         raise DataError("a sentence is corrected, not a triple: give one of store.said(triple).")
-    if not turned and relation in (None, what.relation):
+    says = what.now or what.relation
+    if not turned and relation in (None, says):
         raise DataError(
             "nothing to correct: it says this relation already. Give another one, or turn it round."
         )
-    change = {"relation": relation or what.relation, "turned": turned}
+    change = {"relation": relation or says, "turned": turned}
     return decide(store, "correct", _reference(store, what) | change, by, note, [what.document])
 
 
@@ -114,24 +110,24 @@ def undo(store: "GraphStore", number: int | None = None, *, by: str = "", note: 
     Raises:
         DataError: there is none, or it is undone already.
     """
-    undone = _undone(store)
+    taken_back = undone(store)
     if number is None:
         row = store.rows("SELECT number FROM decisions WHERE kind != 'undo' ORDER BY number DESC")
-        number = next((n for (n,) in row if n not in undone), None)
+        number = next((n for (n,) in row if n not in taken_back), None)
         if number is None:
             raise DataError("no decision is left to undo.")
     elif store.one("SELECT 1 FROM decisions WHERE number = ?", (number,)) is None:
         raise DataError(f"there is no decision {number}.")
-    elif number in undone:
+    elif number in taken_back:
         raise DataError(f"decision {number} is undone already. To bring it back, undo that undoing.")
     return decide(store, "undo", {"decision": number}, by, note, [])
 
 
 def log(store: "GraphStore") -> list[Decision]:
     """All decisions, the oldest first."""
-    undone = _undone(store)
+    taken_back = undone(store)
     return [
-        Decision(number, at, who, kind, json.loads(body), note, number in undone)
+        Decision(number, at, who, kind, json.loads(body), note, number in taken_back)
         for number, at, who, kind, body, note in store.rows(
             "SELECT number, at, who, kind, body, note FROM decisions ORDER BY number"
         )
@@ -158,110 +154,6 @@ def rebuild(store: "GraphStore") -> None:
         clear(db, [row[0] for row in db.execute("SELECT number FROM entities")])
 
 
-def apply(store: "GraphStore", document: int) -> set[Edge]:
-    """Replay the decisions on what was found in a document. Returns the triples whose support may have changed."""
-    db = store.db
-    statements = "SELECT s.number, h, r, t FROM statements s JOIN sentences n ON n.number = sentence WHERE document = ?"
-    edges = {tuple(row[1:]) for row in db.execute(statements, (document,))}
-    db.execute("UPDATE mentions SET entity = found WHERE document = ? AND entity != found", (document,))
-    of_it = "WHERE sentence IN (SELECT number FROM sentences WHERE document = ?)"
-    db.execute(f"UPDATE statements SET verdict = 0, r = found_relation {of_it}", (document,))
-    turned: set[int] = set()
-    moved: dict[int, tuple[str, str]] = {}
-    decided = db.execute(
-        "SELECT d.number, kind, body FROM documents n JOIN decision_documents c ON c.document = n.id "
-        "JOIN decisions d ON d.number = c.decision WHERE n.number = ? ORDER BY d.number",
-        (document,),
-    ).fetchall()
-    if decided:
-        undone = _undone(store)
-        id, text = db.execute(
-            "SELECT id, text FROM documents JOIN texts ON document = number WHERE number = ?", (document,)
-        ).fetchone()
-        for number, kind, body in decided:
-            if number not in undone:
-                with _sound(store, number):
-                    _replay(store, document, id, text, kind, json.loads(body), turned, moved)
-    for mention, entity in moved.items():  # the last decision on each: no other entity is made on the way
-        db.execute("UPDATE mentions SET entity = ? WHERE number = ?", (store.entity(*entity), mention))
-    entity = "(SELECT entity FROM mentions WHERE mentions.number = {})"
-    ends = entity.format("found_head"), entity.format("found_tail")
-    db.execute(f"UPDATE statements SET h = {ends[0]}, t = {ends[1]} {of_it}", (document,))
-    db.executemany("UPDATE statements SET h = t, t = h WHERE number = ?", [(number,) for number in turned])
-    return edges | {tuple(row[1:]) for row in db.execute(statements, (document,))}
-
-
-def _replay(
-    store: "GraphStore",
-    document: int,
-    id: str,
-    text: str,
-    kind: str,
-    body: dict,
-    turned: set[int],
-    moved: dict[int, tuple[str, str]],
-) -> None:
-    """Do what a decision says about a document: to its statements at once, to `turned` and `moved` for the caller."""
-    db = store.db
-    if kind == "split":
-        for part in body["mentions"]:
-            if part["document"] == id:
-                name, type = body["into"]
-                moved |= dict.fromkeys(_known_again(store, document, text, part["mention"]), (name, type))
-        return
-    if kind == "mention":
-        again, to = _known_again(store, document, text, body["mention"]), body["to"]
-        if to is not None:
-            moved |= dict.fromkeys(again, (" ".join(to["text"].split()), to["type"]))
-            return
-        of_it = "sentence IN (SELECT number FROM sentences WHERE document = ?)"
-        for end in ("found_head", "found_tail"):
-            db.executemany(
-                f"UPDATE statements SET verdict = -1 WHERE {end} = ? AND {of_it}",
-                [(number, document) for number in again],
-            )
-        return
-    heads, tails = (set(_known_again(store, document, text, body[end])) for end in ("head", "tail"))
-    found = store.known_word(body["found"])
-    for head in heads:
-        for number, tail in db.execute(
-            "SELECT number, found_tail FROM statements WHERE found_relation = ? AND found_head = ? AND sentence IN "
-            "(SELECT number FROM sentences WHERE document = ?)", (found, head, document),
-        ).fetchall():  # fmt: skip
-            if tail in tails:
-                verdict = -1 if kind == "reject" else 1
-                db.execute("UPDATE statements SET verdict = ? WHERE number = ?", (verdict, number))
-                if kind == "correct":
-                    db.execute(
-                        "UPDATE statements SET r = ? WHERE number = ?", (store.word(body["relation"]), number)
-                    )
-                    (turned.add if body["turned"] else turned.discard)(number)
-
-
-def _known_again(store: "GraphStore", document: int, text: str, mention: dict) -> list[int]:
-    """Numbers of the mentions that a decision speaks of: the same words with the same text around them, at the same
-    place if there is one; or at least with the same text on one side, as what stands near may have changed.
-    """
-    start, words, around = mention["start"], mention["text"], mention["around"]
-    found = store.db.execute(
-        "SELECT number, start, end FROM mentions WHERE document = ? AND end - start = ?",
-        (document, len(words)),
-    ).fetchall()
-    same = [(number, a, _around(text, a, b)) for number, a, b in found if text[a:b] == words]
-    alike = [(number, a) for number, a, near in same if near == around]
-    if not alike:
-        alike = [
-            (number, a)
-            for number, a, near in same
-            if any(x == y and len(x) >= ENOUGH for x, y in zip(near, around, strict=True))
-        ]
-    return [number for number, a in alike if a == start] or [number for number, _ in alike]
-
-
-def _around(text: str, start: int, end: int) -> list[str]:
-    return [text[max(0, start - AROUND) : start], text[end : end + AROUND]]
-
-
 def known_by(store: "GraphStore", document: str, found: Found | Slice) -> dict[str, Any]:
     """By what a mention is known again. Raises DataError where the document doesn't say so."""
     text = store.document(document).text
@@ -270,7 +162,7 @@ def known_by(store: "GraphStore", document: str, found: Found | Slice) -> dict[s
             f"document {document!r} doesn't say {found.text!r} at {found.start}: has it changed meanwhile?"
         )
     kind = {"type": found.type} if isinstance(found, Found) else {}
-    return {"start": found.start, "text": found.text, "around": _around(text, found.start, found.end)} | kind
+    return {"start": found.start, "text": found.text, "around": around(text, found.start, found.end)} | kind
 
 
 def _reference(store: "GraphStore", said: Said) -> dict[str, Any]:
@@ -332,8 +224,8 @@ def decide(store: "GraphStore", kind: str, body: dict, by: str, note: str, docum
 def _effect(store: "GraphStore", number: int) -> None:
     """Make bonds and verdicts be as a decision says, or as without it, where it is undone."""
     kind, text = store.db.execute("SELECT kind, body FROM decisions WHERE number = ?", (number,)).fetchone()
-    stands = number not in _undone(store)
-    with _sound(store, number):
+    stands = number not in undone(store)
+    with sound(store, number):
         body = json.loads(text)
         _bring_about(store, number, kind, body, stands)
 
@@ -349,14 +241,6 @@ def _bring_about(store: "GraphStore", number: int, kind: str, body: dict, stands
             )
         regroup(db, [one, other])
         clear(db, [] if stands else [one, other])
-    elif kind == "pair":
-        if body["relation"] is None:
-            return
-        head, tail = (store.entity(*body[end]["entity"]) for end in ("head", "tail"))
-        edge = (head, store.word(body["relation"]), tail)
-        if stands or not body["known"]:
-            settle(db, [edge], {edge} if stands else frozenset(), frozenset() if stands else {edge})
-        clear(db, [] if stands else [head, tail])
     elif kind in ("accept", "reject") and "document" not in body:
         edge = (store.entity(*body["head"]), store.word(body["relation"]), store.entity(*body["tail"]))
         db.execute(
@@ -367,24 +251,3 @@ def _bring_about(store: "GraphStore", number: int, kind: str, body: dict, stands
             db.execute("INSERT INTO verdicts VALUES (?, ?, ?, ?, ?)", (*edge, number, kind == "accept"))
         restate(db, (canonical(db, edge[0]), edge[1], canonical(db, edge[2])))
         clear(db, [] if stands else [edge[0], edge[2]])
-
-
-@contextmanager
-def _sound(store: "GraphStore", number: int) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, QuickstudyError):
-            raise
-        raise CheckpointError(f"{store.path} is damaged: decision {number} can't be read.") from None
-
-
-def _undone(store: "GraphStore") -> set[int]:
-    """Numbers of the decisions that don't stand. The latest undoing counts first, as it may undo an earlier one."""
-    undone: set[int] = set()
-    for number, body in store.rows(
-        "SELECT number, body FROM decisions WHERE kind = 'undo' ORDER BY number DESC"
-    ):
-        if number not in undone:
-            undone.add(json.loads(body)["decision"])
-    return undone

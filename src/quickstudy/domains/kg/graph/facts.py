@@ -194,8 +194,9 @@ def same(store: "GraphStore", pairs: Iterable[Same], model: str) -> None:
 
     A reviewer's decision that two are not the same stands above any model. Raises DataError for an unknown entity.
     """
-    found = [(_there(store, p.one), _there(store, p.other), p.score, p.why) for p in pairs]
-    _bind(store, found, model, "one > 0 AND other > 0")
+    with store.writing():  # from here on numbers stay what they are
+        found = [(_there(store, p.one), _there(store, p.other), p.score, p.why) for p in pairs]
+        _bind(store, found, model, "one > 0 AND other > 0")
 
 
 def link(store: "GraphStore", links: Iterable[Link], model: str) -> None:
@@ -206,12 +207,13 @@ def link(store: "GraphStore", links: Iterable[Link], model: str) -> None:
         DataError: an unknown entity or entry.
     """
     found = []
-    for entity, id, score, why in links:
-        row = store.one("SELECT number FROM catalogue WHERE id = ?", (id,))
-        if row is None:
-            raise DataError(f"the catalogue has no entry {id!r}.")
-        found.append((_there(store, entity), -row[0], score, why))
-    _bind(store, found, model, "one > 0 AND other < 0")
+    with store.writing():  # from here on numbers stay what they are
+        for entity, id, score, why in links:
+            row = store.one("SELECT number FROM catalogue WHERE id = ?", (id,))
+            if row is None:
+                raise DataError(f"the catalogue has no entry {id!r}.")
+            found.append((_there(store, entity), -row[0], score, why))
+        _bind(store, found, model, "one > 0 AND other < 0")
 
 
 def catalogue(store: "GraphStore", entries: Iterable[Entry]) -> int:

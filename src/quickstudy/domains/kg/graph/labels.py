@@ -54,7 +54,8 @@ def relate(
 ) -> int:
     """Say that a text relates two mentions between which nothing was found; None: that it doesn't.
 
-    The triple of a missed relation counts as given. Returns the decision's number.
+    The document says the triple of a missed relation from then on, accepted, until it goes or changes. Returns the
+    decision's number.
 
     Raises:
         DataError: both are the same mention, or the relation has no name.
@@ -67,11 +68,8 @@ def relate(
         name: known_by(store, document, end) | {"entity": [*end.entity]}
         for name, end in (("head", head), ("tail", tail))
     }
-    body = {"document": document, **ends, "relation": relation, "known": False}
-    if relation is not None and store.known_word(relation) is not None:
-        there = store.triple(head.entity, relation, tail.entity)
-        body["known"] = there is not None and there.status == "given"
-    return decide(store, "pair", body, by, note, [])
+    body = {"document": document, **ends, "relation": relation}
+    return decide(store, "pair", body, by, note, [document])
 
 
 def whole(store: "GraphStore", document: str, sentence: Slice, *, by: str = "", note: str = "") -> int:

@@ -45,6 +45,12 @@ def load(store: "GraphStore", path: str | PathLike[str], form: Form | None = Non
     Raises:
         DataError: with the line where the file can't be read.
     """
+    with store.writing():
+        return store.add(triples_of(path, form))
+
+
+def triples_of(path: str | PathLike[str], form: Form | None = None) -> Iterator[Plain]:
+    """The asserted triples of a file, as they are read. Arguments and errors are those of `load`."""
     path = existing(path)
     form = form_of(path, form)
     if form == "cypher":
@@ -54,9 +60,7 @@ def load(store: "GraphStore", path: str | PathLike[str], form: Form | None = Non
     readers = {"graphml": _graphml, "neo4j": _neo4j}
     if path.is_dir() != (form == "neo4j"):
         raise DataError("Neo4j's CSV is a folder, every other format a file.", file=path)
-    found = readers[form](path) if form in readers else _rdf(path, form)
-    with store.writing():
-        return store.add(found)
+    return readers[form](path) if form in readers else _rdf(path, form)
 
 
 def _rdf(path: Path, form: Form) -> Iterator[Plain]:

@@ -48,34 +48,72 @@ def neighbours(
     direction: Direction = "both",
     status: Iterable[str] = ASSERTED,
     limit: int = 10_000,
+    surest: bool = False,
 ) -> list[Triple]:
     """Triples of an entity: those that start from it (out), lead to it (in), or both.
+
+    Args:
+        limit: so many at most; `degree` says how many there are.
+        surest: the surest of them, those first, in place of their order by relation.
 
     Raises:
         DataError: there is no such entity, relation, direction or status; it says which are close.
     """
+    here, values, where = _asked(store, entity, relation, direction, status)
+    found: list[Triple] = []
+    for outward in (True, False):
+        if direction == ("in" if outward else "out"):
+            continue
+        own, other = ("head", "tail") if outward else ("tail", "head")
+        loop = "AND head != tail" if direction == "both" and not outward else ""
+        order = "status DESC, coalesce(score, 1) DESC, " if surest else ""
+        sql = (
+            f"SELECT relation, {other}, status, score, own, said_head | said_tail FROM triples "
+            f"WHERE {own} = ? {where} {loop} ORDER BY {order}relation, {other} LIMIT ?"
+        )
+        rows = store.rows(sql, (*values, limit if surest else max(0, limit - len(found))))
+        if surest:
+            rows.sort(key=itemgetter(0, 1))
+        found += _joined(store, rows, here, outward=outward)
+    if surest:
+        found.sort(
+            key=lambda one: (-STATUSES.index(one.status), -(1.0 if one.score is None else one.score), one[:3])
+        )
+    return found[:limit]
+
+
+@of_one_moment
+def degree(
+    store: "GraphStore",
+    entity: Name,
+    relation: str | None = None,
+    direction: Direction = "both",
+    status: Iterable[str] = ASSERTED,
+) -> int:
+    """How many triples an entity has; arguments and errors are those of `neighbours`."""
+    _, values, where = _asked(store, entity, relation, direction, status)
+    ways = {"out": ("head",), "in": ("tail",), "both": ("head", "tail")}[direction]
+    loop = "AND head != tail" if direction == "both" else ""
+    return sum(
+        store.rows(
+            f"SELECT count(*) FROM (SELECT DISTINCT head, relation, tail FROM triples WHERE {end} = ? {where} "
+            f"{loop if end == 'tail' else ''})",
+            values,
+        )[0][0]
+        for end in ways
+    )
+
+
+def _asked(
+    store: "GraphStore", entity: Name, relation: str | None, direction: Direction, status: Iterable[str]
+) -> tuple[int, tuple[int, ...], str]:
+    """The entity, the values of a condition, and what it says of relation and status."""
     if direction not in ("both", "out", "in"):
         raise DataError(f"direction is both, out or in; this is {direction!r}.")
-    where = _status(status)
-    here = resolve(store, entity)
-    values = (here,) if relation is None else (here, relation_number(store, relation))
-    only = "" if relation is None else "AND relation = ?"
-    found: list[Triple] = []
-    if direction != "in":
-        sql = (
-            "SELECT relation, tail, status, score, own, said_head | said_tail FROM triples "
-            f"WHERE head = ? {only} AND {where} ORDER BY relation, tail LIMIT ?"
-        )
-        found += _joined(store, store.rows(sql, (*values, limit)), here, outward=True)
-    if direction != "out":
-        loop = "AND head != tail" if direction == "both" else ""
-        sql = (
-            "SELECT relation, head, status, score, own, said_head | said_tail FROM triples "
-            f"WHERE tail = ? {only} {loop} AND {where} ORDER BY relation, head LIMIT ?"
-        )
-        rows = store.rows(sql, (*values, max(0, limit - len(found))))
-        found += _joined(store, rows, here, outward=False)
-    return found
+    where, here = f"AND {_status(status)}", resolve(store, entity)
+    if relation is None:
+        return here, (here,), where
+    return here, (here, relation_number(store, relation)), f"AND relation = ? {where}"
 
 
 def _joined(store: "GraphStore", rows: list[tuple], here: int, *, outward: bool) -> Iterable[Triple]:
@@ -184,7 +222,7 @@ def said(store: "GraphStore", triple: Triple | tuple[Name, str, Name]) -> list[S
     key = (resolve(store, head), relation_number(store, relation), resolve(store, tail))
     rows = store.rows(
         "SELECT d.number, d.id, d.source, n.start, n.end, hm.start, hm.end, tm.start, tm.end, s.found_relation, "
-        "s.score, s.certain, s.verdict, n.model FROM triples x JOIN statements s ON "
+        "s.score, s.certain, s.verdict, n.model, s.r FROM triples x JOIN statements s ON "
         "s.h = CASE x.said_head WHEN 0 THEN x.head ELSE x.said_head END AND s.r = x.relation AND "
         "s.t = CASE x.said_tail WHEN 0 THEN x.tail ELSE x.said_tail END JOIN sentences n ON n.number = s.sentence "
         "JOIN documents d ON d.number = n.document JOIN mentions hm ON hm.number = s.found_head "
@@ -194,7 +232,7 @@ def said(store: "GraphStore", triple: Triple | tuple[Name, str, Name]) -> list[S
     )
     texts: dict[int, str] = {}
     found = []
-    for number, id, source, *offsets, found_relation, score, certain, verdict, model in rows:
+    for number, id, source, *offsets, found_relation, score, certain, verdict, model, now in rows:
         if number not in texts:
             row = store.one("SELECT text FROM texts WHERE document = ?", (number,))
             texts[number] = row[0] if row else ""
@@ -205,7 +243,7 @@ def said(store: "GraphStore", triple: Triple | tuple[Name, str, Name]) -> list[S
         judged = {1: "accepted", -1: "rejected"}.get(verdict, "")
         found.append(
             Said(id, source, sentence, first, second, store.named(found_relation), score, bool(certain),
-                 judged, store.named(model))  # pyright: ignore[reportArgumentType]
+                 judged, store.named(model), store.named(now))  # pyright: ignore[reportArgumentType]
         )  # fmt: skip
     return found
 
@@ -248,6 +286,11 @@ def mentions(store: "GraphStore", document: str) -> list[Found]:
             (number,),
         )
     ]
+
+
+def waiting(store: "GraphStore") -> int:
+    """How many documents wait to be read; takes no time, however large the graph is."""
+    return store.rows("SELECT count(*) FROM documents WHERE state = 0")[0][0]
 
 
 @of_one_moment

@@ -46,6 +46,9 @@ class Said(NamedTuple):
     certain: bool
     verdict: Literal["", "accepted", "rejected"]
     model: str
+    """The version of what found it, or `replay.REVIEWER`."""
+    now: str = ""
+    """The relation that it says after correction."""
 
 
 class Found(NamedTuple):

@@ -41,13 +41,11 @@ def settle(
     db: sqlite3.Connection,
     edges: Iterable[Edge],
     given: Set[Edge] = frozenset(),
-    taken_back: Set[Edge] = frozenset(),
 ) -> None:
     """Write the triples of these edges anew, from what supports them; those that nothing supports go.
 
     Args:
-        given: edges that need no statement. Those that were given before stay so,
-        taken_back: but for these.
+        given: edges that need no statement. Those that were given before stay so.
     """
     touched: set[Edge] = set()
     for edge in edges:
@@ -55,7 +53,7 @@ def settle(
         head, tail = canonical(db, h), canonical(db, t)
         key = (head, r, tail, h if h != head else 0, t if t != tail else 0)
         row = db.execute(f"SELECT given FROM triples WHERE {_KEY}", key).fetchone()
-        was_given = edge in given or (row is not None and bool(row[0]) and edge not in taken_back)
+        was_given = edge in given or (row is not None and bool(row[0]))
         own, score = _own(db, edge, was_given)
         touched.add((head, r, tail))
         if own is None:

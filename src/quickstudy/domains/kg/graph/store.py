@@ -86,6 +86,8 @@ class GraphStore:
     names = query.names
     entities = query.entities
     counts = query.counts
+    waiting = query.waiting
+    degree = query.degree
     mentions = query.mentions
     paths = patterns.paths
     match = patterns.match

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from quickstudy.core.errors import DataError
 from quickstudy.core.estimate import Estimate
 from quickstudy.domains.kg.document import Annotated, Document, Relation, Sentence, Span, holding, sentences
-from quickstudy.domains.kg.graph.decisions import ENOUGH, Decision
+from quickstudy.domains.kg.graph.decisions import Decision
+from quickstudy.domains.kg.graph.replay import ENOUGH
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.schema import Schema
 
@@ -23,6 +24,8 @@ ASSERTED, DOUBTED = f"{RANDOM}, asserted", f"{RANDOM}, for review"
 DECISIONS = "decisions on "
 """Begins the source of an example that was made of decisions; the document's id follows."""
 Place = tuple[int, int]
+Edge = tuple[Place, str | None, Place]
+"""Head, relation and tail; no relation says that there is none."""
 
 
 class Labels(NamedTuple):
@@ -36,6 +39,16 @@ class Labels(NamedTuple):
     """Decisions on texts that aren't there any more, or that say nothing that the schema knows."""
 
 
+class _Verdict(NamedTuple):
+    """What was last decided on something that a text is held to say."""
+
+    edge: Edge
+    """What it says, after corrections."""
+    holds: bool
+    random: bool
+    """Whether it was drawn at random."""
+
+
 @dataclass
 class _Told:
     """What was decided on one document."""
@@ -44,14 +57,17 @@ class _Told:
     types: dict[Place, str]
     """Of mentions, as they were found."""
     mended: dict[Place, Span | None] = field(default_factory=dict)
-    pairs: dict[tuple[Place, Place], tuple[str | None, bool]] = field(default_factory=dict)
-    """(head, tail) -> relation, or none; and whether it was drawn at random."""
+    said: dict[Edge, _Verdict] = field(default_factory=dict)
+    """By what was found, or added: a text may say several things of the same two."""
     whole: dict[Place, tuple[list[Place], bool]] = field(default_factory=dict)
     """Sentence -> its mentions; and whether it was drawn at random."""
 
 
 def labels(store: GraphStore, schema: Schema) -> Labels:
-    """All that the decisions which stand teach; where two contradict each other, the later one."""
+    """All that the decisions which stand teach; where two contradict each other, the later one.
+
+    A relation that is rejected takes no other from its two mentions.
+    """
     told: dict[str, _Told] = {}
     lost = 0
     for decision in store.log():
@@ -115,16 +131,40 @@ def _note(told: _Told, decision: Decision) -> bool:
     head, tail = _again(told, body["head"]), _again(told, body["tail"])
     if head is None or tail is None:
         return False
-    said: str | None = body.get("found")
-    if decision.kind == "reject":
-        said = None
-    elif decision.kind in ("correct", "pair"):
-        said = body["relation"]
-        told.pairs.pop((head, tail), None)
-        told.pairs.pop((tail, head), None)
-    turned = decision.kind == "correct" and body["turned"]
-    told.pairs[(tail, head) if turned else (head, tail)] = (said, random)
+    if decision.kind == "pair":
+        _add(told, (head, body["relation"], tail), random)
+        return True
+    found: Edge = (head, body["found"], tail)
+    before = told.said.pop(found, None)
+    says = before.edge if before else found
+    if decision.kind == "correct":
+        says = (tail, body["relation"], head) if body["turned"] else (head, body["relation"], tail)
+    told.said[found] = _Verdict(says, decision.kind != "reject", random)
     return True
+
+
+def _add(told: _Told, added: Edge, random: bool) -> None:
+    """Take down a relation that was missed, or that there is none: the later contradicts the earlier."""
+    ends, relation = {added[0], added[2]}, added[1]
+    for known, verdict in list(told.said.items()):
+        if {known[0], known[2]} == ends and (relation is None or verdict.edge[1] is None):
+            del told.said[known]
+    told.said.pop(added, None)
+    told.said[added] = _Verdict(added, relation is not None, random)
+
+
+def _pairs(told: _Told) -> Iterator[tuple[Edge, bool]]:
+    """What a text says of two mentions, and whether that was drawn at random: all relations that stand; only where none
+    does, either way, and one was rejected, that there is none.
+    """
+    standing = {one.edge: one.random for one in told.said.values() if one.holds}
+    related = {frozenset((head, tail)) for head, _, tail in standing}
+    denied: dict[Edge, bool] = {
+        (head, None, tail): random
+        for (head, _, tail), holds, random in told.said.values()
+        if not holds and frozenset((head, tail)) not in related
+    }
+    yield from (standing | denied).items()
 
 
 def _again(told: _Told, known: dict[str, Any]) -> Place | None:
@@ -170,8 +210,8 @@ def _examples(id: str, told: _Told, schema: Schema) -> Iterator[tuple[Annotated 
         # With two spans or more `complete` would say that they aren't related, which nobody said.
         yield _cut(id, told.text, start, end, spans, (), (), complete=len(spans) < 2), random
     grouped: dict[tuple[Place, bool], list[tuple[Span, Span, str | None]]] = {}
-    for ends, (said, random) in told.pairs.items():
-        head, tail = map(span, ends)
+    for (one, said, other), random in _pairs(told):
+        head, tail = span(one), span(other)
         if head is None or tail is None or head.overlaps(tail):
             continue
         known = head.type in schema.entities and tail.type in schema.entities

@@ -118,7 +118,7 @@ class Reviewing:
                 return f"which relation? There are: {', '.join(self.relations)}."
             if word == "t" and relation is None and self._symmetric(said.relation):
                 return f"{said.relation} says the same both ways; say n, or r and another relation."
-            at = {(m.start, m.end): m.type for m in self.store.mentions(said.document)}
+            at = {(m.start, m.end): m.entity.type for m in self.store.mentions(said.document)}  # as mended
             ends = [(end.start, end.end) for end in (said.head, said.tail)]
             self._fits(relation or said.relation, [at[end] for end in ends if end in at], word == "t")
             number = self.store.correct(said, relation=relation, turned=word == "t", by=self.by, note=note)
