@@ -140,3 +140,19 @@ def test_the_step_function_is_the_nearest_rising_one():
         own = (p >= begin) & (p < end)
         assert np.ptp(fitted[own]) < 1e-9
         assert height == pytest.approx((fitted[own].sum() + 1) / (own.sum() + 2))
+
+
+def test_the_step_function_rises_whatever_the_answers_are():
+    rng = np.random.default_rng(2)
+    for n in rng.integers(1, 60, size=300):
+        p = np.sort(rng.integers(0, 40, size=n) / 40)
+        right = rng.random(n) < rng.choice([p, np.full(n, 0.9), 1 - p])
+        steps = isotonic(p.tolist(), right.tolist())
+        begins, heights = zip(*steps, strict=True)
+        assert list(begins) == sorted(set(begins)) and begins[0] == p[0]
+        assert list(heights) == sorted(heights) and heights[0] > 0 and heights[-1] < 1
+        for begin, height, end in zip(begins, heights, [*begins[1:], 2.0], strict=True):
+            own = right[(p >= begin) & (p < end)]
+            assert height == pytest.approx((own.sum() + 1) / (len(own) + 2))
+    # One answer pulled towards a half is below the many before it: it joins them.
+    assert isotonic([0.1] * 10 + [0.9], [False] + [True] * 10) == ((0.1, 11 / 13),)

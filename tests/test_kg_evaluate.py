@@ -1,12 +1,15 @@
 """A model judged on documents that it hasn't seen: its parts, end to end, how sure it is, and what was wrong."""
 
+from dataclasses import replace
+
 import pytest
 from kg_field import SCHEMA, document, learned, model
 
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.document import Annotated, Document
-from quickstudy.domains.kg.learning.evaluate import BY_NAME, BY_PLACE, evaluate, report
+from quickstudy.domains.kg.learning.evaluate import BY_NAME, BY_PLACE, OWN, evaluate, report
 from quickstudy.domains.kg.learning.score import counted, entities, gain
+from quickstudy.domains.kg.relations.classifier import RelationClassifier
 
 GOLD = [document(i, firms=1) for i in range(12)]
 
@@ -67,6 +70,34 @@ def test_sentences_that_a_reviewer_judged_are_no_measure_either():
     whole = Annotated(Document("g", f"Note. {GOLD[0].text}"))
     with pytest.raises(DataError, match="was learned from document 'g'"):
         evaluate(taught, [whole])
+
+
+def test_a_short_sentence_gives_away_its_own_document_alone():
+    def taught(text: str):
+        heading = Annotated(Document("g#0", text, "decisions on g"))
+        return replace(model(), examples=(*model().examples, heading))
+
+    short, long = "Background", "x" * OWN
+    for text, id, refused in ((short, "h", False), (short, "g", True), (long, "h", True)):
+        gold = replace(GOLD[0], document=Document(id, f"{GOLD[0].text} {text}"))
+        if refused:
+            with pytest.raises(DataError, match=f"was learned from document {id!r}"):
+                evaluate(taught(text), [gold])
+        else:
+            assert evaluate(taught(text), [gold]).documents == 1
+
+
+def test_relations_between_given_entities_are_looked_for_as_far_as_the_model_looks(monkeypatch):
+    asked = []
+    extract = RelationClassifier.extract
+
+    def noted(self, annotated, **more):
+        asked.append(more.get("across", 0))
+        return extract(self, annotated, **more)
+
+    monkeypatch.setattr(RelationClassifier, "extract", noted)
+    evaluate(replace(model(), across=1), GOLD[:2])
+    assert asked == [1, 1]
 
 
 def test_a_model_of_entities_alone_is_judged_too():

@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from kg_field import document, learned, model
+from kg_field import SCHEMA, document, encoder, learned, model
 from kg_graphs import ACME, ADA, LONDON, LOVELACE, small
 
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.graph.facts import Entry, Link, Proposal, Same
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.explain import bonds, explain, pair_of, spoken
-from quickstudy.domains.kg.use import extract
+from quickstudy.domains.kg.use import GraphModel, extract
 
 EXAMPLES = [document(i) for i in range(18)]
 
@@ -85,6 +85,25 @@ def test_without_is_the_same_to_the_last_digit():
         assert {e.origin for e in left.examples} == set(range(18)) - {number}
     only = learned([document(0)]).relations
     assert only.without(0) is None
+
+
+def test_influence_without_priors_is_that_of_learning_again(graph):
+    """What such a model is centred on follows from its examples, and from those that are left."""
+
+    def bare(examples):
+        return GraphModel.learn(examples, SCHEMA, encoder(), prior=None, relation_prior=None, precision=0.3)
+
+    examples = [document(i) for i in (0, 2, 4, 1)]  # one that sued
+    few = bare(examples)
+    said = graph.said(
+        next(t for t in graph.triples(status=("review", "extracted")) if t.relation == "works_for")
+    )[0]
+    pair, ends = pair_of(graph, said), ("person", "firm")
+    _, spoke = spoken(few, pair, "works_for", ends)
+    by_example = {one.example: one.without for one in spoke}
+    for number in (0, 3):
+        other = bare([one for i, one in enumerate(examples) if i != number])
+        assert by_example[number] == pytest.approx(spoken(other, pair, "works_for", ends)[0], abs=1e-3)
 
 
 def test_merges_have_their_evidence(store):

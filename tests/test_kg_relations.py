@@ -13,6 +13,7 @@ from quickstudy.domains.kg.relations.certainty import (
     evidence,
     learn_certainty,
     likeness,
+    own_certainty,
     prototypes,
 )
 from quickstudy.domains.kg.relations.classifier import Example, labelled_pairs, learn_relations, maml_head
@@ -103,6 +104,32 @@ def test_pairs_of_one_text_share_a_pass(encoder):
     ids, of, roles = pack_once(encoder, several)
     assert len(ids) == 2 and of.tolist() == [0] * 20 + [1] and roles.shape == (21, ids.shape[1])
     assert torch.allclose(pairs.encode(several), pairs.net(pack(encoder, several)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("before", "between", "after"), [(90, 2, 0), (60, 9, 90), (0, 90, 0), (90, 90, 90), (15, 40, 30)]
+)
+def test_both_marks_are_read_of_a_pair_that_is_longer_than_an_encoder_reads(encoder, before, between, after):
+    assert encoder.max_length < 600
+    text = f"{'ab ' * before * 9}xy {'cd ' * between * 9}zw{' ef' * after * 9}"
+    marks = [(text.index(mark), text.index(mark) + 2) for mark in ("xy", "zw")]
+    long, short = Pair(text, *marks), sentence("sued", 0)
+    there, fits = pack(encoder, [long, short])
+    [alone] = pack(encoder, [short])
+    assert torch.equal(fits[: len(alone)], alone) and not fits[len(alone) :].any()
+    for mark, words in ((HEAD, "xy"), (TAIL, "zw")):
+        expected = encoder.encodings([words])[0].ids[1:-1]
+        assert (there[there[:, 1] == mark, 0] - 1).tolist() == expected
+    vectors = PairEncoder(encoder).encode([long, long.turned()])
+    size = encoder.dim
+    assert vectors[:, : 2 * size].reshape(-1, size).norm(dim=-1).min() > 0.1
+
+
+def test_marks_that_are_longer_than_an_encoder_reads_keep_their_beginnings(encoder):
+    text = "xy" * 900
+    for pair in (Pair(text, (0, 850), (860, 1800)), Pair(text, (0, 1800), (1700, 1710))):
+        [row] = pack(encoder, [pair])
+        assert (row[:, 1] == HEAD).any() and (row[:, 1] == TAIL).any() and len(row) <= encoder.max_length
 
 
 def test_documents_are_read_together_as_one_by_one(prior, encoder):
@@ -271,6 +298,54 @@ def test_turned_examples_are_negatives(prior, encoder):
     assert probability[0] > probability[1]
 
 
+def test_what_is_related_the_other_way_round_is_no_negative(prior, encoder):
+    relations = {"works for": {}, "employs": {}, "knows": {"symmetric": True}}
+    schema = Schema.of({"entities": ["Person", "Firm"], "relations": relations})
+    works = [Example(sentence("works for", i), "works for", "Person", "Firm") for i in range(3)]
+    employs = [Example(e.pair.turned(), "employs", "Firm", "Person") for e in works[:2]]
+    knows = [Example(works[2].pair, "knows", "Person", "Firm")]
+    model = learn_relations([*works, *employs], schema, prior, encoder)
+    assert [e.pair for e in model.others] == [works[2].pair.turned()]
+    model = learn_relations([*works, *employs, *knows], schema, prior, encoder)
+    assert model.others == ()  # what one knows knows one
+
+
+def test_a_blank_prior_is_centred_where_there_are_two_kinds(encoder):
+    pairs = [sentence("sued", i) for i in range(3)] + [sentence("founded", 0)]
+    read = PairEncoder(encoder).encode(pairs)
+    one = RelationPrior.blank(encoder, pairs[:3], ["sued"] * 3)
+    assert not one.center.any() and torch.allclose(one.encode(pairs[:1], encoder).norm(), torch.tensor(1.0))
+    for kind in ("founded", None):
+        both = RelationPrior.blank(encoder, pairs, [*["sued"] * 3, kind])
+        assert both.untaught and torch.allclose(both.center, read.mean(0), atol=1e-5)
+
+
+def test_what_would_be_learned_without_a_document_follows_its_centre_and_its_pairs(encoder):
+    """Without a prior; one document alone says that they are employed, and two of others that nothing is meant."""
+    schema = Schema.of({"entities": ["Person", "Firm"], "relations": {"works for": {}, "employs": {}}})
+    works = [Example(sentence("works for", i), "works for", "Person", "Firm", i) for i in range(4)]
+    employs = [Example(e.pair.turned(), "employs", "Firm", "Person", 9) for e in works[:2]]
+    named = [e._replace(origin=10 + i) for i in range(2) for e in labelled_pairs(met(i))]
+
+    def learned(examples):
+        kinds = [e.type for e in examples]
+        blank = RelationPrior.blank(encoder, [e.pair for e in examples], kinds)
+        return learn_relations(examples, schema, blank, encoder)
+
+    for examples in ([*works, *employs, *named], [*works, *employs], works):
+        model = learned(examples)
+        assert model.labelled == len(examples)
+        for origin in sorted({e.origin for e in examples}):
+            left, fresh = model.without(origin), learned([e for e in examples if e.origin != origin])
+            assert left is not None and set(left.others) == set(fresh.others)
+            assert torch.allclose(left.prior.center, fresh.prior.center, atol=1e-5)
+            assert torch.allclose(left.x, fresh.x, atol=1e-4) and left.types == fresh.types
+            assert torch.allclose(left.certainty.weights, fresh.certainty.weights, atol=1e-3)
+            asked = [sentence("works for", 6), sentence("works for", 7).turned()]
+            for a, b in zip(left.judge(asked), fresh.judge(asked), strict=True):
+                assert torch.allclose(a.float(), b.float(), atol=1e-3)
+
+
 def test_extraction_is_sure_from_the_stated_precision_on(prior, encoder):
     classifier = learned(prior, encoder, precision=0.6)
     said = [s for i in range(4, 8) for s in classifier.extract(document("founded", i), least=0.0)]
@@ -362,6 +437,29 @@ def test_own_examples_move_certainty_little_while_they_are_few():
     few = learned.refined(phi.repeat(2, 1), torch.tensor([False, False]))
     many = learned.refined(phi.repeat(500, 1), torch.tensor([False] * 490 + [True] * 10))
     assert learned.logit(phi) > few.logit(phi) > many.logit(phi) - 1e-3
+
+
+def test_an_own_example_is_judged_by_the_others_alone(monkeypatch):
+    """All parts of the evidence are those of learning without it."""
+    seen = []
+    monkeypatch.setattr(Certainty, "refined", lambda self, phi, right: seen.append(phi) or self)
+    generator = torch.Generator().manual_seed(0)
+    y = torch.tensor([0, 0, 0, 0, 1, 1, 2])
+    x = torch.nn.functional.normalize(
+        torch.randn(7, 5, generator=generator).abs() + 2 * torch.eye(5)[y], dim=-1
+    )
+    own_certainty(Certainty(), x, y, x[:0], 3)
+    [phi] = seen
+    assert len(phi) == 6  # the only example of a relation says nothing
+    for row in range(6):
+        left = torch.arange(7) != row
+        mean = prototypes(x[left], y[left], 3)
+        shots = torch.bincount(y[left], minlength=3)
+        alike = likeness(x[left], y[left], mean)
+        alone, best = evidence(x[row : row + 1] @ mean.t(), shots.float(), alike=alike)
+        assert int(best) == y[row]
+        assert torch.allclose(phi[row], alone[0], atol=1e-5)
+    assert phi[4, -1] == pytest.approx(1) == phi[5, -1]
 
 
 def test_tuning_makes_an_adapter_that_tells_earlier_relations_apart(encoder):

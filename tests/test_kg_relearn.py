@@ -1,15 +1,18 @@
 """What reviewers decided is learned, judged on what was drawn at random, and kept only where it isn't worse."""
 
 import pytest
-from kg_field import SCHEMA, document, learned
+import torch
+from kg_field import SCHEMA, document, encoder, learned
 from kg_graphs import put
 
 from quickstudy.core.errors import DataError
 from quickstudy.core.estimate import Estimate
-from quickstudy.domains.kg.graph.records import Entity
+from quickstudy.domains.kg.document import Annotated
+from quickstudy.domains.kg.graph.records import Entity, Slice
 from quickstudy.domains.kg.graph.store import GraphStore
-from quickstudy.domains.kg.learning.labels import RANDOM
+from quickstudy.domains.kg.learning.labels import RANDOM, labels
 from quickstudy.domains.kg.learning.relearn import is_kept, relearn
+from quickstudy.domains.kg.use import GraphModel
 
 FEW = [document(i) for i in range(4)]
 
@@ -70,6 +73,69 @@ def test_whole_sentences_teach_names(store):
         ))  # fmt: skip
     again = relearn(old, store)
     assert again.model.recogniser is not old.recogniser and again.taught == 4 and again.gain == {}
+
+
+def test_a_model_without_priors_learns_decisions_too_and_in_the_same_way(store):
+    old = GraphModel.learn(FEW, SCHEMA, encoder(), prior=None, relation_prior=None, precision=0.3)
+    review(store)
+    again = relearn(old, store)
+    assert again.kept and again.taught >= 20 and again.model.relation_prior is None
+    assert again.model.relations.labelled > old.relations.labelled
+    anew = GraphModel.learn(
+        again.model.examples, SCHEMA, encoder(), prior=None, relation_prior=None, precision=0.3
+    )
+    assert torch.allclose(again.model.relations.x, anew.relations.x, atol=1e-5)
+    text = store.document("d0").text
+    store.whole("d0", Slice(0, len(text), text))
+    named = relearn(old, store).model.recogniser
+    assert named is not old.recogniser and named.report["made"] == old.recogniser.report["made"] == "frozen"
+
+
+def test_decisions_beyond_the_sentence_teach_a_model_nothing_that_looks_in_one(store):
+    """Nothing of relations is learned, and nothing goes wrong."""
+    bare = [Annotated(one.document, one.spans, (), True) for one in FEW]
+    old = learned(bare)
+    put(
+        store,
+        "far",
+        "Ada slept . Then acme sued .",
+        (Entity("Ada", "person"), "sued", Entity("acme", "firm")),
+    )
+    (said,) = [s for t in store.triples() for s in store.said(t) if s.document == "far"]
+    store.accept(said)
+    again = relearn(old, store)
+    assert again.taught == 1 and again.model.relations is None
+
+
+def test_a_rejected_relation_takes_no_other_from_its_two_mentions(tmp_path):
+    def taught():
+        return [
+            ({(one.of(h), kind, one.of(t)) for h, t, kind in one.relations}, len(one.unrelated))
+            for one in labels(store, SCHEMA).chosen
+        ]
+
+    ada, acme = Entity("Ada", "person"), Entity("acme", "firm")
+    with GraphStore(tmp_path / "two.db") as store:
+        put(store, "two", "Ada sued acme , her employer .", (ada, "works_for", acme), (ada, "sued", acme))
+        works, sued = (store.said((ada, kind, acme))[0] for kind in ("works_for", "sued"))
+        store.accept(works)
+        store.reject(sued)
+        assert taught() == [({("Ada", "works_for", "acme")}, 0)]
+        store.accept(sued)
+        assert taught() == [({("Ada", "works_for", "acme"), ("Ada", "sued", "acme")}, 0)]
+        store.reject(works)
+        assert taught() == [({("Ada", "sued", "acme")}, 0)]
+        store.correct(sued, relation="works_for")
+        assert taught() == [({("Ada", "works_for", "acme")}, 0)]
+        store.reject(sued)
+        assert taught() == [(set(), 1)]  # now nothing stands
+        head, tail = (next(m for m in store.mentions("two") if m.text == name) for name in ("Ada", "acme"))
+        store.relate("two", head, tail, "sued")
+        assert taught() == [({("Ada", "sued", "acme")}, 0)]
+        store.relate("two", head, tail, None)
+        assert taught() == [(set(), 1)]
+        store.accept(works)
+        assert taught() == [({("Ada", "works_for", "acme")}, 0)]
 
 
 def test_without_a_decision_there_is_nothing_to_learn(store):

@@ -9,10 +9,14 @@ from kg_field import SCHEMA, document
 
 from quickstudy.core.errors import CheckpointError, DataError
 from quickstudy.domains.kg import use
-from quickstudy.domains.kg.document import Annotated
+from quickstudy.domains.kg.document import Annotated, Document, Relation, Span
 from quickstudy.domains.kg.entities.recogniser import Recogniser
 from quickstudy.domains.kg.graph.store import GraphStore
+from quickstudy.domains.kg.relations import classifier
+from quickstudy.domains.kg.relations.classifier import Said
+from quickstudy.domains.kg.schema import Schema
 from quickstudy.domains.kg.use import GraphModel, extract
+from quickstudy.domains.kg.worth import of_relations
 
 
 @pytest.fixture(scope="module", name="encoder")
@@ -95,6 +99,56 @@ def test_a_model_comes_back_as_it_was_saved(model, encoder, tmp_path):
     again = GraphModel.load(tmp_path / "model", encoder)
     new = [document(i).document for i in range(18, 30)]
     assert again.version == model.version and again.read(new) == model.read(new)
+
+
+def test_relations_are_learned_again_by_the_seed_of_learning(encoder, tmp_path, monkeypatch):
+    # With few negatives kept, the seed says which.
+    monkeypatch.setattr(classifier, "MOST_NEGATIVES", 2)
+    examples = [document(i) for i in range(8)]
+
+    def learned(seed):
+        return GraphModel.learn(
+            examples, SCHEMA, encoder, prior=None, relation_prior=kg_field.relation_prior(), seed=seed
+        )
+
+    models = [learned(seed) for seed in range(3)]
+    assert models[1].relations.others != models[0].relations.others
+    for seed, model in enumerate(models):
+        model.save(tmp_path / "model")
+        again = GraphModel.load(tmp_path / "model", encoder)
+        assert again.seed == model.seed == seed and again.version == model.version
+        assert again.relations.others == model.relations.others
+    path = tmp_path / "model" / use.EXAMPLES
+    record = json.loads(path.read_text())
+    del record["seed"]  # as models were kept before
+    path.write_text(json.dumps(record))
+    assert GraphModel.load(tmp_path / "model", encoder).relations.others == models[0].relations.others
+
+
+def knows(number, **more):
+    """Three persons of whom the first knows the second, as the labels have it, in one sentence."""
+    names = kg_field.PEOPLE[number % 6], kg_field.PEOPLE[(number + 1) % 6], kg_field.PEOPLE[(number + 2) % 6]
+    text = "{} knows {} , as {} does .".format(*names)
+    spans = tuple(Span(text.index(name), text.index(name) + len(name), "person") for name in names)
+    return Annotated(Document(f"k{number}", text), spans, (Relation(0, 1, "knows"),), **more)
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_worth_counts_a_symmetric_relation_once_and_only_what_was_judged(encoder, partial):
+    """Said is what the labels say, the other way round; and something of the second and the third."""
+    people = Schema.of({"entities": ["person"], "relations": {"knows": {"symmetric": True}}})
+
+    class Told:
+        def extract_all(self, documents, *, across=0):
+            said = [Said(1, 0, "knows", 0.9, True), Said(1, 2, "knows", 0.9, True)]
+            return [said for _ in documents]
+
+    examples = [knows(i, partial=partial) for i in range(12)]
+    prior = kg_field.relation_prior()
+    made = of_relations(examples, people, prior, lambda some, kept: Told())
+    # Where all pairs of the sentence were judged, the second is wrong.
+    assert made.experienced.recall.mean == 100 and made.experienced.total.found == (12 if partial else 24)
+    assert made.experienced.f1.mean == pytest.approx(100 if partial else 200 / 3)
 
 
 def test_a_save_that_fails_leaves_the_old_model_and_other_files_alone(model, encoder, tmp_path, monkeypatch):

@@ -134,20 +134,40 @@ def best_cut(probabilities: Sequence[float]) -> float:
 
 
 def isotonic(p: Sequence[float], right: Sequence[bool]) -> tuple[tuple[float, float], ...]:
-    """The rising step function nearest to the answers, by pool adjacent violators; `p` in rising order."""
-    blocks: list[list[float]] = []  # where it begins, sum, count
+    """The rising step function nearest to the answers, by pool adjacent violators; `p` in rising order.
+
+    One more answer of each kind keeps a step of few answers from saying never or always. That moves such steps
+    furthest, and may put one below the step before it: then these two are pooled as well.
+    """
+    same: dict[float, list[bool]] = {}
     for x, y in zip(p, right, strict=True):
-        if blocks and blocks[-1][0] == x:
-            blocks[-1][1] += y
-            blocks[-1][2] += 1
-        else:
-            blocks.append([x, float(y), 1.0])
-        while len(blocks) > 1 and blocks[-2][1] * blocks[-1][2] >= blocks[-1][1] * blocks[-2][2]:
-            _, total, count = blocks.pop()
-            blocks[-1][1] += total
-            blocks[-1][2] += count
-    # One more answer of each kind keeps a step of few answers from saying never or always.
-    return tuple((x, (total + 1) / (count + 2)) for x, total, count in blocks)
+        same.setdefault(x, []).append(y)
+    blocks = [_Block(x, sum(answers), len(answers)) for x, answers in same.items()]
+    blocks = _pooled(_pooled(blocks, lambda b: b.right / b.count), _height)
+    return tuple((block.begin, _height(block)) for block in blocks)
+
+
+class _Block(NamedTuple):
+    """Answers that share a step."""
+
+    begin: float
+    right: int
+    count: int
+
+
+def _height(block: _Block) -> float:
+    return (block.right + 1) / (block.count + 2)
+
+
+def _pooled(blocks: Sequence[_Block], height: Callable[[_Block], float]) -> list[_Block]:
+    """Neighbours are joined until heights rise."""
+    kept: list[_Block] = []
+    for block in blocks:
+        kept.append(block)
+        while len(kept) > 1 and height(kept[-2]) >= height(kept[-1]):
+            one, other = kept[-2:]
+            kept[-2:] = [_Block(one.begin, one.right + other.right, one.count + other.count)]
+    return kept
 
 
 def _step(steps: Sequence[tuple[float, float]], p: float) -> float:

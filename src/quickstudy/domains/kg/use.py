@@ -46,8 +46,6 @@ LIMIT = 64 * 2**20
 """Bytes of kept examples, at most."""
 RENEW = 60.0
 """Seconds after which claims on documents are renewed, so that nobody else takes what is still being read."""
-
-
 Shipped = Literal["shipped"]
 
 
@@ -75,6 +73,8 @@ class GraphModel:
     """How many sentence ends may lie between the two ends of a relation."""
     worth: tuple[Worth, ...] = ()
     """What experience was worth on examples held out, of each part, where `learn` judged it."""
+    seed: int = 0
+    """Of learning: relations are learned again by it when the model is loaded."""
 
     @cached_property
     def scale(self) -> Calibration:
@@ -133,7 +133,7 @@ class GraphModel:
         recogniser = entities.learn(named, schema, past, encoder, tuned=tuned, seed=seed, progress=progress)
         return cls(
             schema, given, recogniser, learn_related(given, schema, encoder, told, precision, across, seed),
-            told, precision, across, tuple(worth),
+            told, precision, across, tuple(worth), seed,
         )  # fmt: skip
 
     @property
@@ -142,9 +142,10 @@ class GraphModel:
         tuned = b"".join(
             tensor.numpy().tobytes() for _, tensor in sorted(self.recogniser.tuned.parts()[0].items())
         )
+        # A seed of 0 is left out: models from before it was kept have their version still.
         told = json.dumps([
             *map(as_record, self.examples), self.schema.to_json(), self.precision, self.across,
-            self.scale.weights, self.scale.steps,
+            self.scale.weights, self.scale.steps, *([self.seed] if self.seed else []),
         ])  # fmt: skip
         parts = (told.encode(), tuned, self._past(), identity(self.recogniser.encoder).encode())
         return sha256(b"\0".join(parts)).hexdigest()[:12]
@@ -182,11 +183,9 @@ class GraphModel:
                 Annotated(part, tuple(e.span for e in here))
                 for (_, _, part), here in zip(group, found, strict=True)
             ]
-            related = (
-                self.relations.extract_all(marked, across=self.across, least=LEAST)
-                if self.relations
-                else [[]] * len(group)
-            )
+            related = [[]] * len(group)
+            if self.relations is not None:
+                related = self.relations.extract_all(marked, across=self.across, least=LEAST)
             for (number, begin, _), here, ones in zip(group, found, related, strict=True):
                 said[number] += [(len(spans[number]), one) for one in ones]
                 spans[number] += [Span(e.span.start + begin, e.span.end + begin, e.span.type) for e in here]
@@ -225,6 +224,7 @@ class GraphModel:
             "schema": self.schema.to_json(),
             "precision": self.precision,
             "across": self.across,
+            "seed": self.seed,
             "relations": self.relation_prior is not None,
             "encoder": self.recogniser.encoder.name,
             "examples": [as_record(one) for one in self.examples],
@@ -257,7 +257,7 @@ class GraphModel:
             raise CheckpointError(f"{folder / EXAMPLES}: {problem}.") from None
         try:
             schema, precision = Schema.of(record["schema"]), float(record["precision"])
-            across = int(record.get("across", 0))
+            across, seed = int(record.get("across", 0)), int(record.get("seed", 0))
             examples = tuple(from_record(one).checked(schema) for one in record["examples"])
         except (KeyError, TypeError, ValueError, AttributeError) as problem:  # DataError is a ValueError
             raise CheckpointError(f"{folder}: {EXAMPLES} can't be read: {problem}") from None
@@ -265,8 +265,8 @@ class GraphModel:
         recogniser = Recogniser.load(folder / ENTITIES, encoder)
         prior = RelationPrior.load(folder / RELATIONS) if record.get("relations") is True else None
         return cls(
-            schema, examples, recogniser, learn_related(examples, schema, encoder, prior, precision, across, 0),
-            prior, precision, across,
+            schema, examples, recogniser, learn_related(examples, schema, encoder, prior, precision, across, seed),
+            prior, precision, across, seed=seed,
         )  # fmt: skip
 
 
@@ -360,7 +360,7 @@ def learn_related(
         for number, example in enumerate(examples)
         for pair in labelled_pairs(example, across=across)
     ]
-    prior = prior or RelationPrior.blank(encoder, [pair.pair for pair in pairs])
+    prior = prior or RelationPrior.blank(encoder, [p.pair for p in pairs], [p.type for p in pairs])
     return learn_relations(pairs, schema, prior, encoder, precision=precision, seed=seed)
 
 

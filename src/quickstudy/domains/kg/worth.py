@@ -6,8 +6,8 @@ clearly better, experience is left out: it may be of fields too far away.
 """
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from quickstudy.core.errors import DataError
 from quickstudy.core.estimate import Estimate
@@ -16,7 +16,8 @@ from quickstudy.domains.kg.entities import recogniser
 from quickstudy.domains.kg.entities.prior import Prior
 from quickstudy.domains.kg.learning import score
 from quickstudy.domains.kg.learning.score import Count, Score, counted
-from quickstudy.domains.kg.relations.classifier import RelationClassifier
+from quickstudy.domains.kg.relations.classifier import RelationClassifier, Said, labelled_pairs
+from quickstudy.domains.kg.relations.pairs import Candidate, candidates
 from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.schema import Schema
 from quickstudy.encoders.text import TextEncoder
@@ -98,13 +99,14 @@ def of_relations(
     across: int = 0,
     seed: int = 0,
 ) -> Worth | None:
-    """The same for the relations between the entities that are labelled.
+    """The same for the relations between the entities that are labelled, of pairs that were judged.
 
     Args:
         learn: learns relations from examples, with a prior or, given None, without.
     """
     if prior is None or len(examples) < LEAST:
         return None
+    symmetric = {name for name, kind in schema.relations.items() if kind.symmetric}
     counts: tuple[list[Count], list[Count]] = ([], [])
     for seen, held in _parts(examples, seed):
         for given, into in zip((prior, against), counts, strict=True):
@@ -116,9 +118,26 @@ def of_relations(
                 return None
             asked = [Annotated(one.document, one.spans) for one in held]
             for said, one in zip(learned.extract_all(asked, across=across), held, strict=True):
-                found = {Relation(s.head, s.tail, s.type) for s in said}
-                into.append(counted(found, set(one.relations)))
+                found = replace(one, relations=tuple(_judged(said, one, across)))
+                into.append(counted(*(score.triples(x, score.places(x), symmetric) for x in (found, one))))
     return _worth("relations between given entities", counts)
+
+
+def _judged(said: Sequence[Said], one: Annotated, across: int) -> Iterator[Relation]:
+    """What was found, but for pairs of which the labels say nothing: there nobody knows whether it is right.
+
+    A related pair, turned round, was judged in a document that was labelled wholly; in a `partial` one, of its own
+    relation alone.
+    """
+    labelled = labelled_pairs(one, across=across)
+    known, related = {e.pair for e in labelled}, {(e.pair, e.type) for e in labelled if e.type}
+    turned = {pair.turned() for pair, _ in related}
+    pairs = dict(candidates(one, across=across))
+    for head, tail, kind, *_ in said:
+        pair = pairs[Candidate(head, tail)]
+        back = (pair.turned(), kind) in related if one.partial else pair in turned
+        if pair in known or back:
+            yield Relation(head, tail, kind)
 
 
 def _worth(part: str, counts: tuple[list[Count], list[Count]]) -> Worth:

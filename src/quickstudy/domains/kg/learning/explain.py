@@ -186,7 +186,8 @@ def spoken(
     relations = model.relations
     if relations is None or kind not in relations.types:
         raise DataError(f"the model has no example of {kind!r}.")
-    x = relations.prior.features(relations.pairs.encode([pair]))
+    vector = relations.pairs.encode([pair])
+    x = relations.prior.features(vector)
     before = _odds(relations, x, kind, ends)
 
     def whole(odds: float) -> float:
@@ -196,8 +197,9 @@ def spoken(
     cosines = torch.cat([relations.x @ x[0], relations.unrelated @ x[0]])
     found = []
     for number in sorted({example.origin for example in labelled}):
-        other = relations.without(number)
-        after = -math.inf if other is None or kind not in other.types else _odds(other, x, kind, ends)
+        other, after = relations.without(number), -math.inf
+        if other is not None and kind in other.types:
+            after = _odds(other, other.prior.features(vector), kind, ends)
         if abs(before - after) < LEAST:
             continue
         # What spoke for it is one of its relation, if the document has one; what spoke against it, anything else.

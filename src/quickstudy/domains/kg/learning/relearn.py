@@ -19,8 +19,8 @@ from quickstudy.domains.kg.document import Annotated
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning import score
 from quickstudy.domains.kg.learning.labels import DECISIONS, labels
-from quickstudy.domains.kg.relations.classifier import Example, labelled_pairs, learn_relations
-from quickstudy.domains.kg.use import GraphModel
+from quickstudy.domains.kg.relations.classifier import Example, labelled_pairs
+from quickstudy.domains.kg.use import GraphModel, learn_related
 
 LEAST = 5
 """With fewer labels drawn at random than this, no gain is stated."""
@@ -115,21 +115,20 @@ def _learned(
     """From other examples, all else alike. Names are only learned again where other sentences are marked wholly."""
     encoder = model.recogniser.encoder
     if [one for one in examples if not one.partial] != [one for one in model.examples if not one.partial]:
+        # A frozen one has a prior, too, but it is blank: given as experience, it would count for some.
+        frozen = str(model.recogniser.report.get("made")).startswith("frozen")
         return GraphModel.learn(
-            examples, model.schema, encoder, prior=model.recogniser.past, relation_prior=model.relation_prior,
-            precision=model.precision, across=model.across, seed=seed, progress=progress,
+            examples, model.schema, encoder, prior=None if frozen else model.recogniser.past,
+            relation_prior=model.relation_prior, precision=model.precision, across=model.across, seed=seed,
+            progress=progress,
         )  # fmt: skip
-    pairs = [
-        p._replace(origin=n)
-        for n, example in enumerate(examples)
-        for p in labelled_pairs(example, across=model.across)
-    ]
-    relations = model.relations
-    if model.relation_prior is not None and any(pair.type for pair in pairs):
-        relations = learn_relations(
-            pairs, model.schema, model.relation_prior, encoder, precision=model.precision, seed=seed
+    relations = None
+    # Decisions may speak of relations across sentences alone, where this model doesn't look.
+    if any(pair.type for one in examples for pair in labelled_pairs(one, across=model.across)):
+        relations = learn_related(
+            examples, model.schema, encoder, model.relation_prior, model.precision, model.across, seed
         )
-    return replace(model, examples=tuple(examples), relations=relations)
+    return replace(model, examples=tuple(examples), relations=relations, seed=seed)
 
 
 def _rights(model: GraphModel, pairs: Sequence[Example]) -> list[bool]:

@@ -52,7 +52,7 @@ def evidence(
     shots: Float[Tensor, " ways"] | float,
     unrelated: Float[Tensor, " n"] | None = None,
     chosen: Int[Tensor, " n"] | None = None,
-    alike: Float[Tensor, " ways"] | None = None,
+    alike: Float[Tensor, "*n ways"] | None = None,
 ) -> tuple[Float[Tensor, "n 7"], Int[Tensor, " n"]]:
     """φ and the best relation's number.
 
@@ -61,7 +61,8 @@ def evidence(
         shots: examples of each relation [ways], or one number for all.
         unrelated: s₀.
         chosen: the relation that another learner holds for the best.
-        alike: of each relation, how near its examples are to its prototype (`likeness`); 1 where there is one example.
+        alike: of each relation, how near its examples are to its prototype (`likeness`), [ways] or, where it differs
+            from row to row, [n, ways]; 1 where there is one example.
     """
     number = cosine.argmax(-1) if chosen is None else chosen
     best = cosine.gather(1, number.unsqueeze(1)).squeeze(1)
@@ -70,7 +71,7 @@ def evidence(
     count = torch.as_tensor(shots, dtype=best.dtype).expand(cosine.shape[1])[number].clamp(min=1).log()
     one, zero = torch.ones_like(best), torch.zeros_like(best)
     apart, there = (zero, zero) if unrelated is None else (best - unrelated, one)
-    near = one if alike is None else alike[number]
+    near = one if alike is None else alike.expand_as(cosine).gather(1, number.unsqueeze(1)).squeeze(1)
     return torch.stack([one, best, best - rival, count, apart, there, near], -1), number
 
 
@@ -153,16 +154,19 @@ def own_certainty(
     counts = torch.bincount(y, minlength=ways).float()
     sums = torch.zeros(ways, x.shape[1]).index_add(0, y, x)
     means = normalize(sums, dim=-1)
-    cosine = x @ means.t()
-    cosine[torch.arange(len(x)), y] = (x * normalize(sums[y] - x, dim=-1)).sum(-1)
+    rows, rest = torch.arange(len(x)), sums[y] - x
+    cosine, alike = x @ means.t(), likeness(x, y, means)
+    cosine[rows, y] = (x * normalize(rest, dim=-1)).sum(-1)
     judged = counts[y] > 1
     near = nearness(x, unrelated) if len(unrelated) else None
-    alike = likeness(x, y, means)
-    phi, best = evidence(cosine, counts - 1, near, alike=alike)
+    # The mean cosine of vectors of length 1 to their own mean is that mean's length.
+    others = alike.repeat(len(x), 1)
+    others[rows, y] = rest.norm(dim=-1) / (counts[y] - 1).clamp(min=1)
+    phi, best = evidence(cosine, counts - 1, near, alike=others)
     phis, rights = [phi[judged]], [(best == y)[judged]]
     if len(unrelated) > 1:
-        others = (unrelated @ unrelated.t()).fill_diagonal_(-1.0)
-        near = others.topk(min(NEAREST, len(unrelated) - 1), -1).values.mean(-1)
+        apart = (unrelated @ unrelated.t()).fill_diagonal_(-1.0)
+        near = apart.topk(min(NEAREST, len(unrelated) - 1), -1).values.mean(-1)
         phi, _ = evidence(unrelated @ means.t(), counts, near, alike=alike)
         phis.append(phi)
         rights.append(torch.zeros(len(phi), dtype=torch.bool))

@@ -7,6 +7,7 @@ in both.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from typing import NamedTuple
 
@@ -59,6 +60,8 @@ class Example(NamedTuple):
     tail_type: str = ""
     origin: int = -1
     """Number of the labelled document that it is from, where that is known."""
+    turned: bool = False
+    """Whether it says no more than that a related one doesn't hold the other way round."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,7 @@ class RelationClassifier:
     @property
     def labelled(self) -> int:
         """How many pairs were labelled, as related or not; those that were turned round don't count."""
-        related = {example.pair for example in self.examples}
-        return len(self.examples) + sum(other.pair.turned() not in related for other in self.others)
+        return len(self.examples) + sum(not other.turned for other in self.others)
 
     def cosines(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n ways"]:
         """How alike pairs are to each relation: to the direction of its examples' mean."""
@@ -181,19 +183,27 @@ class RelationClassifier:
 
     def without(self, origin: int) -> "RelationClassifier | None":
         """What would have been learned without a labelled document: the same to the last digit, as the encoder learns
-        nothing from it. None where no relation would be left.
+        nothing from it; but unrelated pairs beyond `MOST_NEGATIVES` stay out. None where no relation would be left.
         """
-        kept = [i for i, e in enumerate(self.examples) if e.origin != origin]
-        rest = [i for i, e in enumerate(self.others) if e.origin != origin]
-        if not kept:
+        related = [e for e in self.examples if e.origin != origin]
+        if not related:
             return None
-        return _learned(
-            self,
-            [self.examples[i] for i in kept],
-            [self.others[i] for i in rest],
-            self.x[kept],
-            self.unrelated[rest],
-        )
+        # That this document related a pair may have kept it from being a negative.
+        before = set(_turned(self.examples, self.schema))
+        freed = [e for e in _turned(related, self.schema) if e not in before]
+        kept = [*related, *(e for e in self.others if e.origin != origin), *freed]
+        x, prior = torch.stack([self._vectors[e.pair] for e in kept]), self.prior
+        if prior.untaught:
+            own = [i for i, e in enumerate(kept) if not e.turned]
+            prior = prior.recentred(x[own], [kept[i].type for i in own])
+        return _learned(replace(self, prior=prior), kept, prior.features(x))
+
+    @cached_property
+    def _vectors(self) -> dict[Pair, Float[Tensor, " d"]]:
+        """Vectors of all pairs that it was or might be learned from, before the prior: read once for all `without`."""
+        known = (*self.examples, *self.others)
+        pairs = list(dict.fromkeys(pair for e in known for pair in (e.pair, e.pair.turned())))
+        return dict(zip(pairs, self.pairs.encode(pairs), strict=True))
 
     def extract(self, annotated: Annotated, *, across: int = 0, least: float = 0.5) -> list[Said]:
         """The relations that a document says of its spans, in the order of their heads.
@@ -265,7 +275,7 @@ def learn_relations(
 ) -> RelationClassifier:
     """Learn relations from labelled pairs.
 
-    Pairs of a relation that isn't symmetric, turned round, are learned as unrelated.
+    Pairs of a relation that isn't symmetric, turned round, are learned as unrelated where no example relates them so.
 
     Args:
         precision: an answer at least so probable is sure.
@@ -287,43 +297,46 @@ def learn_relations(
     related = [example for example in examples if example.type is not None]
     if not related:
         raise DataError("There is no example of any relation; label at least one.")
-    known = {(e.pair, e.type) for e in related}
-    turned = [
-        Example(e.pair.turned(), None, e.tail_type, e.head_type, e.origin)
-        for e in related
-        if not schema.relations[e.type or ""].symmetric and (e.pair.turned(), e.type) not in known
-    ]
-    unrelated = [*(e for e in examples if e.type is None), *turned]
+    unrelated = [*(e for e in examples if e.type is None), *_turned(related, schema)]
     if len(unrelated) > MOST_NEGATIVES:
         order = torch.randperm(len(unrelated), generator=torch.Generator().manual_seed(seed))
         unrelated = [unrelated[i] for i in order[:MOST_NEGATIVES].sort().values]
     pairs = prior.pair_encoder(encoder)
-    vectors = prior.features(pairs.encode([e.pair for e in (*related, *unrelated)]))
-    x, other = vectors[: len(related)], vectors[len(related) :]
-    none = torch.empty(0, dtype=torch.long)
+    kept, none = [*related, *unrelated], torch.empty(0, dtype=torch.long)
+    x = prior.features(pairs.encode([e.pair for e in kept]))
     nothing = RelationClassifier(
-        schema, prior, pairs, (), x[:0], none, (), other[:0], (), prior.certainty, precision, maml
+        schema, prior, pairs, (), x[:0], none, (), x[:0], (), prior.certainty, precision, maml
     )
-    return _learned(nothing, related, unrelated, x, other)
+    return _learned(nothing, kept, x)
+
+
+def _turned(related: Sequence[Example], schema: Schema) -> list[Example]:
+    """Related pairs the other way round, as unrelated, but for those that are related so as well: one works for the
+    other, which employs it; or it is symmetric.
+    """
+    known = {e.pair for e in related}
+    known |= {e.pair.turned() for e in related if schema.relations[e.type or ""].symmetric}
+    return [
+        Example(e.pair.turned(), None, e.tail_type, e.head_type, e.origin, True)
+        for e in related
+        if e.pair.turned() not in known
+    ]
 
 
 def _learned(
-    like: RelationClassifier,
-    related: Sequence[Example],
-    unrelated: Sequence[Example],
-    x: Float[Tensor, "n d"],
-    other: Float[Tensor, "m d"],
+    like: RelationClassifier, everything: Sequence[Example], features: Float[Tensor, "n d"]
 ) -> RelationClassifier:
-    """All that follows from the features of the examples; anything else is `like`'s."""
-    present = {example.type for example in related}
+    """All that follows from the features of the examples, those of relations first; anything else is `like`'s."""
+    related = [e for e in everything if e.type is not None]
+    unrelated, x, other = everything[len(related) :], features[: len(related)], features[len(related) :]
+    present, said = {e.type for e in related}, {e.pair for e in related}
     types = tuple(kind for kind in like.schema.relations if kind in present)
     y = torch.tensor([types.index(e.type or "") for e in related])
     own = own_certainty(like.prior.certainty, x, y, other, len(types))
     maml = None if like.maml is None else maml_head(len(types), like.prior.dim, like.maml)
-    everything, said = (*related, *unrelated), {e.pair for e in related}
     ends = [(e.head_type, e.tail_type) for e in everything]
     head = learn_head(
-        torch.cat([x, other]),
+        features,
         ends,
         torch.tensor([[like.schema.admits(t, *both) for t in types] for both in ends]),
         torch.cat([y, torch.full((len(other),), len(types))]),

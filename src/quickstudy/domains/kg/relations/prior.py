@@ -46,7 +46,8 @@ class RelationPrior:
     """Which files these were, without adapter."""
     layers: tuple[int, ...]
     center: Float[Tensor, " d"]
-    """The mean of pairs over earlier data sets, one vote each: never that of the pairs that it is used on."""
+    """The mean of pairs over earlier data sets, one vote each: never that of the pairs that it is used on. Only a
+    `blank` one, which has none, takes it of these, or 0."""
     directions: Float[Tensor, "d r"]
     damping: Float[Tensor, " r"]
     """1 - √(λ / (v + λ)) of each direction: 0 leaves it, 1 removes it."""
@@ -100,14 +101,32 @@ class RelationPrior:
         return prior.calibrated(tasks, strangers, seed=seed)
 
     @classmethod
-    def blank(cls, encoder: TextEncoder, pairs: Sequence[Pair]) -> "RelationPrior":
-        """A prior that has learned nothing: the frozen encoder, its vectors centred on the mean of the task's pairs."""
+    def blank(
+        cls, encoder: TextEncoder, pairs: Sequence[Pair], kinds: Sequence[str | None]
+    ) -> "RelationPrior":
+        """A prior that has learned nothing: the frozen encoder, its vectors centred by the task itself (`recentred`).
+
+        Args:
+            pairs: those that are labelled.
+            kinds: their relations; None for the unrelated.
+        """
         read = PairEncoder(encoder.frozen)
-        center, none = read.encode(pairs).mean(0), torch.zeros(0)
-        return cls(
-            encoder.frozen.name, encoder.frozen.identity, read.net.layers, center, torch.zeros(len(center), 0),
-            none, Certainty(), record={"blank": True},
+        made = cls(
+            encoder.frozen.name, encoder.frozen.identity, read.net.layers, torch.zeros(read.dim),
+            torch.zeros(read.dim, 0), torch.zeros(0), Certainty(), record={"blank": True},
         )  # fmt: skip
+        return made.recentred(read.encode(pairs), kinds)
+
+    @property
+    def untaught(self) -> bool:
+        """Whether `blank` made it: then what is learned moves its centre, too."""
+        return self.record.get("blank") is True
+
+    def recentred(self, x: Float[Tensor, "n d"], kinds: Sequence[str | None]) -> "RelationPrior":
+        """Centred on the mean of a task's pairs; on 0 where all are of one kind, since their own mean would take from
+        them all that they have in common, and from a single one everything.
+        """
+        return replace(self, center=x.mean(0) if len(set(kinds)) > 1 else torch.zeros_like(self.center))
 
     def calibrated(
         self, tasks: Sequence[Labelled], strangers: Sequence[Tensor] = (), *, seed: int = 0
