@@ -64,6 +64,22 @@ def test_candidates_are_alike_by_their_letters_each_entry_once():
     assert [len(some) for some in many.candidates(["name"] * 300, most=5)] == [5] * 300
 
 
+@pytest.mark.parametrize("most", [1, 3, 40])
+def test_candidates_are_the_best_of_all_names(most):
+    ends = ("Ray", "Mining", "Mines", "Ray")  # of equal names the first counts
+    names = [f"{one} {other}" for one in ("Acme", "Bolt", "Corvo") for other in ends]
+    catalogue = Catalogue(Entry(str(i), tuple(names[i::5])) for i in range(5))
+    asked = ["Acme Ray", "Mine", "Bolt", "zzz", "Corvo Mining"] * 5  # more than a block
+    vectors, turned = catalogue._letters()
+    for mention, found in zip(asked, catalogue.candidates(asked, most), strict=True):
+        cosines = (vectors.transform([plain(mention)]) @ turned).toarray()[0].tolist()
+        best: dict[int, tuple[int, int, float]] = {}
+        for i in sorted(range(len(cosines)), key=lambda i: (-cosines[i], i)):
+            if cosines[i]:
+                best.setdefault(catalogue.owner[i], (catalogue.owner[i], i, cosines[i]))
+        assert [tuple(one) for one in found] == list(best.values())[:most]
+
+
 def test_the_same_things_are_one_entry_in_chains_and_circles():
     catalogue = Catalogue([
         Entry("a", ("One",), same_as=("b",)), Entry("b", ("Two",), same_as=("c",)),
@@ -101,6 +117,20 @@ def test_a_catalogue_from_files(tmp_path):
         (entry,) = Catalogue.read(path).entries
         assert (entry.id, entry.type) == ("1", "company")
         assert entry.names == ("Acme plc", "Acme", "ACM", "Acme Group", "Bell")
+
+
+def test_only_aliases_and_same_as_are_several(tmp_path):
+    table = tmp_path / "names.csv"
+    table.write_text("id,name,aliases,type,same_as\nD1|D2,A|B,C|D,x|y,\nD1,E,,x|y,\nD3,F,,,D1|D4\nD4,G,,,\n")
+    whole, three = Catalogue.read(table).entries
+    assert whole == Entry("D1|D2", ("A|B", "C", "D"), "x|y")
+    assert three == Entry("D1", ("E", "F", "G"), "x|y", ("D3", "D4"))
+    lines = tmp_path / "names.jsonl"
+    lines.write_text(json.dumps({"id": ["D1"], "name": ["A", "B"], "same_as": ["D1"]}))
+    assert Catalogue.read(lines).entries == [Entry("D1", ("A", "B"))]
+    lines.write_text(json.dumps({"id": ["D1", "D2"], "name": "A"}))
+    with pytest.raises(DataError, match="an entry has one id, but 'D1', 'D2' came"):
+        Catalogue.read(lines)
 
 
 @pytest.mark.parametrize(

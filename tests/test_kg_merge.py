@@ -1,6 +1,8 @@
 """Which names are one thing: within a document, across documents, and in a catalogue; and what reviewers say of it."""
 
 import json
+import random
+import re
 
 import pytest
 
@@ -10,6 +12,7 @@ from quickstudy.domains.kg.document import Document, Span
 from quickstudy.domains.kg.graph.claims import Mention, Statement
 from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.graph.store import GraphStore
+from quickstudy.domains.kg.linking import across, within
 from quickstudy.domains.kg.linking.across import linked, read_catalogue, settle
 from quickstudy.domains.kg.linking.catalogue import Catalogue, Entry
 from quickstudy.domains.kg.linking.merge import alike, read_definitions
@@ -63,6 +66,43 @@ def test_a_firm_without_its_legal_form_is_the_firm():
     both = [("Acme plc", "firm"), ("Acme AG", "firm"), ("Acme", "firm")]
     assert named("Acme plc sued Acme AG. Acme won.", *both)[2] == "Acme"
     assert without_form("Company") == "Company" and without_form("BASF S.E.") == "BASF"
+
+
+def test_names_of_a_long_document_are_looked_up(monkeypatch):
+    """Thousands of names: each is cut down once, not once for each of the others."""
+    people = [f"{one}{other} Ray" for one in "ABCDEFGHIJ" for other in "abcdefghijklmnopqrst"]
+    seen = []
+    monkeypatch.setattr(within, "without_form", lambda name: seen.append(name) or without_form(name))
+    firsts = [name.split()[0] for name in people]
+    spans = [(name, "person") for name in (*people, *firsts, "Ray", "Ms Ray", "Aa Fox")]
+    found = named(". ".join(name for name, _ in spans), *spans)
+    assert found[:200] == people and found[201:400] == people[1:]
+    assert found[200] == firsts[0] and found[400:402] == ["Ray", "Ms Ray"]  # two or more have these
+    assert len(seen) == len(set(spans))
+
+
+def test_what_names_are_short_for_is_what_a_look_at_every_pair_says():
+    words = ("Jo", "Ray", "ray", "Mr", "Dr.", "plc", "AG", "Acme", "Acme,", "X", "3M", "de")
+    rng = random.Random(0)
+    for _ in range(300):
+        names = [" ".join(rng.choices(words, k=rng.choice((1, 1, 2, 2, 3, 5)))) for _ in range(8)]
+        kind = rng.choice(("person", "firm"))
+        ways = [{one for one in names if _shortened(name, one, kind == "person")} for name in names]
+        expected = [those.pop() if len(those) == 1 else name for name, those in zip(names, ways, strict=True)]
+        assert named("; ".join(names), *((name, kind) for name in names)) == expected
+
+
+def _shortened(name: str, other: str, person: bool) -> bool:
+    title = re.compile(r"(?:(?:Mr|Dr)\.? )+")
+    if person and title.match(name):
+        bare = title.sub("", name)
+        return not title.match(other) and bare in (other, other.split()[-1])
+    if len(name) >= len(other) or not name[0].isupper() or "3" in name:
+        return False
+    parts = other.split()
+    return without_form(other) == name or (
+        person and len(name) > 1 and 2 <= len(parts) <= 4 and name in (parts[0], parts[-1])
+    )
 
 
 def merged(kind: str, *names: str, texts: tuple[tuple[str, str], ...] = ()) -> set[frozenset[str]]:
@@ -161,6 +201,41 @@ def test_entities_are_linked_where_something_fits():
         "Acme plc": "Q1", "acme": "Q1", "Huntingtons disease": "Q3", "MRI": "Q5",
     }  # fmt: skip
     assert told["MRI"][1] == "short for magnetic resonance imaging"
+
+
+def test_names_written_nearly_as_an_entry_are_found_among_many(monkeypatch):
+    """As many as a look at each pair finds; no products are made for those that are like none."""
+    rng = random.Random(0)
+
+    def misspelt(name: str, times: int) -> str:
+        letters = list(name)
+        for _ in range(times):
+            at = rng.randrange(len(letters))
+            letters[at : at + 1] = rng.choice(("", "x", "ß", letters[at] + "i", letters[at].upper()))
+        return "".join(letters)
+
+    ends = ("plc", "Institute 2", "of the Arts and Sciences")
+    names = [
+        f"{''.join(rng.choices('aeioulnrst', k=rng.randint(1, 9))).title()} {rng.choice(ends)}"
+        for _ in range(300)
+    ]
+    names += [misspelt(name, 1) for name in names[:100]]
+    asked = [misspelt(rng.choice(names), rng.randint(0, 4)) for _ in range(300)] + ["", "Ray", "Institute 3"]
+    like = [any(across._likeness(name, one) >= across.LIKE for one in names) for name in asked]
+    assert 100 < sum(like) < 250
+    assert list(map(across._Spellings(names).near, asked)) == like
+    monkeypatch.setattr(across, "_FEW", 0)  # too many share a piece: looked at with all names
+    vague = list(map(across._Spellings(names).near, asked))
+    assert all(one >= other for one, other in zip(vague, like, strict=True)) and not vague[-3]
+
+    catalogue = Catalogue(Entry(str(i), (name,)) for i, name in enumerate(names))
+    entities = [Entity(name, "x") for name in asked if name]
+    found = linked(entities, catalogue)
+    monkeypatch.setattr(across._Spellings, "near", lambda self, name: True)
+    assert found == linked(entities, catalogue) and sum("nearly" in link.why for link in found) > 50
+    monkeypatch.undo()
+    strangers = Catalogue([Entry("1", ("Acme Institute",))])
+    assert linked([Entity("Bolt Foundation", "x")], strangers) == [] and strangers._index is None
 
 
 def test_linked_names_are_one_entity_with_the_catalogues_id(graph):

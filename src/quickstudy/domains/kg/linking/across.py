@@ -4,12 +4,17 @@ Both are written to the store as bonds with a score and a reason, in place of th
 same in whatever order documents came. What a reviewer decided stands above them. What fits no entry is linked to none.
 """
 
+import math
 import re
-from collections import defaultdict
+from array import array
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
+from functools import cache
 from os import PathLike
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.graph import facts
@@ -25,6 +30,12 @@ NAMES, CATALOGUE = "names", "catalogue links"
 """Under which model's name the store keeps merges and links."""
 LIKE = 0.93
 """Share of letters in order that a name has in common with an entry's that is taken for a way of writing it."""
+_SHORTEST = 6
+"""Letters of an entry's name that another may be nearly the same as."""
+_FEW = 1000
+"""Names that share a piece with one; with more, its products with all names are as cheap as a closer look."""
+_ROUNDED = 1e-9
+"""What a product of floats may be off, in letters."""
 
 
 class Merged(NamedTuple):
@@ -110,6 +121,9 @@ def linked(
                 break
         else:
             rest.append(entity)
+    # A product with all names is dear, and most strangers are written as none of them: those are not looked for.
+    spellings = _Spellings(catalogue.names if rest else ())
+    rest = [entity for entity in rest if spellings.near(entity.name)]
     near = catalogue.candidates([entity.name for entity in rest], 1)
     for entity, some in zip(rest, near, strict=True):
         for candidate in some:
@@ -122,9 +136,95 @@ def linked(
 
 def _likeness(one: str, other: str) -> float:
     """Share of letters in order that two names have in common; 0 for short ones, and where numbers differ."""
-    if len(other) < 6 or re.findall(r"\d+", one) != re.findall(r"\d+", other):
+    if len(other) < _SHORTEST or _digits(one) != _digits(other):
         return 0.0
     return SequenceMatcher(None, one.casefold(), other.casefold(), autojunk=False).ratio()
+
+
+def _digits(name: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\d+", name))
+
+
+class _Spellings:
+    """Whether a name is written nearly as one of many, without a look at each (Li et al. 2011, Pass-Join, VLDB 5).
+
+    Two names are alike by `LIKE` where at most so many letters stand in one of them alone. Each name is cut into two
+    pieces more than that, so that at least two stand whole in whatever is like it, not far from their places; the piece
+    that most names share ("University of") can be left out.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self._sizes: set[tuple[int, tuple[str, ...]]] = set()
+        keys, owners = array("q"), array("q")
+        for number, name in enumerate(names):
+            if len(name) >= _SHORTEST:
+                text, digits = name.casefold(), _digits(name)
+                self._sizes.add((len(text), digits))
+                for piece, (begin, end) in enumerate(_pieces(len(text))):
+                    keys.append(hash((len(text), piece, digits, text[begin:end])))
+                    owners.append(number)
+        order = np.argsort(np.array(keys, np.int64))
+        self._keys = np.array(keys, np.int64)[order]
+        self._owners = np.array(owners, np.int64)[order]
+
+    def near(self, name: str) -> bool:
+        """Whether one of the names may be as like it as `LIKE`; False only where none is."""
+        text, digits = name.casefold(), _digits(name)
+        keys: list[int] = []
+        of: list[tuple[int, int]] = []  # each key's length of name and number of piece
+        for size in range(int(len(text) * LIKE / (2 - LIKE)), _longest(len(text)) + 1):
+            shared = math.ceil(LIKE * (len(text) + size) / 2 - _ROUNDED)
+            if shared > min(len(text), size) or (size, digits) not in self._sizes:
+                continue
+            for piece, (begin, end) in enumerate(_pieces(size)):
+                # No further from its place than letters were left out before it, or put in.
+                first = max(0, begin - (size - shared))
+                last = min(len(text) - (end - begin), begin + (len(text) - shared))
+                for at in range(first, last + 1):
+                    keys.append(hash((size, piece, digits, text[at : at + end - begin])))
+                    of.append((size, piece))
+        asked = np.array(keys, np.int64)
+        starts = np.searchsorted(self._keys, asked, "left").tolist()
+        ends = np.searchsorted(self._keys, asked, "right").tolist()
+        counts: Counter[tuple[int, int]] = Counter()
+        for one, start, end in zip(of, starts, ends, strict=True):
+            counts[one] += end - start
+        commonest: dict[int, int] = {}
+        for (size, piece), _ in counts.most_common():
+            commonest.setdefault(size, piece)
+        found: set[int] = set()
+        for (size, piece), start, end in zip(of, starts, ends, strict=True):
+            if start < end and piece != commonest[size]:
+                found.update(self._owners[start:end].tolist())
+                if len(found) > _FEW:
+                    return True
+        some = [self.names[number] for number in sorted(found)]
+        enough = _sharing(text, [one.casefold() for one in some])
+        return any(_likeness(name, some[i]) >= LIKE for i in enough)
+
+
+def _longest(size: int) -> int:
+    """Letters that a name may have at most to be like one of so many."""
+    return int(size * (2 - LIKE) / LIKE + _ROUNDED)
+
+
+@cache
+def _pieces(size: int) -> list[tuple[int, int]]:
+    """Beginnings and ends of the pieces of a name of so many letters."""
+    count = int((1 - LIKE) * (size + _longest(size)) + _ROUNDED) + 2
+    return [(i * size // count, (i + 1) * size // count) for i in range(count)]
+
+
+def _sharing(text: str, others: Sequence[str]) -> np.ndarray:
+    """Which of the others have enough letters in common with a text, in any order, to be like it."""
+    texts = [text, *others]
+    sizes = np.array([len(one) for one in texts])
+    letters = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32) % 64
+    counts = np.bincount(np.repeat(np.arange(len(texts)), sizes) * 64 + letters, minlength=64 * len(texts))
+    counts = counts.reshape(-1, 64)  # letters that fall together only make a name seem more alike
+    shared = np.minimum(counts[1:], counts[0]).sum(1)
+    return np.flatnonzero(2 * shared >= LIKE * (sizes[1:] + sizes[0]) - _ROUNDED)
 
 
 def _long(name: str, defined: dict[str, Defined]) -> str:

@@ -16,6 +16,9 @@ from quickstudy.core.encoder import Encoder
 from quickstudy.core.errors import DataError
 from quickstudy.files.tables import Bad, open_table
 
+_BLOCK = 16
+"""Mentions whose products with all names are held at a time: 12 bytes each, 30 MB of 150,000 names."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -79,7 +82,8 @@ class Catalogue:
     def read(cls, path: str | PathLike[str]) -> "Catalogue":
         """A catalogue from a table with the columns id and name, and if wanted type, aliases and same_as.
 
-        Aliases and ids of the same thing are separated by `|`. Rows of one id are one entry.
+        Aliases and ids of the same thing are separated by `|`, or a list; a `|` in an id, a name or a type is a part
+        of it. Rows of one id are one entry.
 
         Raises:
             DataError: says which row is wrong.
@@ -92,20 +96,23 @@ class Catalogue:
         for row, values in table.rows(columns):
             if isinstance(values, Bad):
                 raise DataError(f"{values}.", file=path, row=row)
-            told = dict(zip(columns, (_words(value) for value in values), strict=True))
+            told = {name: _words(name, value) for name, value in zip(columns, values, strict=True)}
             if not told["id"] or not told["name"]:
                 raise DataError("an entry needs an id and a name.", file=path, row=row)
-            before = rows.get(told["id"][0])
-            kind = (told.get("type") or [""])[0]
+            for name in ("id", "type"):
+                if len(told.get(name, [])) > 1:
+                    came = ", ".join(map(repr, told[name]))
+                    raise DataError(f"an entry has one {name}, but {came} came.", file=path, row=row)
+            [id] = told["id"]
+            before = rows.get(id)
+            kind = "".join(told.get("type", []))
             if before is not None and kind and before.type and kind != before.type:
                 raise DataError(
-                    f"{told['id'][0]!r} is a {before.type} in an earlier row, here a {kind}.",
-                    file=path,
-                    row=row,
+                    f"{id!r} is a {before.type} in an earlier row, here a {kind}.", file=path, row=row
                 )
             names = (*(before.names if before else ()), *told["name"], *told.get("aliases", []))
             same = (*(before.same_as if before else ()), *told.get("same_as", []))
-            rows[told["id"][0]] = Entry(told["id"][0], names, kind or (before.type if before else ""), same)
+            rows[id] = Entry(id, names, kind or (before.type if before else ""), same)
         if not rows:
             raise DataError("the catalogue is empty.", file=Path(path))
         return cls(rows.values())
@@ -116,25 +123,31 @@ class Catalogue:
             return []
         vectors, names = self._letters()
         found = []
-        for start in range(
-            0, len(mentions), 256
-        ):  # a block of products at a time: 256 × names numbers at most
-            products = (
-                vectors.transform([plain(m) for m in mentions[start : start + 256]]) @ names.T
-            ).tocsr()
+        for start in range(0, len(mentions), _BLOCK):
+            block = vectors.transform([plain(m) for m in mentions[start : start + _BLOCK]])
+            products = block @ names
             for row in range(products.shape[0]):
                 begin, end = products.indptr[row : row + 2]
-                columns, values = products.indices[begin:end], products.data[begin:end]
-                order = np.lexsort((columns, -values))
-                best: dict[int, Candidate] = {}
-                for place in order:
-                    owner = self.owner[columns[place]]
-                    if owner not in best:
-                        best[owner] = Candidate(owner, int(columns[place]), float(values[place]))
-                        if len(best) == most:
-                            break
-                found.append(list(best.values()))
+                found.append(self._best(products.indices[begin:end], products.data[begin:end], most))
         return found
+
+    def _best(self, columns: np.ndarray, values: np.ndarray, most: int) -> list[Candidate]:
+        """The entries of the names with the highest values, of equal ones the first name; only the top is sorted."""
+        best: dict[int, Candidate] = {}
+        top = most
+        while len(values):
+            rest = max(0, len(values) - top)
+            high = np.flatnonzero(values >= np.partition(values, rest)[rest])
+            for place in high[np.lexsort((columns[high], -values[high]))]:
+                owner = self.owner[columns[place]]
+                if owner not in best:
+                    best[owner] = Candidate(owner, int(columns[place]), float(values[place]))
+                    if len(best) == most:
+                        return list(best.values())
+            if not rest:
+                break
+            top *= 4  # several names of one entry were among them
+        return list(best.values())
 
     def vectors(self, encoder: Encoder) -> Float[Tensor, "names d"]:
         """The names' sentence vectors, of length 1; computed once."""
@@ -147,7 +160,9 @@ class Catalogue:
 
         if self._index is None:
             vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
-            self._index = vectors, vectors.fit_transform([plain(name) for name in self.names])
+            rows = vectors.fit_transform([plain(name) for name in self.names])
+            # By n-gram, as the products need it: turned once, not for each of them.
+            self._index = vectors, rows.T.tocsr()
         return self._index
 
 
@@ -160,8 +175,13 @@ def plain(name: str) -> str:
     )
 
 
-def _words(value: Any) -> list[str]:
-    parts = value if isinstance(value, list) else str("" if value is None else value).split("|")
+def _words(column: str, value: Any) -> list[str]:
+    """What a cell says: a text of several things only where the column may hold several."""
+    if isinstance(value, list):
+        parts = value
+    else:
+        text = str("" if value is None else value)
+        parts = text.split("|") if column in ("aliases", "same_as") else [text]
     return [text for part in parts if (text := str(part).strip())]
 
 

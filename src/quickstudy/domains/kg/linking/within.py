@@ -8,7 +8,8 @@ A mention gets the longer name as its entity, in this document alone: another do
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from quickstudy.domains.kg.document import Span
 from quickstudy.domains.kg.linking.abbreviations import definitions
@@ -36,43 +37,54 @@ def entity_names(text: str, spans: Sequence[Span], types: Mapping[str, EntityTyp
     """The name of each mention's entity: its own words, or the longer name that the document has for it."""
     words = [" ".join(text[start:end].split()) for start, end, _ in spans]
     long = {short: " ".join(form.split()) for short, form in definitions(text).items()}
-    said: dict[str, dict[str, None]] = {}
+    names: dict[str, dict[str, None]] = {}
     for name, span in zip(words, spans, strict=True):
-        said.setdefault(span.type, {})[name] = None
-    found = []
-    for name, (_, _, kind) in zip(words, spans, strict=True):
-        longer = long.get(name)
-        if (
-            longer is not None
-        ):  # as it was marked, which may be a word more or less than the definition's guess
-            fitting = [one for one in said[kind] if _same(one, longer)]
-            found.append(fitting[0] if fitting else name)
-            continue
-        person = (
-            bool(_PERSON.search(f"{kind} {types[kind].description}".replace("_", " ")))
-            if kind in types
-            else False
-        )
-        ways = {one for one in said[kind] if _short_of(name, one, person)}
-        found.append(ways.pop() if len(ways) == 1 else name)
-    return found
+        names.setdefault(span.type, {})[name] = None
+    found: dict[tuple[str, str], str] = {}
+    for kind, those in names.items():
+        person = kind in types and bool(_PERSON.search(f"{kind} {types[kind].description}".replace("_", " ")))
+        said = _Said(those, person)
+        for name in those:
+            longer = long.get(name)
+            if longer is not None:  # as it was marked, which may be a word more or less than the guess
+                found[name, kind] = said.written.get(longer.casefold(), name)
+            else:
+                ways = said.longer(name)
+                found[name, kind] = ways.pop() if len(ways) == 1 else name
+    return [found[name, span.type] for name, span in zip(words, spans, strict=True)]
 
 
-def _same(one: str, other: str) -> bool:
-    return one.casefold() == other.casefold()
+class _Said:
+    """A document's names of one type, to be looked up by what they may be shortened to: there may be thousands."""
 
+    def __init__(self, names: Iterable[str], person: bool) -> None:
+        self.person = person
+        self.names = set(names)
+        self.written: dict[str, str] = {}
+        """By their small letters; of several the first that the document has."""
+        self.formless: dict[str, list[str]] = defaultdict(list)
+        self.first: dict[str, list[str]] = defaultdict(list)
+        self.last: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            self.written.setdefault(name.casefold(), name)
+            self.formless[without_form(name)].append(name)
+            if person and (parts := name.split()):
+                self.first[parts[0]].append(name)
+                self.last[parts[-1]].append(name)
 
-def _short_of(name: str, other: str, person: bool) -> bool:
-    """Whether a name is another one's last or first word, if it is a person's, or the other without its legal form."""
-    if person and _TITLE.match(name):
-        bare = _TITLE.sub("", name)
-        return not _TITLE.match(other) and (bare == other or (bare != "" and bare == other.split()[-1]))
-    if len(name) >= len(other) or not name[:1].isupper() or any(sign.isdigit() for sign in name):
-        return False
-    if without_form(other) == name:
-        return True
-    parts = other.split()
-    return person and len(name) > 1 and 2 <= len(parts) <= 4 and name in (parts[0], parts[-1])
+    def longer(self, name: str) -> set[str]:
+        """The names whose last or first word this is, if they are persons', or this without their legal form."""
+        if self.person and _TITLE.match(name):
+            bare = _TITLE.sub("", name)
+            alike = [*self.last.get(bare, ()), *([bare] if bare in self.names else ())]
+            return {other for other in alike if not _TITLE.match(other)}
+        if not name[:1].isupper() or any(sign.isdigit() for sign in name):
+            return set()
+        ways = {other for other in self.formless.get(name, ()) if len(other) > len(name)}
+        if self.person and len(name) > 1:
+            ends = (*self.first.get(name, ()), *self.last.get(name, ()))
+            ways |= {other for other in ends if 2 <= len(other.split()) <= 4}
+        return ways
 
 
 def without_form(name: str) -> str:
