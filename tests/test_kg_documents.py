@@ -213,6 +213,27 @@ def html(write, page):
         ("<head><noscript>never closed<body>seen", "seen"),
         ("a<!-- b --><!DOCTYPE html><?php c ?>d", "ad"),
         ("</p></div></pre>a</svg>b", "ab"),
+        # What needs no end tag ends where the next begins, or with what it stands in, seen or not.
+        ("<p>ok</p><ul><li hidden>x<li>y</ul><p>rest</p>", "ok\n\ny\n\nrest"),
+        ("<ul><li hidden>x<ul><li>y</ul>z<li>a</ul>b", "a\n\nb"),
+        ("<p>hello</p><select><option hidden>a<option>b</select><p>rest", "hello\n\nrest"),
+        ("<p>a<datalist><option hidden>b<option>c</datalist>d", "acd"),
+        ('<p style="display:none">cookies<p>The report.', "The report."),
+        ("<p hidden>a<hr/>b", "b"),
+        ("<p hidden>a <b>b</b> c</p>d", "d"),
+        ("<dl><dt hidden>a<dd>b<dt>c<dd hidden>d</dl>e", "b\n\nc\n\ne"),
+        ("<table><tr><td hidden>a<td>b<tr hidden><td>c<tr><th>d</table>e", "b\n\nd\n\ne"),
+        ("<table><tbody hidden><tr><td>a<tbody><tr><td>b</table>", "b"),
+        ("<table><tr><td hidden><table><tr><td>a</table>b<td>c</table>", "c"),
+        ("<div>a<span hidden>b</div>c", "a\n\nc"),
+        ("<i>a<b hidden>b</i>c", "ac"),
+        ("<i>a<div hidden>b</i>c</div>d", "ad"),
+        ("<form><select><option>a</form>b", "b"),
+        ("<p>a<noscript><div>b</div></noscript>c</p>", "ac"),
+        ("<div>a<textarea></div>b</textarea>c</div>", "ac"),
+        # Without an end a tag or a comment is text.
+        ("<p>a <b c &lt; <d", "a <b c < <d"),
+        ("a<!-- b <p>c <p>d <!-- e", "a<!-- b <p>c\n\nd <!-- e"),
         ("a &lt;", "a <"),
         ("", ""),
     ],
@@ -237,6 +258,14 @@ def test_no_page_is_a_traceback(write, parts):
         assert "HTML" in str(problem)  # noqa: PT017
     else:
         assert text == text.lstrip("\n")
+
+
+@pytest.mark.parametrize("part", ["<a ", "</a ", "<!--x>", "<![if >", "<![CDATA[ >", "<! ", "<? "])
+def test_what_never_ends_is_looked_through_once(write, part):
+    """By the megabyte, which took from minutes to hours when each was looked for to the end of the page."""
+    count = 10**6 // len(part)
+    text = html(write, "<p>x</p>" + part * count)
+    assert text.startswith("x\n\n<") and text.count("<") == count
 
 
 def test_a_script_without_end_is_refused(write):

@@ -63,6 +63,15 @@ def test_a_page_runs_nothing_loads_nothing_and_escapes_everything(store):
     assert not re.search(r"\b(src|href)=|@import|url\((?!#)", page)
 
 
+def test_signs_that_xml_does_not_have_are_replaced(store):
+    odd = Entity("\ufffeodd\uffff\x0c\ud7ff", "kind\uffff")
+    put(store, "x", f"Acme knows {odd.name}.", (ACME, "knows\uffff", odd))
+    drawn = neighbourhood(store, "Acme")
+    ElementTree.fromstring(drawn.svg())
+    for text in (drawn.svg(), drawn.html()):
+        assert "\N{REPLACEMENT CHARACTER}odd" in text and not re.search("[\ufffe\uffff\x0c]", text)
+
+
 def test_what_does_not_fit_is_counted(store):
     put(store, "d", "Acme " + " ".join(f"N{i}" for i in range(30)),
         *[(ACME, "knows", Entity(f"N{i}", "firm")) for i in range(30)])  # fmt: skip

@@ -219,6 +219,14 @@ def test_an_export_never_takes_the_place_of_something_else(store, tmp_path):
         store.export(tmp_path / "g.jsonld", provenance="star")
     with pytest.raises(DataError, match="no place for provenance"):
         store.export(tmp_path / "g.graphml", provenance="star")
+    for came, says in (
+        ("reifed", ' Did you mean "reified"?'), ("nonsense", ' Did you mean "none"?'), ("xyz", ""), ("", "")
+    ):  # fmt: skip
+        problem = f"the provenance '{came}' isn't known.{says} Known: star, reified, none."
+        for name in ("g.ttl", "g.jsonld", "g.graphml"):
+            with pytest.raises(DataError, match=re.escape(problem)):
+                store.export(tmp_path / name, provenance=came)
+            assert not (tmp_path / name).exists()
     store.export(tmp_path / "neo")
     store.export(tmp_path / "neo")
 
@@ -362,6 +370,23 @@ def test_push_to_sparql(odd, server):
         assert path == "/update" and headers["Content-Type"] == "application/sparql-update"
         graph.update(body.decode())
     assert set(rdf.plain(graph)) == triples_of(odd)
+
+
+def test_blank_nodes_are_the_same_at_every_push(store, server):
+    import pyoxigraph as ox
+
+    node = Entity("b0", "_:")
+    store.add([(ACME, "address", node), (node, "city", LONDON), (node, "next", ("b1", "_:"))])
+    graph, sizes = ox.Store(), []
+    for batch in (1, 2, 1000):
+        store.push(server.address, "sparql", batch=batch)
+        for *_, body in server.came:
+            graph.update(body.decode())
+        sizes.append(len(graph))
+        server.came.clear()
+    assert sizes == [6, 6, 6]
+    assert graph.query("ASK { ?firm r:address ?b . ?b r:city ?place ; r:next ?c }", prefixes=rdf.PREFIXES)
+    assert set(rdf.plain(graph)) == triples_of(store)
 
 
 def test_a_push_that_fails_says_how_far_it_came(store, server):

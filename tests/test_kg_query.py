@@ -2,11 +2,14 @@
 
 import itertools
 import random
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from kg_graphs import ACME, ADA, LONDON, LOVELACE, small
 
 from quickstudy.core.errors import DataError
+from quickstudy.domains.kg.graph import rdf
 from quickstudy.domains.kg.graph.facts import Entry, Link
 from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.graph.store import GraphStore
@@ -158,3 +161,90 @@ def test_counts(store):
     assert [e.name for e in store.entities()] == ["Acme", "Ada Lovelace", "London", "Lovelace"]
     assert store.mentions("a")[0].entity == Entity("Ada Lovelace", "person")
     assert store.triple(ADA, "born_in", ACME) is None and LONDON in list(store.entities())
+
+
+# -- SPARQL
+
+
+@pytest.fixture
+def elsewhere():
+    """An address that counts who asks there."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.server.came.append(self.path)
+            self.send_error(500)
+
+        do_GET = do_POST
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.came = []  # pyright: ignore[reportAttributeAccessIssue]
+        server.address = f"http://127.0.0.1:{server.server_port}/"  # pyright: ignore[reportAttributeAccessIssue]
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_the_server_of_these_tests_counts(elsewhere):
+    graph = rdf.oxigraph().Store()
+    with pytest.raises(OSError, match="500"):
+        list(graph.query(f"SELECT * {{ SERVICE <{elsewhere.address}> {{ ?x ?y ?z }} }}"))
+    assert elsewhere.came == ["/"]
+
+
+@pytest.mark.parametrize("query", [
+    "SELECT * { SERVICE <HERE> { ?x ?y ?z } }",
+    "SELECT * { service silent <HERE> { ?x ?y ?z } }",
+    "SELECT * { SERVICESILENT<HERE>{ ?x ?y ?z } }",
+    "PREFIX h: <HERE> SELECT * { SERVICEh:x { ?x ?y ?z } }",
+    "PREFIX p: <urn:p> SELECT * { OPTIONAL { ?s p:a\\# ?o } SERVICE <HERE> { ?x ?y ?z } }",
+    "PREFIX p: <urn:p> SELECT * { OPTIONAL { ?s p:a\\' ?o } SERVICE <HERE> { ?x ?y ?z } OPTIONAL { ?s p:a\\' ?o } }",
+    "SELECT * { # c\r SERVICE <HERE> { ?x ?y ?z } }",
+    "SELECT * { VALUES ?g { <HERE> } FILTER(1<2&&EXISTS{SERVICE?g{?x?y?z}}&&3>2) }",
+    "SELECT * { FILTER(1<2)SERVICE#>\n<HERE> { ?x ?y ?z } }",
+    'SELECT * { FILTER(1<2#>"""\n) SERVICE <HERE> { ?x ?y ?z } #"""\n }',
+    "SELECT * { <urn:a> <urn:b> '\\\\' . SERVICE <HERE> { ?x ?y ?z } <urn:a> <urn:b> '\\\\' }",
+    "SELECT * { OPTIONAL { ?x ?y trueSERVICE <HERE> { ?x ?y ?z } } }",
+    "SELECT * { OPTIONAL { ?x ?y 1SERVICE <HERE> { ?x ?y ?z } } }",
+    "SELECT * { OPTIONAL { ?x e:p?trueSERVICE <HERE> { ?x ?y ?z } } }",
+    "SELECT * { OPTIONAL { ?x ?y e:a.SERVICE <HERE> { ?x ?y ?z } } }",
+    "SELECT * { OPTIONAL { ?x ?y e:%20SERVICE <HERE> { ?x ?y ?z } } }",
+    "SELECT * { OPTIONAL { ?x ?y ?zSERVICE <HERE> { ?x ?y ?z } } }",
+    "SELECT * { \\u0053ERVICE <HERE> { ?x ?y ?z } }",
+])  # fmt: skip
+def test_no_query_reaches_another_server(store, elsewhere, query):
+    with pytest.raises(DataError, match=r"SERVICE asks another server|SPARQL: "):
+        store.sparql(query.replace("HERE", elsewhere.address))
+    assert elsewhere.came == []
+
+
+@pytest.mark.parametrize("query", [
+    "SELECT ?x { ?x r:service ?service }",
+    "SELECT ?x { ?x r:service 'Secret Service' }",
+    'SELECT ?x { ?x r:service """Secret\nService""" } # of no service',
+    "SELECT ?x { ?x r:service ?y FILTER(CONTAINS(STR(?y), 'Service') || ?y = <http://service/Service#service>) }",
+    "SELECT ?x { VALUES ?x { e:firm\\/Secret%20Service } ?x r:service ?my_service }",
+    "SELECT ?x { VALUES ?x { <urn:quickstudy:entity:firm/Secret%20Service> } ?x ?r ?y }",
+    "SELECT ?x { ?x r:service ?y FILTER(STRENDS(STR(?x), '%20Service') && 'a\\\\service' != 'service') }",
+])  # fmt: skip
+def test_the_word_service_may_stand_in_names_strings_and_comments(store, query):
+    firm = Entity("Secret Service", "firm")
+    for text in ("Secret Service", "Secret\nService"):
+        store.add([(firm, "service", (text, f"^^{rdf.STRING}"))])
+    assert {row["x"] for row in store.sparql(query)} == {firm}
+
+
+def test_an_error_of_the_sparql_library_says_so(store, monkeypatch):
+    class Broken:
+        def query(self, *_, **__):
+            raise RuntimeError("out of order")
+
+    asked = rdf.Sparql(store)
+    monkeypatch.setattr(asked, "_store", Broken())
+    with pytest.raises(DataError, match=r"SPARQL: out of order\.$"):
+        asked.query("ASK {}")

@@ -71,7 +71,7 @@ def extract(
         id: name of the column with the ids.
         skip_bad: leave out documents that can't be read, and say so, instead of stopping.
         catalogue: entities that you know, with ids, to link those of the graph to: a table with the columns id, name
-            and, if wanted, aliases, type and same_as (several separated by |), or RDF. What fits none stays without id.
+            and, if wanted, type, aliases and same_as (several separated by |), or RDF. What fits none stays without id.
         merge: say that entities are one whose names differ by case, plural or legal form, or that are abbreviations.
         again: read documents again that another model has read, and those that failed; decisions stay.
         jobs: processes. By default as many as cores are free; one for fewer than 40 documents.

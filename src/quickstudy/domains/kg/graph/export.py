@@ -30,6 +30,7 @@ FORMS: dict[str, Form] = {
     ".nt": "ntriples", ".ttl": "turtle", ".jsonld": "jsonld", ".graphml": "graphml", ".cypher": "cypher", "": "neo4j",
 }  # fmt: skip
 """Suffix -> format; Neo4j's CSV is a folder of two files."""
+PROVENANCES = ("star", "reified", "none")
 ENTITIES, RELATIONSHIPS = "entities.csv", "relationships.csv"
 ENTITY_COLUMNS = (":ID", "name", "type", ":LABEL")
 RELATIONSHIP_COLUMNS = (":START_ID", ":TYPE", ":END_ID", "status", "score:double", "inferred:boolean")
@@ -57,10 +58,17 @@ def export(
         The number of triples that were written.
 
     Raises:
-        DataError: the format isn't known, or can't hold what was asked for; the file can't be written.
+        DataError: the format or the provenance isn't known, or the format can't hold what was asked for; the file can't
+            be written.
     """
     path, status = Path(path), (status,) if isinstance(status, str) else tuple(status)
     form = form_of(path, form)
+    if provenance is not None and provenance not in PROVENANCES:
+        known = ", ".join(PROVENANCES)
+        raise DataError(
+            f"the provenance {provenance!r} isn't known.{did_you_mean(provenance, PROVENANCES)} Known: {known}.",
+            file=path,
+        )
     _harmless(store, path, form)
     how = provenance or {"turtle": "star", "jsonld": "reified"}.get(form, "none")
     if form in ("ntriples", "turtle", "jsonld"):

@@ -1,6 +1,7 @@
 """A graph to a server: Neo4j's transactional HTTP endpoint, or a SPARQL 1.1 Update endpoint.
 
-Both merge: what the server has already isn't written twice, so a push that was interrupted is simply run again.
+Both merge: what the server has already isn't written twice, so a push that was interrupted is simply run again. As a
+SPARQL server takes a blank node for a new one in every request, it gets an IRI instead: urn:quickstudy:blank:NAME.
 """
 
 import base64
@@ -15,7 +16,7 @@ from urllib.parse import quote, urlsplit
 from quickstudy.core.errors import DataError
 from quickstudy.core.untrusted import harmless
 from quickstudy.domains.kg.graph.export import cypher_name
-from quickstudy.domains.kg.graph.rdf import described
+from quickstudy.domains.kg.graph.rdf import described, named
 from quickstudy.domains.kg.graph.records import Triple
 from quickstudy.domains.kg.graph.settle import ASSERTED
 
@@ -139,5 +140,7 @@ def _row(triple: Triple) -> dict[str, Any]:
 def _update(store: "GraphStore", batch: int) -> Iterator[tuple[int, str, bytes]]:
     rest = described(store, ASSERTED, "none", names=False)
     while part := list(islice(rest, batch)):
-        data = "\n".join(f"{triple} ." for triple in part)  # pyoxigraph writes terms as SPARQL reads them
+        data = "\n".join(
+            f"{named(triple)} ." for triple in part
+        )  # pyoxigraph writes terms as SPARQL reads them
         yield len(part), "application/sparql-update", f"INSERT DATA {{\n{data}\n}}".encode()

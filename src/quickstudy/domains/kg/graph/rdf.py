@@ -20,17 +20,20 @@ if TYPE_CHECKING:
     from quickstudy.domains.kg.graph.store import GraphStore
 
 BASE = "urn:quickstudy:"
-ENTITY, RELATION, TYPE, TERM = (f"{BASE}{part}:" for part in ("entity", "relation", "type", "term"))
+ENTITY, RELATION, TYPE, TERM, BLANK = (
+    f"{BASE}{part}:" for part in ("entity", "relation", "type", "term", "blank")
+)
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 LABEL = "http://www.w3.org/2000/01/rdf-schema#label"
 SAME = "http://www.w3.org/2004/02/skos/core#exactMatch"
 STRING = "http://www.w3.org/2001/XMLSchema#string"
 PREFIXES = {"rdf": RDF, "e": ENTITY, "r": RELATION, "t": TYPE, "q": TERM}
 _IRI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\x00-\x20<>\"{}|\\^`]+")
-# SERVICE would let a question fetch from any address. It is only looked for outside of strings, IRIs and comments.
+# SERVICE would let a question fetch from any address. Where a string, an IRI or a comment ends can't be told without a
+# whole parser: `<` may begin an IRI or mean 'less', and what follows may be a comment or not. So no end is looked for:
+# the word goes nowhere into a query but within a name, which no keyword follows at once (SERVICEx:y has one, too).
 _SERVICE = re.compile(
-    r"\"\"\".*?\"\"\"|'''.*?'''|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|<[^<>\s]*>|#[^\n]*|[?$:]\w+|(?P<word>\bSERVICE\b)",
-    re.IGNORECASE | re.DOTALL,
+    r"(?P<name>[?$]\w+|[:%](?:[\w:%-]|\\[_~.!$&'()*+,;=/?#@%-])+)|(?P<letter>S)ERVICE", re.IGNORECASE
 )
 
 
@@ -86,6 +89,8 @@ def entity_of(term: Any) -> Entity:
         if term.value.startswith(ENTITY):
             kind, _, name = term.value[len(ENTITY) :].partition("/")
             return Entity(unquote(name), unquote(kind))
+        if term.value.startswith(BLANK):
+            return Entity(unquote(term.value[len(BLANK) :]), "_:")
         return Entity(term.value, "")
     if isinstance(term, ox.BlankNode):
         return Entity(term.value, "_:")
@@ -95,6 +100,16 @@ def entity_of(term: Any) -> Entity:
 def relation_of(term: Any) -> str:
     """The relation that a term stands for."""
     return unquote(term.value[len(RELATION) :]) if term.value.startswith(RELATION) else term.value
+
+
+def named(rdf: Any) -> "RdfTriple":
+    """The same with IRIs for blank nodes, which are others each time that they are sent; a name stays what it is."""
+    ox = oxigraph()
+    head, tail = (
+        ox.NamedNode(BLANK + quote(end.value, safe="")) if isinstance(end, ox.BlankNode) else end
+        for end in (rdf.subject, rdf.object)
+    )
+    return ox.Triple(head, rdf.predicate, tail)
 
 
 def statement(triple: Triple | tuple[tuple[str, str], str, tuple[str, str]]) -> "RdfTriple":
@@ -211,20 +226,25 @@ class Sparql:
             DataError: it is no SPARQL query, or it asks another server (SERVICE).
         """
         ox = oxigraph()
-        if any(match["word"] for match in _SERVICE.finditer(text)):
-            raise DataError("SERVICE asks another server; only this graph can be asked.")
+        asked = _SERVICE.sub(_spelt, text)
         try:
-            found = self._store.query(text, prefixes=PREFIXES)
+            found = self._store.query(asked, prefixes=PREFIXES)
             if isinstance(found, ox.QueryBoolean):
                 return bool(found)
             if isinstance(found, ox.QueryTriples):
                 return list(plain(found))
             names = [variable.value for variable in found.variables]
             return [{name: _answer(row[name]) for name in names if row[name] is not None} for row in found]
-        except (SyntaxError, OSError, ValueError) as error:
+        except (SyntaxError, OSError, ValueError, RuntimeError) as error:
             if isinstance(error, DataError):
                 raise
-            raise DataError(f"SPARQL: {error}.") from None
+            hint = " SERVICE asks another server; only this graph can be asked." if asked != text else ""
+            raise DataError(f"SPARQL: {error}.{hint}") from None
+
+
+def _spelt(found: re.Match[str]) -> str:
+    """The word with its first letter as an escape: the same in a string, an IRI or a comment, and no keyword."""
+    return found[0] if found["name"] else f"\\u{ord(found['letter']):04x}{found[0][1:]}"
 
 
 def _answer(term: Any) -> Entity | str:

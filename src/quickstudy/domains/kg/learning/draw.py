@@ -19,6 +19,7 @@ import numpy as np
 
 from quickstudy.core.errors import missing_extra
 from quickstudy.core.untrusted import harmless
+from quickstudy.domains.kg.graph.export import NO_XML
 from quickstudy.domains.kg.graph.query import entity_of, resolve
 from quickstudy.domains.kg.graph.records import Entity, Name, Said, Triple
 from quickstudy.domains.kg.graph.settle import ASSERTED
@@ -264,7 +265,7 @@ def neighbourhood(
     triples: dict[tuple, Triple] = {}
     rim, left_out = [here], 0
     for _ in range(hops):
-        found = [t for node in rim for t in store.neighbours(node, status=wanted)]
+        found = [t for node in rim for t in store.neighbours(node, status=wanted, surest=True)]
         rim = []
         for triple in sorted(
             found, key=lambda t: (t.status not in ASSERTED, -(t.score or 1.0), t.head, t.tail)
@@ -317,7 +318,8 @@ def _marked(said: Said) -> str:
 
 def _text(text: str) -> str:
     """Text for XML and HTML: escaped, and without signs that neither allows."""
-    return escape("\n".join(harmless(line) for line in text.split("\n")))
+    shown = "\n".join(harmless(line) for line in text.split("\n"))
+    return escape(NO_XML.sub("\N{REPLACEMENT CHARACTER}", shown))
 
 
 def _lines_of(node: Entity) -> list[str]:
