@@ -128,6 +128,23 @@ def test_an_entry_is_found_by_id_beginning_or_name(bank):
         bank.entry("pets")
 
 
+def test_an_entry_is_read_by_its_id_without_a_look_at_the_others(bank):
+    def asked(read) -> int:
+        told: list[str] = []
+        bank.db.set_trace_callback(told.append)
+        read()
+        bank.db.set_trace_callback(None)
+        return len(told)
+
+    id, _ = bank.add(text_entry("money"))
+    bank.add(text_entry("pets"))
+    two, whole = asked(lambda: bank.entry(id)), asked(lambda: list(bank.entries()))
+    for shots in (1, 2):
+        bank.add(text_entry("pets", shots=shots))
+    assert asked(lambda: bank.entry(id)) == two
+    assert asked(lambda: list(bank.entries())) <= 2 * whole, "twice as many entries"
+
+
 def test_an_empty_bank_says_so(bank):
     with pytest.raises(DataError, match="is empty"):
         bank.entry("pets")
@@ -149,6 +166,7 @@ def test_an_unseen_task_is_nearest_to_one_of_its_subject(bank):
     assert found[0].nearness > found[1].nearness and found[0].explained > 0.5 > found[1].explained
     assert sum(one.weight for one in found) == pytest.approx(1)
     assert bank.nearest(new.parts[0], new.identity, domain="text", without=found[0].id)[0].name == "money"
+    assert bank.nearest(new.parts[0], new.identity, domain="text", without={one.id for one in found}) == []
 
 
 def test_features_of_another_encoder_are_refused(bank):
@@ -214,6 +232,26 @@ def test_what_a_head_explains_is_leep_with_each_example_left_out():
     center, means, scale = near._head(stored)
     theta = (scale * torch.nn.functional.normalize(new.x - center, dim=-1) @ means.t()).softmax(-1)
     assert explained(stored, new.x, new.y) == pytest.approx(by_hand(theta, new.y.tolist()), abs=1e-5)
+
+
+def test_what_a_head_explains_takes_memory_for_answers_not_for_each_label_of_each():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        numbers = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            for one in made if isinstance(made, tuple | list) else (made,):
+                self.numbers = max(self.numbers, one.numel() if isinstance(one, torch.Tensor) else 0)
+            return made
+
+    draw = torch.Generator().manual_seed(0)
+    x, y = torch.randn(60, 8, generator=draw), torch.arange(60) % 12
+    stored = Part("", tuple("abcdefghij"), torch.randn(40, 8, generator=draw), torch.arange(40) % 10)
+    with Largest() as seen:
+        explained(stored, x, y)
+    assert 0 < seen.numbers <= 60 * 12, "examples times labels, of either task"
 
 
 def test_labels_by_chance_are_not_explained():

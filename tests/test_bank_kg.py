@@ -13,7 +13,7 @@ from quickstudy.core.objective import Classify
 from quickstudy.domains.kg import banked, experience
 from quickstudy.domains.kg.banked import learn_with
 from quickstudy.domains.kg.document import Annotated, Document, Relation, Span
-from quickstudy.domains.kg.kept import ENTITIES, KEEPER, RELATIONS, field_entry, field_of
+from quickstudy.domains.kg.kept import ENTITIES, KEEPER, RELATIONS, entity_part, field_entry, field_of
 from quickstudy.domains.kg.learning.score import Count, Score
 from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.schema import Schema
@@ -92,6 +92,20 @@ def test_a_field_is_two_tasks_and_can_be_learned_from_again(bank, encoder):
     assert source.documents == documents("towns") and told == schema("towns") and source.licence == "CC0"
 
 
+def test_all_of_a_description_is_read_and_partial_documents_teach_no_entities(encoder):
+    given = schema("towns").to_json()
+    features = []
+    for second in ("It lies by a river.", "They eat apples at noon."):
+        given["entities"] = {"person": {}, "town": {"description": f"Where people live. {second}"}}
+        part = entity_part(documents("towns"), Schema.of(given), encoder)
+        assert part is not None and part.told is not None
+        features.append(part.told)
+    assert torch.allclose(features[0][0], features[1][0], atol=1e-5)
+    assert not torch.allclose(features[0][1], features[1][1], atol=1e-2)
+    judged = [replace(one, complete=False, partial=True) for one in documents("towns")]
+    assert entity_part(judged, schema("towns"), encoder) is None
+
+
 def test_a_saved_graph_model_is_kept_by_its_keeper(encoder, tmp_path):
     GraphModel.learn(documents("firms", 6), schema("firms"), encoder, prior=None, relation_prior=None).save(
         tmp_path
@@ -124,6 +138,12 @@ def test_the_fields_that_are_asked_have_weights(bank, encoder):
 def test_a_field_that_holds_one_of_the_examples_is_not_asked(bank, encoder):
     near = experience.chosen(bank, documents("towns", 3, start=8), schema("towns"), encoder)
     assert {one.name for one in near} == {"films"}
+
+
+def test_a_field_that_is_not_asked_takes_no_other_ones_place(bank, encoder, monkeypatch):
+    monkeypatch.setattr(experience, "MOST", 1)
+    near = experience.chosen(bank, documents("towns", 3, start=8), schema("towns"), encoder)
+    assert {one.name for one in near} == {"films"}, "the next nearest"
 
 
 def test_the_task_itself_is_not_asked(bank, encoder):

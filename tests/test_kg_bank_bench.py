@@ -7,8 +7,12 @@ import pytest
 from quickstudy.bench import kg_bank
 from quickstudy.bench.relation_data import NONE, Related
 from quickstudy.bench.runs import write_run
+from quickstudy.domains.kg.kept import field_entry
 from quickstudy.domains.kg.learning.score import Count
+from quickstudy.domains.kg.reading.rows import UNTYPED
+from quickstudy.domains.kg.relations.classifier import labelled_pairs
 from quickstudy.domains.kg.relations.pairs import Pair
+from quickstudy.encoders.text import load_encoder
 
 
 def runs(rights: dict[int, int], seeds: int = 3) -> dict[int, list[kg_bank.Run]]:
@@ -45,7 +49,11 @@ def test_pairs_become_documents_with_relations():
         0
     ].type == "left"
     assert apart.relations == () and apart.of(1) == "Bonn"
+    assert [(one.pair, one.type) for one in labelled_pairs(apart)] == [(pair, None)], "it teaches that"
     schema = kg_bank.schema_of([related, apart], "x")
-    assert set(schema.entities) == {"head", "tail", "left head", "left tail"} and set(schema.relations) == {
-        "left"
-    }
+    assert set(schema.entities) == {UNTYPED, "left head", "left tail"} and set(schema.relations) == {"left"}
+    encoder = load_encoder("tiny-bert", cache=False)
+    entry = field_entry([related, apart], schema, encoder, name="x", consent="the test's", partial=True)
+    assert [(part.labels, part.y.tolist()) for part in entry.parts] == [
+        (("left head", "left tail"), [0, 1]), (("left",), [0, -1]),
+    ]  # fmt: skip

@@ -148,6 +148,11 @@ def test_the_schema_says_what_may_be_joined():
         taught().adapt("citizen of", PEOPLE[:1], RelationType(head=("city", "firm")))
     with pytest.raises(DataError, match=r'no entity of the graph is a \'persn\'. Did you mean "person"'):
         taught().adapt("citizen of", PEOPLE[:1], RelationType(head=("persn",)))
+    # Of what the schema lets be a tail the graph may have no example yet.
+    wide = taught().adapt("citizen of", PEOPLE[:1], RelationType(head=("person",), tail=("realm", "land")))
+    assert {one.tail.split()[0] for one in wide.rank("person 20")} == {"land"}
+    with pytest.raises(DataError, match=r"no entity of the graph is a 'realm' or 'isle'\.$"):
+        taught().adapt("citizen of", PEOPLE[:1], RelationType(tail=("realm", "isle")))
     # One land alone may be a tail, and it is taken: nothing is left to propose.
     only = replace(relation, tails=np.arange(len(relation.tails)) == relation.support.tails[0])
     assert only.rank(PEOPLE[0][0]) == []
@@ -175,6 +180,9 @@ def test_what_cannot_be_is_refused():
         Completion.learn([("a", "r", "b"), ("b", "r", "c")])
     with pytest.raises(DataError, match="give a scorer"):
         Completion.learn(*world(), played=(), training=QUICK)
+    few = [(f"person {i}", "owns", "firm 0") for i in range(4)]
+    with pytest.raises(DataError, match=r"'owns' can't be played .* has 4 triples, .* needs 6 or more"):
+        Completion.learn([*world()[0], *few], played=["owns"], training=QUICK)
     with pytest.raises(DataError, match=r'no relation \'bornin\'. Did you mean "born in"'):
         Completion.learn(*world(), played=["bornin"])
 
@@ -251,6 +259,44 @@ def test_what_is_proposed_stays_apart_from_what_was_said(tmp_path):
             propose(store, "owns", training=QUICK)
         with pytest.raises(DataError, match="no entity 'nobody'"):
             propose(store, "owns", [("nobody", ACME)], training=QUICK)
+
+
+def test_examples_of_which_nothing_else_is_known_are_left_out(tmp_path):
+    triples, types = world()
+    with small(tmp_path / "graph.db") as store:
+        store.add(((h, types[h][0]), r, (t, types[t][0])) for h, r, t in triples)
+        strange = [(("Ann", "person"), "citizen of", ("Atlantis", "land"))]
+        store.add(strange * 2 + [(("Bo", "person"), "citizen of", ("land 0", "land"))])
+        options = {"training": QUICK, "scorer": taught().scorer, "least": 0.0}
+        with pytest.raises(DataError, match=r"all 2 .* Ann \(person\) → Atlantis \(land\)") as refused:
+            propose(store, "citizen of", **options)
+        assert "\x1f" not in str(refused.value)
+        known = [((head, "person"), "citizen of", (land, "land")) for head, land in PEOPLE[:2]]
+        store.add(known)
+        found = propose(store, "citizen of", **options)
+        named = propose(store, "citizen of", [(t[0], t[2]) for t in (*strange, *known)], **options)
+        assert found and named == found, "as if the others weren't there"
+        with pytest.raises(DataError, match=r"no entity 'Ann \(person\)'"):
+            graph_of(store, ["citizen of"]).number(key_of(("Ann", "person")))
+
+
+def test_a_symmetric_relation_that_is_said_one_way_is_not_proposed_the_other(tmp_path):
+    triples, types = world()
+    friends = [(f"person {i}", f"person {i + 1}") for i in range(0, 6, 2)]
+    both = RelationType(head=("person",), tail=("person",), symmetric=True)
+    relation = taught().adapt("friend of", friends, both)
+    one_way = replace(relation, symmetric=False)
+    found, without = ({one.tail for one in r.rank(friends[0][1], most=100)} for r in (relation, one_way))
+    assert friends[0][0] not in found and without == found | {friends[0][0]}
+    with small(tmp_path / "graph.db") as store:
+        store.add(((h, types[h][0]), r, (t, types[t][0])) for h, r, t in triples)
+        given = [((a, "person"), (b, "person")) for a, b in friends]
+        options = {"kind": both, "training": QUICK, "scorer": taught().scorer, "least": 0.0}
+        first, *rest = propose(store, "friend of", given, **options)
+        store.add([(first.tail, "friend of", first.head)])
+        again = propose(store, "friend of", given, **options)
+        assert again and first[:3] not in {one[:3] for one in again}
+        assert {one[:3] for one in rest} <= {one[:3] for one in again}
 
 
 def test_entities_of_one_name_are_told_apart_by_their_types(tmp_path):

@@ -80,6 +80,8 @@ def test_sentences_hold_all_that_is_no_blank_in_order(text, longest):
         ["Dr. A. B. Smith met Mrs. Jones.", "They left."],
         ["It rose by 3.5 to 1,000.50 in Jan. 2020.", "Fine."],
         ["J. R. R. Tolkien and J.-P. Sartre wrote.", "We read."],
+        ["George P. Shultz met Ann P. Lee in Rome.", "They left."],
+        ["See p. 12, P. 12 and pp. 3 of it.", "Then left."],
         ["The U.S. Senate voted at 5 p.m. on it.", "Then all left."],
         ["See Fig. 3 and No. 5.", "He said no.", "Then he went."],
         ["Smith et al. Nature, i.e. a journal, e.g. Nature.", "End."],

@@ -15,6 +15,7 @@ from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import CheckpointError, DataError, ModelError
 from quickstudy.core.objective import Classify
 from quickstudy.domains.kg.document import Annotated, Document, Span, words
+from quickstudy.domains.kg.entities import types
 from quickstudy.domains.kg.entities.detect import (
     Detector,
     choose_strength,
@@ -26,7 +27,7 @@ from quickstudy.domains.kg.entities.paths import ALIKE, best_places, chances, ma
 from quickstudy.domains.kg.entities.prior import Prior, Source, learn_prior
 from quickstudy.domains.kg.entities.recogniser import Recogniser, learn
 from quickstudy.domains.kg.entities.tune import B, I, O, Tuning, features, tags
-from quickstudy.domains.kg.entities.types import Typing, _clearly, told
+from quickstudy.domains.kg.entities.types import Typing, _clearly, _folds, told
 from quickstudy.domains.kg.entities.words import network, shape, split, states
 from quickstudy.domains.kg.marks import unmarked
 from quickstudy.domains.kg.schema import EntityType, Schema
@@ -249,6 +250,16 @@ class TestLearning:
         ]
         assert changed
 
+    def test_tuning_leaves_the_callers_random_numbers_alone(self, encoder, prior):
+        few, models = examples(12, seed=1), []
+        for seed in (5, 6):
+            torch.manual_seed(seed)
+            before = torch.get_rng_state()
+            tuning = replace(QUICK, dropout=0.3)
+            models.append(learn(few, SCHEMA, prior, encoder, tuning=tuning, epochs=1, tuned=True, seed=3))
+            assert torch.equal(torch.get_rng_state(), before)
+        assert all(torch.equal(a, models[1].tuned.adapter[k]) for k, a in models[0].tuned.adapter.items())
+
     def test_lower_layers_that_stay_are_those_of_both_networks(self, encoder, prior):
         few, fresh = examples(12, seed=1), [a.document for a in examples(6, seed=2)]
         model = learn(few, SCHEMA, prior, encoder, tuning=replace(QUICK, below=1), epochs=4, tuned=True)
@@ -286,6 +297,30 @@ class TestLearning:
             report["losses"]
         )
         assert report["losses"][report["typing"]] <= report["losses"]["Gaussian types with a learned prior"]
+
+    def test_sentences_are_left_out_in_turn_whatever_their_numbers_are(self):
+        for numbers in (torch.arange(0, 100, 5), torch.arange(1, 100, 5)):
+            folds = _folds(numbers.repeat_interleave(2))
+            assert [len(fold) for fold in folds] == [8] * 5
+            assert torch.cat(folds).sort().values.tolist() == list(range(40))
+            [one] = _folds(numbers.repeat_interleave(150))
+            assert len(one) == 600
+
+    def test_all_sentences_of_a_description_are_read(self, encoder, prior, monkeypatch):
+        seen, learned, first = [], types.learn, "A thing."
+        monkeypatch.setattr(types, "learn", lambda *given: seen.append(given[3]) or learned(*given))
+        for second in (" It slept.", " They went to Oslo.", ""):
+            schema = Schema(
+                "travel", {"person": EntityType(first + second), "cityName": EntityType("a place")}
+            )
+            learn(examples(6), schema, prior, encoder, tuned=False)
+        [slept, went, alone] = seen
+        assert len(slept) == 4 and torch.allclose(slept[[0, 2, 3]], went[[0, 2, 3]], atol=1e-5)
+        assert not torch.allclose(slept[1], went[1], atol=1e-2)
+        net, _ = prior.rounded().network(encoder, merged=True)
+        [[piece]] = split([Document("d", first)], encoder)
+        [words] = states(net, [piece])
+        torch.testing.assert_close(alone[1], features(words, [(0, len(words))])[0], rtol=1e-4, atol=1e-4)
 
     def test_a_learner_is_displaced_by_what_is_clearly_better_alone(self):
         sentence = torch.arange(40) // 2

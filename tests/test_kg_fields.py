@@ -1,6 +1,9 @@
 """Fields to build a graph of: which sentences are labelled, and which triples an answer stands for."""
 
-from quickstudy.bench.kg_fields import SCHEMAS, Triple, alone, draw, told, truth, unrelated
+from dataclasses import replace
+from pathlib import Path
+
+from quickstudy.bench.kg_fields import SCHEMAS, Field, Triple, alone, told, truth, unrelated
 from quickstudy.domains.kg.document import Annotated, Document, Relation, Span
 from quickstudy.domains.kg.schema import Schema
 
@@ -16,6 +19,16 @@ def news() -> Annotated:
     marks = ("Ann Ray", "Peop"), ("Acme", "Org"), ("Rome", "Loc"), ("Bob", "Peop"), ("Bonn", "Loc")
     said = Relation(0, 1, "Work_For"), Relation(3, 4, "Live_In")
     return Annotated(Document("n", TEXT), spans(TEXT, *marks), said, complete=True)
+
+
+def renamed(one: Annotated, number: int) -> Annotated:
+    return replace(one, document=Document(f"{one.document.id}{number}", one.text))
+
+
+def parts(monkeypatch, schema: Schema, **given: list[Annotated]) -> Field:
+    """A field of these parts; those that aren't given are empty."""
+    monkeypatch.setattr(Field, "part", lambda _, part: given.get(part, []))
+    return Field("news", schema, Path())
 
 
 def test_sentences_keep_what_is_labelled_within_them():
@@ -38,16 +51,30 @@ def test_unrelated_pairs_are_those_that_types_admit():
     }  # not Bob and Bonn, who are related; nor across sentences
 
 
-def test_every_kind_is_drawn_as_often_as_was_asked():
+def test_every_kind_is_drawn_as_often_as_was_asked(monkeypatch):
     schema = Schema.of({
         "entities": ["Peop", "Org", "Loc"],
         "relations": {name: SCHEMAS["CoNLL04"]["relations"][name] for name in ("Work_For", "Live_In")},
     })  # fmt: skip
-    rows = [row for _ in range(6) for row in alone([news()])]
-    chosen = draw(rows, schema, 3, seed=0)
+    field = parts(monkeypatch, schema, train=[renamed(news(), i) for i in range(6)])
+    chosen = field.draw(3, seed=0)
     kinds = [r.type for row in chosen for r in row.relations]
     assert kinds.count("Work_For") == 3 and kinds.count("Live_In") == 3 and len(chosen) == 6
-    assert draw(rows, schema, 3, seed=0) == chosen != draw(rows, schema, 3, seed=1)
+    assert field.draw(3, seed=0) == chosen != field.draw(3, seed=1)
+
+
+def test_nothing_is_drawn_that_stands_in_a_part_that_is_reported(monkeypatch):
+    again = Annotated(Document("t", "ANN RAY works for Acme, in Rome!"))  # the same by letters and digits
+    held = {"dev": [Annotated(Document("v", "Then a word. Bob lives in Bonn."))], "test": [again]}
+    train = [renamed(news(), i) for i in range(3)]
+    for part in ("dev", "test"):
+        field = parts(monkeypatch, NEWS, train=train, **{part: held[part]})
+        sentence = {"dev": "Bob lives in Bonn.", "test": "Ann Ray works for Acme in Rome."}[part]
+        drawn = {row.text for row in field.draw(2, seed=0)}
+        assert drawn and sentence not in drawn, "not even where it is one sentence of a document"
+        assert sentence not in {row.text for row in field.rows()}
+        assert field.rows(whole=True) == [], "nor a document that holds it"
+    assert parts(monkeypatch, NEWS, train=train).rows(whole=True) == train
 
 
 def test_an_answer_stands_for_a_triple_of_exact_spans():

@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from quickstudy.bench import data as published
 from quickstudy.bench.kg_corpora import crossner
 from quickstudy.bench.kg_entities import schema_of, support
-from quickstudy.bench.kg_fields import SCHEMAS, Field, alone, draw, sampled
+from quickstudy.bench.kg_fields import SCHEMAS, Field, sampled
 from quickstudy.core.calibration import expected_error
 from quickstudy.domains.kg.document import Annotated
 from quickstudy.domains.kg.entities.prior import Prior
@@ -53,7 +53,7 @@ def field(data: Path, name: str, shots: int, seed: int) -> tuple[Schema, list[An
         one = Field.of(name, data)
         return (
             one.schema,
-            draw(alone(one.part("train")), one.schema, shots, seed),
+            one.draw(shots, seed),
             sampled(one.part("dev"), 120 if name == "BC5CDR" else None),
         )
     train = crossner(data, name, "train")

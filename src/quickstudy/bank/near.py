@@ -51,14 +51,16 @@ def explained(stored: Part, x: Float[Tensor, "n d"], y: Int[Tensor, " n"]) -> fl
         return 0.0
     center, means, scale = _head(stored)
     theta = (scale * normalize(x.float() - center, dim=-1) @ means.t()).softmax(-1).double()
-    truth = one_hot(y.unique(return_inverse=True)[1]).double()
+    label = y.unique(return_inverse=True)[1]
+    truth = one_hot(label).double()
     joint = theta.t() @ truth  # [z, label]
     counts = truth.sum(0)
     chance = (counts - truth + SMOOTH / len(counts)) / (len(y) - 1 + SMOOTH)  # without the example itself
-    left = joint.unsqueeze(0) - theta.unsqueeze(-1) * truth.unsqueeze(1)  # [n, z, label]
-    given = (left + SMOOTH * chance.unsqueeze(1)) / (left.sum(-1, keepdim=True) + SMOOTH)
-    p = (theta.unsqueeze(-1) * given * truth.unsqueeze(1)).sum((1, 2))
-    base = -(chance * truth).sum(-1).log().sum()
+    frequent = (chance * truth).sum(-1)
+    # Of P(y | z) the example's own label alone is asked for: [n, z], not [n, z, label].
+    said, all_said = joint.t()[label] - theta, joint.sum(-1) - theta
+    p = (theta * (said + SMOOTH * frequent.unsqueeze(-1)) / (all_said + SMOOTH)).sum(-1)
+    base = -frequent.log().sum()
     return float(1 + p.log().sum() / base)
 
 

@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,9 +143,10 @@ class TaskBank:
 
     def find(self, name: str) -> str:
         """The id of an entry by its id, the beginning of that, or its name. Raises DataError, saying what is near."""
-        known = {one.id: one.name for one in self.summaries()}
-        if name in known:
-            return name
+        with reading(self.path):
+            if self.db.execute("SELECT 1 FROM entries WHERE id = ?", (name,)).fetchone():
+                return name
+            known = dict(self.db.execute("SELECT id, name FROM entries ORDER BY number").fetchall())
         begins = [id for id in known if len(name) >= LEAST_PREFIX and id.startswith(name)]
         called = [id for id, other in known.items() if other == name]
         for fits in (begins, called):
@@ -237,7 +238,13 @@ class TaskBank:
             raise CheckpointError(f"{self.path}: the embedding of {id} is damaged: {problem}") from None
 
     def nearest(
-        self, part: Part, identity: str, *, domain: str, most: int = 10, without: str | None = None
+        self,
+        part: Part,
+        identity: str,
+        *,
+        domain: str,
+        most: int = 10,
+        without: str | Collection[str] | None = None,
     ) -> list[Neighbour]:
         """The stored tasks that are nearest to a new one, with what their heads explain of it; the heaviest first.
 
@@ -247,18 +254,20 @@ class TaskBank:
             part: the new task; it need not be in the bank.
             identity: of the encoder that made its features.
             most: so many, the nearest by their embeddings.
-            without: the id of an entry that isn't asked, such as the task itself.
+            without: the id of an entry that isn't asked, such as the task itself; or ids of several.
 
         Raises:
             ModelError: the bank holds such tasks, and all are of other encoders.
         """
         own = embed(part.checked())
+        apart = {without} if isinstance(without, str) else set(without or ())
         with reading(self.path):
             rows = self.db.execute(
                 "SELECT id, entries.name, identity, encoder, embedding FROM parts JOIN entries ON entry = number "
-                "WHERE domain = ? AND parts.name = ? AND id IS NOT ?",
-                (domain, part.name, without),
+                "WHERE domain = ? AND parts.name = ?",
+                (domain, part.name),
             ).fetchall()
+        rows = [row for row in rows if row[0] not in apart]
         same = [row for row in rows if row[2] == identity]
         if rows and not same:
             others = sorted({f"{row[3]} ({row[2][:12]}…)" for row in rows})

@@ -2,7 +2,8 @@
 
     quickstudy bench kg_bank
 
-The new field is CoNLL04, with a few labelled sentences of each type and relation of its train part. The six earlier
+The new field is CoNLL04, with a few labelled sentences of each type and relation of its train part, none of which
+stands in another part. The six earlier
 fields have other types and none of its documents: Wikipedia's names, European politics, the biology of cancer, and
 relations of Wikipedia, of the New York Times and of KBP37. Each seed draws its own sentences and its own order of the
 fields, so that one earlier field is any of the six. Triples count from the score on from which F1 is expected to be
@@ -30,7 +31,7 @@ from quickstudy.bench import relation_data
 from quickstudy.bench.kg_cells import OURS, compared
 from quickstudy.bench.kg_cells import counts as from_best_cut
 from quickstudy.bench.kg_corpora import crossner, sources
-from quickstudy.bench.kg_fields import Field, draw, sampled
+from quickstudy.bench.kg_fields import PARTS, Field, sampled
 from quickstudy.bench.runs import write_run
 from quickstudy.core.estimate import Estimate
 from quickstudy.domains.kg.banked import judged_experience
@@ -40,6 +41,7 @@ from quickstudy.domains.kg.entities import recogniser
 from quickstudy.domains.kg.experience import Experience, Seen
 from quickstudy.domains.kg.kept import field_entry
 from quickstudy.domains.kg.learning import score
+from quickstudy.domains.kg.reading.rows import UNTYPED
 from quickstudy.domains.kg.schema import Schema
 from quickstudy.domains.kg.use import GraphModel, learn_related
 from quickstudy.encoders.text import TextEncoder, load_encoder
@@ -91,14 +93,18 @@ def earlier(data: Path, target: Sequence[Annotated]) -> dict[str, tuple[list[Ann
 
 
 def _pairs(related: relation_data.Related) -> list[Annotated]:
-    """Marked pairs as documents; a pair that isn't related has spans and no relation."""
+    """Marked pairs as documents: related ones with types of the relation's ends. One that isn't related says that alone
+    (`partial`), as nobody told of what type its ends are.
+    """
     found = []
     for number, (pair, label) in enumerate(zip(related.pairs, related.labels, strict=True)):
-        ends = (Span(*pair.head, "head"), Span(*pair.tail, "tail"))
-        related_by = () if label == relation_data.NONE else (Relation(0, 1, label),)
-        if label != relation_data.NONE:
+        document = Document(f"{related.name} {number}", pair.text)
+        if label == relation_data.NONE:
+            ends = (Span(*pair.head, UNTYPED), Span(*pair.tail, UNTYPED))
+            found.append(Annotated(document, ends, partial=True, unrelated=((0, 1),)))
+        else:
             ends = (Span(*pair.head, f"{label} head"), Span(*pair.tail, f"{label} tail"))
-        found.append(Annotated(Document(f"{related.name} {number}", pair.text), ends, related_by))
+            found.append(Annotated(document, ends, (Relation(0, 1, label),)))
     return found
 
 
@@ -168,13 +174,13 @@ def curve(
 ) -> dict[int, list[Run]]:
     """For each number of earlier fields, the answers of each seed."""
     field, encoder = Field.of("CoNLL04", data), load_encoder("minilm", cache=False)
-    train, test = field.part("train"), sampled(field.part(part), most)
-    known = entries(data, [*train, *field.part("dev"), *field.part("test")], encoder)
+    test = sampled(field.part(part), most)
+    known = entries(data, [one for name in PARTS for one in field.part(name)], encoder)
     found: dict[int, list[Run]] = {count: [] for count in COUNTS}
     seen: dict[str, Seen] = {}
     with tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
-            examples = draw(train, field.schema, SHOTS, seed)
+            examples = field.draw(SHOTS, seed, whole=True)
             order = random.Random(seed).sample(known, len(known))
             for count in COUNTS:
                 run = measured(examples, field.schema, order[:count], test, encoder, Path(folder), seen, seed)

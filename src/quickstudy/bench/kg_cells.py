@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from quickstudy.bench import child
-from quickstudy.bench.kg_fields import Field, Triple, alone, draw, sampled, told, truth, unrelated
+from quickstudy.bench.kg_fields import Field, Triple, alone, sampled, told, truth, unrelated
 from quickstudy.core.atomic import write_file
 from quickstudy.domains.kg.calibrate import LEAST, Answer, best_cut
 from quickstudy.domains.kg.document import Annotated, Span, holding, sentences
@@ -59,7 +59,7 @@ def cell(setting: Setting, field: Field, shots: int, seed: int, method: str) -> 
 
 
 def _made(setting: Setting, field: Field, shots: int, seed: int, method: str) -> Cell:
-    examples = draw(alone(field.part("train")), field.schema, shots, seed)
+    examples = field.draw(shots, seed)
     documents = sampled(field.part(setting.part), setting.documents if field.name == "BC5CDR" else None)
     begun = time.process_time()
     if method in (SPACY, STARTED):
@@ -95,7 +95,7 @@ def answers(setting: Setting, field: Field) -> list[tuple[int, list[Answer]]]:
 
 def _answers(setting: Setting, field: Field, shots: int, seed: int) -> tuple[int, list[list]]:
     documents = sampled(field.part("dev"), 120)
-    examples = draw(alone(field.part("train")), field.schema, shots, seed)
+    examples = field.draw(shots, seed)
     model = GraphModel.learn(examples, field.schema, setting.encoder, seed=seed)
     if model.relations is None:
         return 0, []

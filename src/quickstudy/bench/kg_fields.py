@@ -1,6 +1,7 @@
 """Two published fields to build a graph of: CoNLL04 (news) and BC5CDR (chemicals that cause diseases).
 
-What may be labelled are single sentences of the train part. CoNLL04's triples are (head, relation, tail) of exact
+What may be labelled are single sentences of the train part that stand in no other part (`Field.draw`): of CoNLL04's
+test texts one in twelve stands in its train part too. CoNLL04's triples are (head, relation, tail) of exact
 spans within a sentence: Roth & Yih 2004, split of Gupta et al. 2016. BC5CDR's relations are said of a whole abstract
 and of MeSH ids (Li et al. 2016, doi:10.1093/database/baw068): a sentence that holds mentions of both ids is taken to
 say it, and triples are judged per abstract: a mention with the exact borders and type of a labelled one stands for
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from quickstudy.bench.relation_data import plain
 from quickstudy.domains.kg.document import Annotated, Document, Relation, Span, sentences
 from quickstudy.domains.kg.reading.examples import read_annotated
 from quickstudy.domains.kg.relations.pairs import candidates
@@ -40,6 +42,7 @@ SCHEMAS = {
         },
     },
 }  # fmt: skip
+PARTS = ("train", "dev", "test")
 _FILES = {
     "CoNLL04": ("relations/conll04/{}.txt", "conll04"),
     "BC5CDR": ("linking/bc5cdr_el/CDR_{}.PubTator.txt.gz", "pubtator"),
@@ -67,12 +70,50 @@ class Field:
         return cls(name, Schema.of({"name": name} | SCHEMAS[name]), data)
 
     def part(self, part: str) -> list[Annotated]:
-        """The documents of "train", "dev" or "test"."""
+        """The documents of one of `PARTS`. To learn from, take `draw`: texts of the train part stand in others too."""
         path, format = _FILES[self.name]
         path = self.data / path.format(part)
         if not path.exists():
             path = path.with_name(path.name + ".gz")
         return read_annotated(path, self.schema, format)
+
+    def rows(self, whole: bool = False) -> list[Annotated]:
+        """What may be labelled: the train part's sentences, or whole documents, that stand in no part that is reported.
+
+        Texts are the same if they are so by letters and digits; of a whole document, no sentence stands there either.
+        """
+        reported = [one for part in ("dev", "test") for one in self.part(part)]
+        known = {plain(one.text) for one in (*reported, *alone(reported))} - {""}
+        train = self.part("train")
+        return [
+            row
+            for row in (train if whole else alone(train))
+            if known.isdisjoint(plain(one.text) for one in (row, *alone([row])))
+        ]
+
+    def draw(self, shots: int, seed: int, whole: bool = False) -> list[Annotated]:
+        """Rows to label: at least `shots` that hold each type, each relation and unrelated mentions.
+
+        The rarest is served first, and what a row holds besides counts too.
+
+        Args:
+            whole: documents as they are, not their sentences.
+        """
+        order = self.rows(whole)
+        random.Random(seed).shuffle(order)
+        holds = [_kinds(row, self.schema) for row in order]
+        there = Counter(kind for kinds in holds for kind in kinds)
+        held: Counter[str] = Counter()
+        chosen: list[int] = []
+        wanted = [*self.schema.entities, *self.schema.relations, UNRELATED]
+        for kind in sorted(wanted, key=lambda kind: there[kind]):
+            for i, kinds in enumerate(holds):
+                if held[kind] >= shots:
+                    break
+                if i not in chosen and kind in kinds:
+                    chosen.append(i)
+                    held.update(kinds)
+        return [order[i] for i in sorted(chosen)]
 
 
 def alone(documents: Iterable[Annotated]) -> list[Annotated]:
@@ -110,27 +151,6 @@ def unrelated(one: Annotated, schema: Schema) -> list[tuple[int, int]]:
         if (head, tail) not in said
         and any(schema.admits(r, kinds[head], kinds[tail]) for r in schema.relations)
     ]
-
-
-def draw(rows: Sequence[Annotated], schema: Schema, shots: int, seed: int) -> list[Annotated]:
-    """Sentences to label: at least `shots` that hold each type, each relation and unrelated mentions.
-
-    The rarest is served first, and what a sentence holds besides counts too.
-    """
-    order = list(rows)
-    random.Random(seed).shuffle(order)
-    holds = [_kinds(row, schema) for row in order]
-    whole = Counter(kind for kinds in holds for kind in kinds)
-    held: Counter[str] = Counter()
-    chosen: list[int] = []
-    for kind in sorted([*schema.entities, *schema.relations, UNRELATED], key=lambda kind: whole[kind]):
-        for i, kinds in enumerate(holds):
-            if held[kind] >= shots:
-                break
-            if i not in chosen and kind in kinds:
-                chosen.append(i)
-                held.update(kinds)
-    return [order[i] for i in sorted(chosen)]
 
 
 def _kinds(one: Annotated, schema: Schema) -> set[str]:

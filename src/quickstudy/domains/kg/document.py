@@ -155,8 +155,8 @@ _TITLES = re.compile(
     r"Dr|Mrs?|M[sxt]|Prof|St|[JS]r|Gen|Sen|Rep|Gov|Lt|Col|Capt|Sgt|Rev|Hon|Pres|Inc|Ltd|Co|Corp|Bros|Dept|[Vv]s|[Cc]f|al|"
     r"viz|Ph\.D"
 )
-_NUMBERED = re.compile(  # where a number follows; else the same letters may be a word
-    r"nos?|arts?|secs?|figs?|eqs?|vols?|pp?|ch|ca|approx|refs?|tab|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec",
+_NUMBERED = re.compile(  # where a number follows; else the same letters may be a word. A "P" is an initial.
+    r"nos?|arts?|secs?|figs?|eqs?|vols?|(?-i:p)|pp|ch|ca|approx|refs?|tab|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec",
     re.IGNORECASE,
 )
 _LONGEST_ABBREVIATION = 16

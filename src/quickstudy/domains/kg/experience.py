@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quickstudy.bank.entry import MOST_EACH, Entry
-from quickstudy.bank.near import Neighbour, weighed
+from quickstudy.bank.near import Neighbour
 from quickstudy.bank.store import TaskBank
 from quickstudy.core.episode import Labelled as Rows
 from quickstudy.core.objective import Classify
@@ -77,7 +77,8 @@ def chosen(
     """
     found: list[Neighbour] = []
     texts = {one.text for one in examples}
-    known = {
+    apart = {without} if without else set()
+    apart |= {
         entry.id
         for entry in bank.entries("kg")
         if any(one.text in texts for one in field_of(entry)[0].documents)
@@ -85,9 +86,8 @@ def chosen(
     for part in (entity_part(examples, schema, encoder), relation_part(examples, encoder)):
         if part is None:
             continue
-        near = bank.nearest(part, encoder.frozen.identity, domain="kg", most=MOST, without=without)
-        near = [one for one in near if one.id not in known]
-        kept = [one for one in weighed(near) if one.weight * len(near) >= FEWEST]
+        near = bank.nearest(part, encoder.frozen.identity, domain="kg", most=MOST, without=apart)
+        kept = [one for one in near if one.weight * len(near) >= FEWEST]
         total = sum(one.weight for one in kept)
         found += [replace(one, weight=one.weight / total) for one in kept]
     return found

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from quickstudy.bank.entry import MOST_EACH, MOST_UNLABELLED, Entry, Keeper, Part, fewer
 from quickstudy.core.errors import CheckpointError, DataError
-from quickstudy.domains.kg.document import Annotated, Document
+from quickstudy.domains.kg.document import Annotated
 from quickstudy.domains.kg.entities import types as typing
 from quickstudy.domains.kg.entities.prior import LONGEST, Source, labelled
 from quickstudy.domains.kg.entities.tune import features
-from quickstudy.domains.kg.entities.words import network, split, states
+from quickstudy.domains.kg.entities.words import network, states
 from quickstudy.domains.kg.relations.classifier import labelled_pairs
 from quickstudy.domains.kg.relations.pairs import PairEncoder
 from quickstudy.domains.kg.schema import Schema
@@ -63,7 +63,11 @@ def field_entry(
 
 
 def entity_part(examples: Sequence[Annotated], schema: Schema, encoder: TextEncoder) -> Part | None:
-    """The types of entities as a task: features of spans, and of the types' names; None without a span."""
+    """The types of entities as a task: features of spans, and of the types' names; None without a span.
+
+    Those of `partial` documents teach no entities.
+    """
+    examples = [one for one in examples if not one.partial]
     names = [name for name in schema.entities if any(s.type == name for one in examples for s in one.spans)]
     task = labelled(examples, names, encoder)
     kept = [i for i, sentence in enumerate(task.sentences) if len(sentence.ids) <= LONGEST and task.spans[i]]
@@ -125,7 +129,5 @@ KEEPER = Keeper("kg", lambda folder: (folder / EXAMPLES).is_file(), saved_entry)
 def _told(names: Sequence[str], schema: Schema, net: Any, encoder: TextEncoder) -> Tensor | None:
     """Features of what says what a type is; None where one says nothing that can be read."""
     texts = [" . ".join(typing.told(name, schema.entities[name])) for name in names]
-    pieces = split([Document(str(i), text) for i, text in enumerate(texts)], encoder)
-    if not all(pieces):
-        return None
-    return torch.cat([features(s, [(0, len(s))]) for s in states(net, [piece[0] for piece in pieces])])
+    known = [row for row in typing.read(net, texts, encoder) if row is not None]
+    return torch.stack(known) if len(known) == len(texts) else None

@@ -24,10 +24,10 @@ from quickstudy.domains.kg.completion import store
 from quickstudy.domains.kg.completion.embedding import TRAINING, Training, train
 from quickstudy.domains.kg.completion.evidence import Known, Pairs, weigh
 from quickstudy.domains.kg.completion.formers import ClosedForm, Vector
-from quickstudy.domains.kg.completion.graph import NO_TYPES, Graph, Numbers, Plain
+from quickstudy.domains.kg.completion.graph import NO_TYPES, Graph, Numbers, Plain, shown
 from quickstudy.domains.kg.completion.paths import NONE, lead, paths
 from quickstudy.domains.kg.completion.scorer import Scorer
-from quickstudy.domains.kg.completion.tasks import episode, left_out, pairs_of, plays
+from quickstudy.domains.kg.completion.tasks import SHOTS, episode, left_out, pairs_of, plays
 from quickstudy.domains.kg.schema import RelationType
 
 LEAST = 12
@@ -91,13 +91,16 @@ class Completion:
             progress: told what is being done.
 
         Raises:
-            DataError: fewer than two entities, or no relation with triples enough to be played.
+            DataError: fewer than two entities, or no relation with triples enough to be played; one that is to be
+                played and has too few.
         """
         graph = triples if isinstance(triples, Graph) else Graph.of(triples, types)
         if len(graph.entities) < 2:
-            raise DataError(f"a graph of one entity, {', '.join(graph.entities)}, has nothing to propose.")
+            raise DataError(
+                f"a graph of one entity, {', '.join(map(shown, graph.entities))}, has nothing to propose."
+            )
         say = progress or (lambda _: None)
-        held = _played(graph) if played is None else [graph.relation(name) for name in played]
+        held = _played(graph) if played is None else [_playable(graph, name) for name in played]
         say(f"vectors of {len(graph.entities)} entities, without {len(held)} relations that are played")
         plain = Known(graph, train(graph.without(held), training, seed=seed))
         if scorer is None:
@@ -125,7 +128,8 @@ class Completion:
         """Learn a relation from pairs of head and tail.
 
         Args:
-            kind: which types it joins, by the schema; only such are proposed.
+            kind: which types it joins, by the schema; only such are proposed. And whether it is symmetric: then an
+                example holds the other way round as well.
 
         Raises:
             DataError: the graph has the relation already, there is no pair or one twice, an entity is unknown, or of a
@@ -141,7 +145,7 @@ class Completion:
         if not support:
             raise DataError(f"{relation!r} has no example; give one to five pairs of head and tail.")
         if twice := [pair for i, pair in enumerate(support) if pair in support[:i]]:
-            raise DataError(f"{relation!r}: the pair {twice[0]!r} stands there twice.")
+            raise DataError(f"{relation!r}: the pair {_told(twice[0])} stands there twice.")
         found = Pairs(*(np.array([graph.number(pair[end]) for pair in support]) for end in (0, 1)))
         ends: tuple[Sequence[str], Sequence[str]] = (kind.head, kind.tail) if kind else ((), ())
         admitted = [
@@ -151,12 +155,14 @@ class Completion:
             for pair, number in zip(support, numbers.tolist(), strict=True):
                 if not some[number]:
                     raise DataError(
-                        f"{relation!r}: the {end} of {pair!r} is {' and '.join(graph.types_of(number))}; the schema "
-                        f"asks for {' or '.join(types)}. Correct the pair or the schema."
+                        f"{relation!r}: the {end} of {_told(pair)} is {' and '.join(graph.types_of(number))}; the "
+                        f"schema asks for {' or '.join(types)}. Correct the pair or the schema."
                     )
         draw = np.random.default_rng(0)
         fast = self.scorer.adapt(left_out(self.known, found, (), draw))
-        return NewRelation(self, relation, found, fast, *admitted)
+        return NewRelation(
+            self, relation, found, fast, *admitted, symmetric=kind is not None and kind.symmetric
+        )
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,8 @@ class NewRelation:
     heads: np.ndarray
     """Whether the schema lets an entity be a head, [entities]."""
     tails: np.ndarray
+    symmetric: bool = False
+    """Whether it holds of B and A where it holds of A and B."""
 
     def scores(self, heads: Numbers) -> Float[Tensor, "heads n"]:
         """The score of every entity as a tail of each head; what the schema forbids is far below."""
@@ -231,6 +239,7 @@ class NewRelation:
         scores = self._scored(signs)
         graph, found = self.completion.known.graph, []
         taken = set(zip(self.support.heads.tolist(), self.support.tails.tolist(), strict=True))
+        taken |= {(tail, head) for head, tail in taken} if self.symmetric else set()
         for head, row, told in zip(heads.tolist(), scores, signs, strict=True):
             share = row.softmax(-1)
             order = [
@@ -297,6 +306,22 @@ def experience(known: Known, played: Sequence[int], times: int, seed: int = 0) -
                     some = plays(pairs, shots, most=8, times=times, seed=key, hidden=(relation,))
                     found += [episode(strange, play, seed) for play in some]
     return found
+
+
+def _told(pair: tuple[str, str]) -> str:
+    """A pair as a person reads it."""
+    return repr(tuple(map(shown, pair)))
+
+
+def _playable(graph: Graph, name: str) -> int:
+    """The number of a relation with triples enough to be played as a new one. Raises DataError."""
+    relation = graph.relation(name)
+    if (held := int(graph.sizes[relation])) <= SHOTS:
+        raise DataError(
+            f"{name!r} can't be played as a new relation: it has {held} triples, and a played relation needs "
+            f"{SHOTS + 1} or more, {SHOTS} to adapt to and others to be judged by. Name others, or add triples."
+        )
+    return relation
 
 
 def _played(graph: Graph) -> list[int]:

@@ -18,6 +18,9 @@ Numbers = np.ndarray
 Plain = tuple[str, str, str]
 """Head, relation, tail, by name."""
 NO_TYPES: Mapping[str, Sequence[str]] = MappingProxyType({})
+BETWEEN = "\x1f"
+"""Between name and type of an entity that is called by both, as names alone may be those of several: no text that was
+read holds it."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,8 @@ class Graph:
     def number(self, name: str) -> int:
         """An entity's number. Raises DataError, saying which name is close."""
         if name not in self.place:
-            raise DataError(f"the graph has no entity {name!r}.{did_you_mean(name, self.entities)}")
+            meant = did_you_mean(shown(name), map(shown, self.entities))
+            raise DataError(f"the graph has no entity {shown(name)!r}.{meant}")
         return self.place[name]
 
     def relation(self, name: str) -> int:
@@ -170,15 +174,18 @@ class Graph:
         """Which entities have one of these types, or none that is known: [entities], bool.
 
         Raises:
-            DataError: no entity has such a type.
+            DataError: no entity has any of them.
         """
         found = np.ones(len(self.entities), dtype=bool)
         if self.kinds is None:
             return found
-        for name in names:
-            if name not in self.types:
-                raise DataError(f"no entity of the graph is a {name!r}.{did_you_mean(name, self.types)}")
-        right = np.isin(self.kinds.column, [self.types.index(name) for name in names])
+        there = [self.types.index(name) for name in names if name in self.types]
+        if names and not there:
+            meant = [told for name in names if (told := did_you_mean(name, self.types))]
+            raise DataError(
+                f"no entity of the graph is a {' or '.join(map(repr, names))}.{''.join(meant[:1])}"
+            )
+        right = np.isin(self.kinds.column, there)
         found[self.kinds.row] = False
         found[self.kinds.row[right]] = True
         return found
@@ -219,6 +226,12 @@ class Graph:
         """The same entities and relations but for the triples of some relations."""
         keep = ~np.isin(self.triples[:, 1], relations)
         return Graph(self.entities, self.relations, self.triples[keep], self.kinds, self.types)
+
+
+def shown(entity: str) -> str:
+    """What an entity is called, as a person reads it: with its type in brackets where that is part of it."""
+    name, _, kind = entity.partition(BETWEEN)
+    return f"{name} ({kind})" if kind else name
 
 
 def _checked(number: int, triple: Plain) -> Plain:

@@ -6,7 +6,7 @@ from itertools import chain
 from quickstudy.core.errors import DataError, did_you_mean
 from quickstudy.domains.kg.completion.completion import Completion
 from quickstudy.domains.kg.completion.embedding import TRAINING, Training
-from quickstudy.domains.kg.completion.graph import Graph
+from quickstudy.domains.kg.completion.graph import BETWEEN, Graph, shown
 from quickstudy.domains.kg.completion.scorer import Scorer
 from quickstudy.domains.kg.graph import query
 from quickstudy.domains.kg.graph.facts import Proposal
@@ -16,18 +16,18 @@ from quickstudy.domains.kg.schema import RelationType
 
 Pair = tuple[str | tuple[str, str], str | tuple[str, str]]
 """Head and tail, each by its name or by name and type."""
-_BETWEEN = "\x1f"
-"""Between name and type in an entity's key: no text that was read holds it."""
+SHOTS = 5
+"""Examples that are taken of the store where none are given."""
 
 
 def key_of(entity: tuple[str, str]) -> str:
     """What an entity of a store is called in a `Graph`: names alone may be those of several."""
-    return _BETWEEN.join(entity)
+    return BETWEEN.join(entity)
 
 
 def entity_of(key: str) -> Entity:
     """The entity that a key stands for."""
-    name, _, kind = key.partition(_BETWEEN)
+    name, _, kind = key.partition(BETWEEN)
     return Entity(name, kind)
 
 
@@ -47,7 +47,7 @@ def graph_of(store: GraphStore, without: Sequence[str] = ()) -> Graph:
     return Graph.of(found, {key: (entity_of(key).type,) for key in keys})
 
 
-def examples_of(store: GraphStore, relation: str, most: int = 5) -> list[tuple[str, str]]:
+def examples_of(store: GraphStore, relation: str) -> list[tuple[str, str]]:
     """The asserted pairs of a relation by key, the surest first: what was given before what was extracted.
 
     Raises:
@@ -61,7 +61,7 @@ def examples_of(store: GraphStore, relation: str, most: int = 5) -> list[tuple[s
             f"no triple of {relation!r} is asserted.{meant} Accept one to five, or give examples of it."
         )
     there.sort(key=lambda triple: -1.0 if triple.score is None else -triple.score)
-    return [(key_of(triple.head), key_of(triple.tail)) for triple in there[:most]]
+    return [(key_of(triple.head), key_of(triple.tail)) for triple in there]
 
 
 def propose(
@@ -80,8 +80,10 @@ def propose(
     """Infer triples of a relation and write them to the store as proposals, in place of what was proposed of it before.
 
     Args:
-        support: pairs that it holds between; None takes up to five that the store asserts.
-        kind: the types that the schema lets it join.
+        support: pairs that it holds between; None takes up to `SHOTS` that the store asserts. Those of which an end
+            takes part in no other relation are left out: nothing is known of it to infer from.
+        kind: the types that the schema lets it join, and whether it is symmetric: then what holds or was rejected one
+            way isn't proposed the other way.
         most: triples, at most one a head.
         least: score below which nothing is proposed.
         scorer: of an earlier graph; None learns one here.
@@ -90,13 +92,15 @@ def propose(
         What was proposed, the surest first. Triples that the store asserts or a reviewer rejected aren't among it.
 
     Raises:
-        DataError: see `Completion`; an entity that the store doesn't have.
+        DataError: see `Completion`; an entity that the store doesn't have; no example is left.
     """
     if support is None:
         examples = examples_of(store, relation)
     else:
         examples = [(_key(store, head), _key(store, tail)) for head, tail in support]
     graph = graph_of(store, without=[relation])
+    examples = _within(graph, relation, examples)
+    examples = examples[:SHOTS] if support is None else examples
     completion = Completion.learn(graph, training=training, scorer=scorer, seed=seed, progress=progress)
     # Of triples that are there already as many more are asked for as are left out again.
     settled = {
@@ -104,6 +108,8 @@ def propose(
         for triple in store.triples(("rejected", "review", "extracted", "given", "accepted"))
         if triple.relation == relation
     }
+    if kind is not None and kind.symmetric:
+        settled |= {(tail, head) for head, tail in settled}
     found = [
         Proposal(entity_of(one.head), relation, entity_of(one.tail), one.score, one.why)
         for one in completion.adapt(relation, examples, kind).propose(most=most + len(settled), least=least)
@@ -111,6 +117,19 @@ def propose(
     new = [one for one in found if (one.head, one.tail) not in settled][:most]
     store.propose(new, model=f"completion of {relation}")
     return new
+
+
+def _within(graph: Graph, relation: str, examples: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The examples whose both ends the graph has. Raises DataError if there are some, and none of them is such."""
+    found = [pair for pair in examples if all(end in graph.place for end in pair)]
+    if examples and not found:
+        first = " → ".join(shown(end) for end in examples[0])
+        raise DataError(
+            f"all {len(examples)} examples of {relation!r} were left out, such as {first}: an end of each takes part "
+            "in no other relation of the graph, so nothing can be inferred from it. Give examples between entities of "
+            "which other triples speak, or add such triples."
+        )
+    return found
 
 
 def _key(store: GraphStore, entity: str | tuple[str, str]) -> str:

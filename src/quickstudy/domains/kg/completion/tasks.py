@@ -15,6 +15,8 @@ from quickstudy.core.episode import Episode, Labelled
 from quickstudy.domains.kg.completion.evidence import Known, Pairs, weigh
 from quickstudy.domains.kg.completion.graph import Graph
 
+SHOTS = 5
+"""Examples of a play, at most: a relation that is played as a new one has a triple more at least, to be judged by."""
 LIST = 100
 """Candidates of a row in meta-training."""
 _HARD = (
@@ -63,12 +65,12 @@ def plays(
 ) -> Iterator[Play]:
     """Draws of `shots` examples with up to `most` other triples to be judged by.
 
-    The triples judged by are the same whatever the shots are, up to `most_shots`, so that shots can be compared.
+    The triples judged by are the same whatever the shots are, up to `SHOTS`, so that shots can be compared.
     """
-    truth, most_shots = truth_of(pairs), 5
+    truth = truth_of(pairs)
     for time in range(times):
         order = np.random.default_rng([*seed, time]).permutation(len(pairs.heads))
-        support, query = order[:shots], order[most_shots : most_shots + most]
+        support, query = order[:shots], order[SHOTS : SHOTS + most]
         yield Play(
             Pairs(pairs.heads[support], pairs.tails[support]),
             Pairs(pairs.heads[query], pairs.tails[query]),

@@ -335,11 +335,10 @@ def _types(
     texts = [
         (i, t) for i, (name, kind) in enumerate(schema.entities.items()) for t in typing.told(name, kind)
     ]
-    pieces = split([Document(str(i), text) for i, (_, text) in enumerate(texts)], encoder)
-    read = [(of, piece[0]) for (of, _), piece in zip(texts, pieces, strict=True) if piece]
-    names = [features(s, [(0, len(s))]) for s in states(net, [piece for _, piece in read])]
-    told = torch.cat(names) if names else x[:0]
-    of = torch.tensor([of for of, _ in read], dtype=torch.long)
+    read = zip(texts, typing.read(net, [text for _, text in texts], encoder), strict=True)
+    known = [(i, row) for (i, _), row in read if row is not None]
+    told = torch.stack([row for _, row in known]) if known else x[:0]
+    of = torch.tensor([i for i, _ in known], dtype=torch.long)
     return typing.learn(x, y, sentence, told, of, len(schema.entities), prior.typing, prior.maml)
 
 

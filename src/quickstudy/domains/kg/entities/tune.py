@@ -129,6 +129,7 @@ def loss(
     return total
 
 
+@torch.random.fork_rng(devices=[])
 def tune(
     network: WordBert,
     parameters: dict[str, Tensor],
@@ -140,14 +141,14 @@ def tune(
     seed: int = 0,
     progress: Callable[[int, float], None] | None = None,
 ) -> None:
-    """Change the network's parameters and the heads in place, by AdamW.
+    """Change the network's parameters and the heads in place, by AdamW. The caller's random state stays as it is.
 
     Args:
         weights: how often each corpus is drawn; by default by the root of its number of sentences.
         progress: called with each step's number and loss.
     """
     generator = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # of dropout, which takes no other; put back at the end
     shares = torch.tensor(list(weights) or [math.sqrt(len(t.sentences)) for t in tasks])
     for value in (heads.detector, *heads.own, *heads.types):
         value.requires_grad_(True)

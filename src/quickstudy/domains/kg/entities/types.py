@@ -7,7 +7,7 @@ spoken to its states already: as features of their own they cost 2 points (Cross
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,8 +22,13 @@ from quickstudy.core.errors import CheckpointError
 from quickstudy.core.learner import Fast, Meta, MetaLearner
 from quickstudy.core.objective import Classify
 from quickstudy.core.spec import Spec
+from quickstudy.domains.kg.document import Document
+from quickstudy.domains.kg.entities.tune import features
+from quickstudy.domains.kg.entities.words import split, states
 from quickstudy.domains.kg.schema import EntityType
+from quickstudy.encoders.text import TextEncoder
 from quickstudy.learners import Gaussian, Logistic, ProtoMAML
+from quickstudy.nets.word_bert import WordBert
 
 FOLDS = 5
 SCALES = tuple(2 ** (k / 4) for k in range(-24, 13))
@@ -39,6 +44,14 @@ def told(name: str, kind: EntityType) -> list[str]:
     """Texts that say what a type is: its name in words, then its description, then names of such things."""
     plain = re.sub(r"(?<=[a-z])(?=[A-Z])|[_\-]+", " ", name).strip().lower()
     return [plain, *([kind.description] if kind.description else []), *kind.examples]
+
+
+def read(network: WordBert, texts: Sequence[str], encoder: TextEncoder) -> list[Float[Tensor, " dim"] | None]:
+    """Features of each text that describes a type, of all its sentences together; None for one without a word."""
+    pieces = split([Document(str(i), text) for i, text in enumerate(texts)], encoder)
+    seen = iter(states(network, [piece for own in pieces for piece in own]))
+    whole = [torch.cat([next(seen) for _ in own]) if own else None for own in pieces]
+    return [None if words is None else features(words, [(0, len(words))])[0] for words in whole]
 
 
 @dataclass(frozen=True)
@@ -176,7 +189,7 @@ def _folds(sentence: Int[Tensor, " span"]) -> list[Tensor]:
     """Rows to leave out in turn, those of a sentence together; none where there are too few to say anything."""
     if len(sentence) < 2 * FOLDS or len(sentence.unique()) < FOLDS:
         return []
-    parts = [
-        (sentence % FOLDS == k).nonzero().squeeze(1) for k in range(1 if len(sentence) > MANY else FOLDS)
-    ]
+    # Numbered anew, as those without a span have numbers too: every fifth may be the only one that has some.
+    fold = sentence.unique(return_inverse=True)[1] % FOLDS
+    parts = [(fold == k).nonzero().squeeze(1) for k in range(1 if len(sentence) > MANY else FOLDS)]
     return [part for part in parts if len(part)]

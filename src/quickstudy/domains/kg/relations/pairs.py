@@ -11,10 +11,13 @@ from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.document import Annotated, holding, sentences
 from quickstudy.domains.kg.entities.words import batches
 from quickstudy.encoders.text import TextEncoder
+from quickstudy.encoders.tokens import Encoding
 from quickstudy.nets.span_bert import BETWEEN, HEAD, TAIL, SpanBert
 
 CONTEXT = 300
 """Characters kept on either side of a pair: more wouldn't fit into what an encoder reads at once."""
+GAP = " … "
+"""In place of what is left out between two marks that stand too far apart for it."""
 
 
 class Pair(NamedTuple):
@@ -92,6 +95,9 @@ class Packed(NamedTuple):
 def pack_once(encoder: TextEncoder, pairs: Sequence[Pair]) -> Packed:
     """Pairs as the input of `SpanBert.shared`.
 
+    Where an encoder wouldn't read on to the end of both marks, the text is cut until it does: around them, then between
+    them, and at last they themselves.
+
     Raises:
         DataError: a mark that is empty, or outside of its text.
     """
@@ -103,16 +109,72 @@ def pack_once(encoder: TextEncoder, pairs: Sequence[Pair]) -> Packed:
                     "from 0.",
                     row=row,
                 )
-    number: dict[str, int] = {}
-    of = torch.tensor([number.setdefault(pair.text, len(number)) for pair in pairs], dtype=torch.long)
-    encodings = list(encoder.encodings(list(number))) if pairs else []
+    of, encodings = _encodings(encoder, pairs)
+    if lost := [row for row, pair in enumerate(pairs) if not _read(encoder, pair, encodings[of[row]])]:
+        fitted = dict(zip(lost, _fitted(encoder, [pairs[row] for row in lost]), strict=True))
+        pairs = [fitted.get(row, pair) for row, pair in enumerate(pairs)]
+        of, encodings = _encodings(encoder, pairs)
     longest = max((len(e.ids) for e in encodings), default=0)
     ids = torch.zeros(len(encodings), longest, dtype=torch.int32)
     places = torch.zeros(len(encodings), longest, 2, dtype=torch.int32)
     for row, encoding in enumerate(encodings):
         ids[row, : len(encoding.ids)] = torch.tensor(encoding.ids, dtype=torch.int32) + 1
         places[row, : len(encoding.ids)] = torch.tensor(encoding.offsets, dtype=torch.int32)
-    return Packed(ids, of, _roles(places[of], pairs))
+    return Packed(ids, torch.tensor(of, dtype=torch.long), _roles(places[of], pairs))
+
+
+def _encodings(encoder: TextEncoder, pairs: Sequence[Pair]) -> tuple[list[int], Sequence[Encoding]]:
+    """The number of each pair's text, and the tokens of each text."""
+    number: dict[str, int] = {}
+    of = [number.setdefault(pair.text, len(number)) for pair in pairs]
+    return of, encoder.encodings(list(number))
+
+
+def _read(encoder: TextEncoder, pair: Pair, encoding: Encoding) -> bool:
+    """Whether the tokens of a pair's text go on to the end of both marks."""
+    if len(encoding.ids) < encoder.max_length:
+        return True
+    return max(pair.head[1], pair.tail[1]) <= max(end for _, end in encoding.offsets)
+
+
+def _fitted(encoder: TextEncoder, pairs: Sequence[Pair]) -> list[Pair]:
+    """Pairs whose marks an encoder doesn't read, with the longest texts of which it does."""
+    whole = max(len(pair.text) for pair in pairs)
+    sizes = [(around, whole, whole) for around in _smaller(CONTEXT)]
+    sizes += [(0, between, whole) for between in _smaller(whole)] + [(0, 0, mark) for mark in _smaller(whole)]
+    found, left = list(pairs), list(range(len(pairs)))
+    for size in sizes:
+        for row in left:
+            found[row] = _cut(pairs[row], *size)
+        encodings = encoder.encodings([found[row].text for row in left])
+        left = [row for row, e in zip(left, encodings, strict=True) if not _read(encoder, found[row], e)]
+        if not left:
+            break
+    return found
+
+
+def _smaller(size: int) -> Iterator[int]:
+    """Sizes down to 0, each three quarters of the one before."""
+    while size:
+        yield size
+        size = size * 3 // 4
+    yield 0
+
+
+def _cut(pair: Pair, around: int, between: int, mark: int) -> Pair:
+    """A pair with fewer characters around its marks, beside each of them where a gap is made between, and of each mark
+    (of which one stays at least).
+    """
+    head, tail = ((start, min(end, start + max(1, mark))) for start, end in (pair.head, pair.tail))
+    (begin, first), (second, end) = sorted((head, tail))
+    begin, end = max(0, begin - around), min(len(pair.text), max(first, end) + around)
+    if second - first <= 2 * between:
+        text, moved = pair.text[begin:end], begin
+    else:
+        text = pair.text[begin : first + between] + GAP + pair.text[second - between : end]
+        moved = second - between - (first + between - begin) - len(GAP)
+    back = [moved if start >= second else begin for start, _ in (head, tail)]
+    return Pair(text, *((start - by, end - by) for (start, end), by in zip((head, tail), back, strict=True)))
 
 
 def pack(encoder: TextEncoder, pairs: Sequence[Pair]) -> Int[Tensor, "n token 2"]:
