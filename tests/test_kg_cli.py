@@ -206,6 +206,8 @@ def test_a_graph_goes_out_and_comes_in(call, graph, file, tmp_path):
         (["learn", "--schema", "s.yaml", "--examples", "x.txt", "--to", "."], "with other things in it (graph.db"),
         (["learn", "--schema", ".", "--examples", "x.txt", "--to", "m"], "a folder; a schema is a .yaml or .json file"),
         (["relearn", "graph.db", "--model", "empty", "--to", "empty"], "the old model; it stays, to go back to"),
+        (["split", "graph.db", "Ada", "Ada B", "--document", "new"], "new"),
+        (["split", "graph.db", "Nobody", "Ada B", "--document", "news"], "the graph has no entity 'Nobody'"),
         (["merge", "graph.db", "Ada", "Nobody"], "the graph has no entity 'Nobody'"),
         (["merges", "graph.db", "Nobody"], "the graph has no entity 'Nobody'"),
         (["import", "g.db", "empty.nt"], "it holds no triple, so nothing was added"),
@@ -220,6 +222,22 @@ def test_a_wrong_command_line_is_one_message(call, graph, arguments, says, tmp_p
     assert (code, out) == (2, "") and not (tmp_path / "g.db").exists()
     assert err.startswith("error: ") and "Traceback" not in err
     assert says in " ".join(err.split())
+
+
+def test_two_of_one_name_are_told_apart_by_their_documents(call, graph, tmp_path):
+    with GraphStore(graph) as store:
+        store.put(Document("other", TEXT.replace("plc", "plc.")))
+        [claim] = store.claim(1)
+        marks = [Mention(0, 3, "person", 0.9), Mention(9, 17, "company", 0.9)]
+        store.finish(claim, marks, [Statement(0, "works_for", 1, (0, 18), 0.9)], model="m1")
+    assert call("split", graph, "Ada", "Ada (of Leeds)", "--document", "other", "--by", "ann")[0] == 0
+    with GraphStore(graph) as store:
+        found = {said.document: triple.head for triple in store.triples() for said in store.said(triple)
+                 if triple.relation == "works_for"}  # fmt: skip
+    assert found == {"news": ("Ada", "person"), "other": ("Ada (of Leeds)", "person")}
+    assert call("undo", graph)[0] == 0
+    with GraphStore(graph) as store:
+        assert len(store.said((("Ada", "person"), "works_for", ("Acme plc", "company")))) == 2
 
 
 def test_the_type_tells_entities_of_one_name_apart(call, graph, tmp_path):

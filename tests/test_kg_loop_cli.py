@@ -116,6 +116,29 @@ def test_a_model_is_judged_beside_the_frozen_encoder(model, gold, tmp_path, caps
     assert plain["scores"]["documents"] == 12
 
 
+def test_links_to_a_catalogue_are_judged_by_the_labels_ids(model, gold, tmp_path, capsys):
+    rows = [json.loads(line) for line in gold.read_text().splitlines()]
+    names = sorted({row["text"][s["start"] : s["end"]] for row in rows for s in row["spans"]})
+    for row in rows:
+        for s in row["spans"]:  # every id but the first is that of another entry which is the same
+            number = names.index(row["text"][s["start"] : s["end"]])
+            s["link"] = f"Q{number}" if number == 0 else f"same{number}"
+    gold.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    firms = tmp_path / "firms.csv"
+    told = [f"Q{i},{name.upper()},same{i}\nsame{i},{name} again," for i, name in enumerate(names)]
+    firms.write_text("id,name,same_as\n" + "\n".join(told) + "\n")
+    plain = json.loads(
+        run(capsys, "evaluate", model, gold, "--no-frozen", "--catalogue", firms, "--json").out
+    )
+    entities = plain["scores"]["entities"]
+    right, found, there = entities["linked"]["right, found, truth"]
+    assert right == entities["borders and type"]["right, found, truth"][0] > 0 and found >= right
+    assert there == sum(len(row["spans"]) for row in rows)
+    firms.write_text("id,name\nX1,Nobody\n")
+    wrong = run(capsys, "evaluate", model, gold, "--no-frozen", "--catalogue", firms, code=2).err
+    assert "no label has an id of this catalogue" in " ".join(wrong.split())
+
+
 def test_a_triple_is_explained(graph, model, tmp_path, capsys):
     with GraphStore(graph) as store:
         triple = next(iter(store.triples(status=("review", "extracted"))))

@@ -53,19 +53,22 @@ def merge(
 
 
 def split(
-    store: Path, one: Word, other: Word, /, *, by: str = "", note: str = "", common: Common = COMMON
-) -> int:
+    store: Path, one: Word, other: Word, /, *, document: str | None = None, by: str = "", note: str = "",
+    common: Common = COMMON,
+) -> int:  # fmt: skip
     """Decide that two names are not the same thing, whatever a model says.
 
     Args:
         store: file of the graph.
         one: the one name.
         other: the other name.
+        document: id of a document whose ONE is another of that name: what it says is said of OTHER from now on, which
+            may be a new name, such as "Jo Ray (of Leeds)".
         by: who decides.
         note: why.
     """
     common.start()
-    _decided(kg_decide.split(store, one, other, by=by, note=note), store, common)
+    _decided(kg_decide.split(store, one, other, document=document, by=by, note=note), store, common)
     return 0
 
 

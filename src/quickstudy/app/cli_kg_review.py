@@ -128,6 +128,7 @@ def evaluate(
     gold: Annotated[list[Path], Parameter(consume_multiple=True, negative="")],
     *,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    catalogue: Path | None = None,
     frozen: bool = True,
     forecast: Annotated[bool, Parameter(negative="")] = False,
     more: int = 5,
@@ -141,6 +142,7 @@ def evaluate(
         model: folder of the model.
         gold: files with labels, in any of the formats that examples may have.
         out: folder for the report, its picture and all figures as JSON.
+        catalogue: link what is found to these entities, as `kg extract` does, and judge the ids that the labels have.
         frozen: judge beside it what the same examples teach the encoder without any experience.
         forecast: learn from 1, 2, 5 and 10 of its examples a type too, and say what more would buy.
         more: examples of each type that the forecast is for.
@@ -154,6 +156,7 @@ def evaluate(
             model,
             gold,
             out=out,
+            catalogue=catalogue,
             frozen=frozen,
             forecast=forecast,
             more=more,

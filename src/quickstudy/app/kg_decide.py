@@ -1,7 +1,10 @@
 """Which names of a graph are one thing, and what people decided: plain arguments and results, as in `kg_graph`."""
 
+import re
+
 from quickstudy.app.kg_graph import Graph, center, entity, opened
 from quickstudy.app.kg_results import Merge
+from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.graph.decisions import Decision
 from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.graph.store import GraphStore
@@ -37,10 +40,29 @@ def merge(store: Graph, one: str, into: str, *, by: str = "", note: str = "") ->
         return graph.merge(_said_as(graph, one), _said_as(graph, into), by=by, note=note)
 
 
-def split(store: Graph, one: str, other: str, *, by: str = "", note: str = "") -> int:
-    """Decide that two names are not the same thing, whatever a model says. Returns the decision's number."""
+def split(
+    store: Graph, one: str, other: str, *, document: str | None = None, by: str = "", note: str = ""
+) -> int:
+    """Decide that two names are not the same thing, whatever a model says. Returns the decision's number.
+
+    Args:
+        document: then that what this document says of the one is said of the other, which may be a new name; it is of
+            the one's type, or of that in brackets after it.
+
+    Raises:
+        DataError: no such entity, or the document doesn't mention it.
+    """
     with opened(store) as graph:
-        return graph.split(_said_as(graph, one), _said_as(graph, other), by=by, note=note)
+        if document is None:
+            return graph.split(_said_as(graph, one), _said_as(graph, other), by=by, note=note)
+        here = center(graph, entity(graph, one))
+        found = [(document, mention) for mention in graph.mentions(document) if mention.entity == here]
+        if not found:
+            raise DataError(f"{document!r} has no mention of {here.name!r}.")
+        kinds = {graph.named(number) for (number,) in graph.rows("SELECT DISTINCT type FROM entities")}
+        typed = re.fullmatch(r"(.+) \((.+)\)", other)
+        into = Entity(typed[1], typed[2]) if typed and typed[2] in kinds else Entity(other, here.type)
+        return graph.split(found, into, by=by, note=note)
 
 
 def _said_as(graph: GraphStore, words: str) -> Entity:

@@ -8,6 +8,8 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from quickstudy.app import kg_graph
@@ -30,6 +32,7 @@ from quickstudy.domains.kg.learning.labels import measured
 from quickstudy.domains.kg.learning.queue import KINDS, Item, queue, waiting
 from quickstudy.domains.kg.learning.relearn import relearn as learn_again
 from quickstudy.domains.kg.learning.review import Reviewing, run
+from quickstudy.domains.kg.linking.across import ByName, read_catalogue
 from quickstudy.domains.kg.reading.examples import read_annotated
 from quickstudy.domains.kg.use import EXAMPLES, GraphModel
 
@@ -146,6 +149,7 @@ def evaluate(
     gold: Sequence[str | Path],
     *,
     out: str | Path | None = None,
+    catalogue: str | Path | None = None,
     frozen: bool = True,
     forecast: bool = False,
     more: int = 5,
@@ -158,18 +162,29 @@ def evaluate(
     Args:
         gold: files with labels.
         out: folder for report.json, report.md, report.png and evaluation.json.
+        catalogue: link what is found to it, as `extract` does, and judge the ids that labels have.
         frozen: judge beside it what the same examples teach the encoder without any experience.
         forecast: learn from fewer of its examples too, and say what `more` of each type would buy.
         draws: of examples, for each number of them.
 
     Raises:
-        DataError: what is wrong with the labels, or documents that the model was learned from.
+        DataError: what is wrong with the labels, documents that the model was learned from, a catalogue of which no
+            label has an id.
         CheckpointError: no such model.
     """
     began = time.perf_counter()
     move = progress or (lambda *_: None)
     ours = GraphModel.load(model)
     truth = [one for path in gold for one in read_annotated(path, ours.schema)]
+    link = None
+    if catalogue is not None:
+        known = ByName(read_catalogue(catalogue))
+        truth = [
+            replace(one, links={i: known.ids.get(id, id) for i, id in one.links.items()}) for one in truth
+        ]
+        if not any(id in known.ids for one in truth for id in one.links.values()):
+            raise DataError("no label has an id of this catalogue, so links can't be judged.", file=catalogue)
+        link = partial(known.of, types=ours.schema.entities)
     rows = {}
     done = 0
 
@@ -178,11 +193,11 @@ def evaluate(
         done += count
         move("reading", done, len(truth) * (1 + frozen))
 
-    rows["this model"] = judge(ours, truth, seed=seed, progress=moved)
+    rows["this model"] = judge(ours, truth, link=link, seed=seed, progress=moved)
     if frozen:
         move("learning without experience", 0, 0)
         bare = without_experience(ours, seed)
-        rows["frozen encoder"] = judge(bare, truth, seed=seed, progress=moved)
+        rows["frozen encoder"] = judge(bare, truth, link=link, seed=seed, progress=moved)
     made = report(
         rows, title=f"A graph of {ours.schema.name}", baselines=["frozen encoder"], documents=len(truth)
     )

@@ -8,20 +8,22 @@ import math
 import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
-from functools import cache
+from functools import cache, cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from quickstudy.core.errors import DataError
+from quickstudy.domains.kg.document import Annotated
 from quickstudy.domains.kg.graph import facts
 from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.linking.catalogue import Catalogue, plain
 from quickstudy.domains.kg.linking.merge import Defined, alike, read_definitions
-from quickstudy.domains.kg.linking.within import without_form
+from quickstudy.domains.kg.linking.within import entity_names, without_form
+from quickstudy.domains.kg.schema import EntityType
 
 if TYPE_CHECKING:
     from quickstudy.domains.kg.graph.store import GraphStore
@@ -84,54 +86,83 @@ def _entries(catalogue: Catalogue) -> Iterable[facts.Entry]:
         yield facts.Entry(one.id, one.names[0], one.type, tuple(one.names[1:]), tuple(one.same_as))
 
 
+class ByName:
+    """Links to a catalogue by the letters of names alone."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self.exact: dict[str, set[int]] = defaultdict(set)
+        self.loose: dict[str, set[int]] = defaultdict(set)
+        for name, owner in zip(catalogue.names, catalogue.owner, strict=True):
+            self.exact[name].add(owner)
+            self.loose[plain(without_form(name))].add(owner)
+        self.types = {entry.type for entry in catalogue.entries}
+
+    @cached_property
+    def spellings(self) -> "_Spellings":
+        return _Spellings(self.catalogue.names)
+
+    @cached_property
+    def ids(self) -> dict[str, str]:
+        """Of all ids, that of the entry, as those that are the same count as one."""
+        return {id: entry.id for entry in self.catalogue.entries for id in (entry.id, *entry.same_as)}
+
+    def links(
+        self, entities: Sequence[Entity], defined: Mapping[str, Defined] | None = None
+    ) -> list[facts.Link]:
+        """The entry of each entity that has one: of its very name, of its name but for case, signs and plural, of what
+        it is short for, or of a name that is nearly the same. Where several entries fit alike, it is none.
+        """
+        # Types part things where catalogue and graph name them alike; a catalogue with words of its own says nothing.
+        apart = bool({kind for _, kind in entities} & self.types)
+        entries = self.catalogue.entries
+
+        def fits(entity: Entity, owner: int) -> bool:
+            return not apart or entries[owner].type in ("", entity.type)
+
+        found, rest = [], []
+        for entity in dict.fromkeys(entities):
+            long, name = _long(entity.name, defined or {}), plain(without_form(entity.name))
+            ways = [
+                (self.exact.get(entity.name, set()), 0.99, "the very name"),
+                (self.loose.get(name, set()), 0.95, "the name but for case, signs or plural"),
+                (self.loose.get(plain(long), set()) if long else set(), 0.9, f"short for {long}"),
+            ]
+            for owners, score, why in ways:
+                fitting = [owner for owner in owners if fits(entity, owner)]
+                if len(fitting) == 1:
+                    found.append(facts.Link(entity, entries[fitting[0]].id, score, why))
+                if owners:  # of another type, or of several things: none of those below fits better
+                    break
+            else:
+                rest.append(entity)
+        # A product with all names is dear, and most strangers are written as none of them: those are not looked for.
+        rest = [entity for entity in rest if self.spellings.near(entity.name)]
+        near = self.catalogue.candidates([entity.name for entity in rest], 1)
+        for entity, some in zip(rest, near, strict=True):
+            for candidate in some:
+                name = self.catalogue.names[candidate.name]
+                if fits(entity, candidate.entry) and (alike := _likeness(entity.name, name)) >= LIKE:
+                    id = entries[candidate.entry].id
+                    found.append(
+                        facts.Link(entity, id, round(0.85 * alike, 3), f"written nearly as {name!r}")
+                    )
+        return found
+
+    def of(self, said: Annotated, types: Mapping[str, EntityType]) -> dict[int, str]:
+        """The ids of a document's spans, by their number, by what that document alone says."""
+        names = entity_names(said.text, said.spans, types)
+        entities = [Entity(name, span.type) for name, span in zip(names, said.spans, strict=True)]
+        defined = read_definitions([(said.document.id, said.text)])
+        known = {link.entity: link.id for link in self.links(entities, defined)}
+        return {i: known[entity] for i, entity in enumerate(entities) if entity in known}
+
+
 def linked(
-    entities: Sequence[Entity], catalogue: Catalogue, defined: dict[str, Defined] | None = None
+    entities: Sequence[Entity], catalogue: Catalogue, defined: Mapping[str, Defined] | None = None
 ) -> list[facts.Link]:
-    """The entry of each entity that has one: of its very name, of its name but for case, signs and plural, of what it
-    is short for, or of a name that is nearly the same. Where several entries fit alike, it is none.
-    """
-    exact: dict[str, set[int]] = defaultdict(set)
-    loose: dict[str, set[int]] = defaultdict(set)
-    for name, owner in zip(catalogue.names, catalogue.owner, strict=True):
-        exact[name].add(owner)
-        loose[plain(without_form(name))].add(owner)
-    # Types part things where catalogue and graph name them alike; a catalogue with words of its own says nothing.
-    apart = bool({kind for _, kind in entities} & {entry.type for entry in catalogue.entries})
-
-    def fits(entity: Entity, owner: int) -> bool:
-        return not apart or catalogue.entries[owner].type in ("", entity.type)
-
-    found, rest = [], []
-    for entity in dict.fromkeys(entities):
-        long = _long(entity.name, defined or {})
-        ways = [
-            (exact.get(entity.name, set()), 0.99, "the very name"),
-            (
-                loose.get(plain(without_form(entity.name)), set()),
-                0.95,
-                "the name but for case, signs or plural",
-            ),
-            (loose.get(plain(long), set()) if long else set(), 0.9, f"short for {long}"),
-        ]
-        for owners, score, why in ways:
-            fitting = [owner for owner in owners if fits(entity, owner)]
-            if len(fitting) == 1:
-                found.append(facts.Link(entity, catalogue.entries[fitting[0]].id, score, why))
-            if owners:  # of another type, or of several things: none of those below fits better
-                break
-        else:
-            rest.append(entity)
-    # A product with all names is dear, and most strangers are written as none of them: those are not looked for.
-    spellings = _Spellings(catalogue.names if rest else ())
-    rest = [entity for entity in rest if spellings.near(entity.name)]
-    near = catalogue.candidates([entity.name for entity in rest], 1)
-    for entity, some in zip(rest, near, strict=True):
-        for candidate in some:
-            name = catalogue.names[candidate.name]
-            if fits(entity, candidate.entry) and (alike := _likeness(entity.name, name)) >= LIKE:
-                id = catalogue.entries[candidate.entry].id
-                found.append(facts.Link(entity, id, round(0.85 * alike, 3), f"written nearly as {name!r}"))
-    return found
+    """As `ByName.links`."""
+    return ByName(catalogue).links(entities, defined)
 
 
 def _likeness(one: str, other: str) -> float:
@@ -227,7 +258,7 @@ def _sharing(text: str, others: Sequence[str]) -> np.ndarray:
     return np.flatnonzero(2 * shared >= LIKE * (sizes[1:] + sizes[0]) - _ROUNDED)
 
 
-def _long(name: str, defined: dict[str, Defined]) -> str:
+def _long(name: str, defined: Mapping[str, Defined]) -> str:
     told = defined.get(name)
     return next(iter(told.long)) if told is not None and len(told.long) == 1 else ""
 
