@@ -7,6 +7,7 @@ import kg_field
 import pytest
 from kg_field import SCHEMA, document
 
+from quickstudy.app import kg_actions
 from quickstudy.core.errors import CheckpointError, DataError
 from quickstudy.domains.kg import use
 from quickstudy.domains.kg.document import Annotated, Document, Relation, Span
@@ -183,6 +184,35 @@ def test_entities_alone(encoder, tmp_path):
     model.save(tmp_path / "model")
     assert GraphModel.load(tmp_path / "model", encoder).relations is None
     assert len(model.version) == 12
+
+
+def test_the_examples_of_relations_in_a_schema_are_learned(encoder, tmp_path):
+    schema = Schema.of({
+        "entities": ["person", "firm"],
+        "relations": {"works_for": {
+            "head": "person", "tail": "firm",
+            "examples": ["[head]{Ada} works for [tail]{Bolt}.", "At [tail]{Acme} [head]{Jo} has a job."],
+        }, "sued": {"head": "firm", "tail": "firm"}},
+    })  # fmt: skip
+    bare = [
+        Annotated(Document(str(i), f"Jo {i} met Firm {i}."), (Span(0, 4, "person"), Span(9, 15, "firm")))
+        for i in range(4)
+    ]
+    model = GraphModel.learn(bare, schema, encoder)
+    assert model.relations.types == ("works_for",) and len(model.examples) == 6
+    assert [one.id for one in (e.document for e in model.examples[4:])] == [
+        "schema: works_for 1",
+        "schema: works_for 2",
+    ]
+    assert [(e.of(0), e.of(1)) for e in model.examples[4:]] == [("Ada", "Bolt"), ("Jo", "Acme")]
+    assert kg_actions.counted(model.examples, schema) == (
+        {"person": 4, "firm": 4},
+        {"works_for": 2, "sued": 0},
+    )
+    model.save(tmp_path / "model")
+    again = GraphModel.load(tmp_path / "model", encoder)
+    assert again.version == model.version and len(again.examples) == 6
+    assert len(GraphModel.learn(model.examples, schema, encoder).examples) == 6  # none is learned twice
 
 
 def test_without_a_prior_relations_start_from_the_frozen_encoder(encoder, tmp_path):

@@ -109,7 +109,7 @@ def learn(
     model.save(to)
     place = shlex.quote(str(to))
     return KgLearned(
-        str(to), model.version, encoder, len(labelled), *counted(labelled, types),
+        str(to), model.version, encoder, len(labelled), *counted(model.examples, types),
         [Judged(one.part, one.experienced.f1, one.frozen.f1, one.gain, one.keeps) for one in model.worth],
         _notes(labelled, types, model, said), time.perf_counter() - began,
         [f"quickstudy kg extract graph.db DOCUMENTS --model {place}"],
@@ -122,7 +122,7 @@ def _notes(
 ) -> list[str]:
     """What a person should know about their examples: what was left out of the files, and which types are too few."""
     notes = [*said]
-    for part, counts in zip(("entities", "relations"), counted(labelled, schema), strict=True):
+    for part, counts in zip(("entities", "relations"), counted(model.examples, schema), strict=True):
         none = [kind for kind, count in counts.items() if not count]
         few = [f"{kind} ({count})" for kind, count in counts.items() if 0 < count < FEW]
         if none:
@@ -136,7 +136,7 @@ def _notes(
 
 
 def counted(labelled: Sequence[Annotated], schema: Schema) -> tuple[dict[str, int], dict[str, int]]:
-    """How many examples of each entity type and of each relation there are."""
-    spans = Counter(span.type for one in labelled for span in one.spans)
+    """How many examples of each entity type and of each relation there are; the schema's own of relations too."""
+    spans = Counter(span.type for one in labelled if not one.partial for span in one.spans)
     said = Counter(relation.type for one in labelled for relation in one.relations)
     return {kind: spans[kind] for kind in schema.entities}, {kind: said[kind] for kind in schema.relations}

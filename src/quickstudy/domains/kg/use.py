@@ -37,6 +37,7 @@ from quickstudy.domains.kg.relations.classifier import (
     learn_relations,
 )
 from quickstudy.domains.kg.relations.prior import RelationPrior
+from quickstudy.domains.kg.relations.told import told_by
 from quickstudy.domains.kg.schema import Schema
 from quickstudy.domains.kg.worth import Worth, of_entities, of_relations
 from quickstudy.encoders.text import TextEncoder, load_encoder
@@ -97,7 +98,7 @@ class GraphModel:
         progress: Callable[[int, float], None] | None = None,
         judging: Callable[[int, int], None] | None = None,
     ) -> "GraphModel":
-        """Learn from labelled documents.
+        """Learn from labelled documents, and from the examples of relations in the schema.
 
         Args:
             prior: what past corpora taught about entities; None starts from the frozen encoder. By default the one that
@@ -113,7 +114,7 @@ class GraphModel:
             DataError: offsets, types or relations that can't be, or no example with a span.
             ModelError: a prior of another encoder.
         """
-        given = tuple(example.checked(schema) for example in examples)
+        given = tuple(e.checked(schema) for e in (*examples, *told_by(schema, {e.text for e in examples})))
         past = shipped_prior(Prior, encoder) if isinstance(prior, str) else prior
         told = shipped_prior(RelationPrior, encoder) if isinstance(relation_prior, str) else relation_prior
         named = [example for example in given if not example.partial]
