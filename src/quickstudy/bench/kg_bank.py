@@ -3,13 +3,12 @@
     quickstudy bench kg_bank
 
 The new field is CoNLL04, with a few labelled sentences of each type and relation of its train part, none of which
-stands in another part. The six earlier
-fields have other types and none of its documents: Wikipedia's names, European politics, the biology of cancer, and
-relations of Wikipedia, of the New York Times and of KBP37. Each seed draws its own sentences and its own order of the
-fields, so that one earlier field is any of the six. Triples count from the score on from which F1 is expected to be
-highest, as the scores themselves have it. All starts from the frozen encoder: a shipped prior would be
-experience as well. What a bank teaches is estimated in closed form; then the encoder is tuned on the new field's own
-sentences, with and without a bank, as `kg learn --bank` does.
+stands in another part. The six earlier fields have other types and none of its documents: Wikipedia's names, European
+politics, the biology of cancer, and relations of Wikipedia, of the New York Times and of KBP37. Each seed draws its
+own sentences and its own order of the fields, so that one earlier field is any of the six. Triples count from the
+score on from which F1 is expected to be highest, as the scores themselves have it. All starts from the frozen
+encoder: a shipped prior would be experience as well. What a bank teaches is estimated in closed form; then the
+encoder is tuned on the new field's own sentences, with and without a bank, as `kg learn --bank` does.
 """
 
 import argparse
