@@ -297,7 +297,8 @@ def first_version(path: Path) -> dict[str, list]:
         store.undo()
         store.merge(LOVELACE, ADA)
         content = dump(store)
-    edit(path, "DROP INDEX verdicts_tail", "DROP INDEX decisions_undo", "PRAGMA user_version = 1")
+    later = ("INDEX verdicts_tail", "INDEX decisions_undo", "TABLE suggested")
+    edit(path, *(f"DROP {what}" for what in later), "PRAGMA user_version = 1")
     return content
 
 

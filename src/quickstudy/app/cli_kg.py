@@ -20,6 +20,8 @@ COMMANDS = {
     "merges": ("quickstudy.app.cli_kg_decide:merges", "why names are taken for one thing"),
     "merge": ("quickstudy.app.cli_kg_decide:merge", "decide that two entities are one"),
     "split": ("quickstudy.app.cli_kg_decide:split", "decide that two names are not the same thing"),
+    "link": ("quickstudy.app.cli_kg_decide:link", "decide that an entity is an entry of the catalogue"),
+    "unlink": ("quickstudy.app.cli_kg_decide:unlink", "decide that it isn't"),
     "undo": ("quickstudy.app.cli_kg_decide:undo", "take a decision back"),
     "decisions": ("quickstudy.app.cli_kg_decide:decisions", "list what people decided"),
     "review": ("quickstudy.app.cli_kg_review:review", "answer what the graph is least sure of"),

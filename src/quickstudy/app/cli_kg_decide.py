@@ -1,4 +1,6 @@
-"""`quickstudy kg merges`, `merge`, `split`, `undo` and `decisions`: which names are one thing, what people decided."""
+"""`quickstudy kg merges`, `merge`, `split`, `link`, `unlink`, `undo` and `decisions`: which names are one thing, which
+entry of a catalogue that is, and what people decided.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -72,6 +74,40 @@ def split(
     return 0
 
 
+def link(
+    store: Path, name: Word, id: Word, /, *, by: str = "", note: str = "", common: Common = COMMON
+) -> int:
+    """Decide that an entity is an entry of the catalogue; what else is that entry is the same thing then.
+
+    Args:
+        store: file of the graph.
+        name: the entity's.
+        id: of the entry.
+        by: who decides.
+        note: why.
+    """
+    common.start()
+    _decided(kg_decide.link(store, name, id, by=by, note=note), store, common)
+    return 0
+
+
+def unlink(
+    store: Path, name: Word, id: Word, /, *, by: str = "", note: str = "", common: Common = COMMON
+) -> int:
+    """Decide that an entity is not an entry of the catalogue, whatever a model says.
+
+    Args:
+        store: file of the graph.
+        name: the entity's.
+        id: of the entry.
+        by: who decides.
+        note: why.
+    """
+    common.start()
+    _decided(kg_decide.link(store, name, id, apart=True, by=by, note=note), store, common)
+    return 0
+
+
 def undo(
     store: Path, number: int | None = None, /, *, by: str = "", note: str = "", common: Common = COMMON
 ) -> int:
@@ -120,7 +156,7 @@ def _decisions(found: list[Decision]) -> None:
 def _body(one: Decision) -> str:
     """What a decision is about, in a line."""
     body = one.body
-    ends = [body.get(key) for key in ("one", "head", "other", "tail", "into")]
+    ends = [body.get(key) for key in ("one", "entity", "head", "other", "tail", "into")]
     words = [
         end[0] if isinstance(end, list) else end.get("text", "")
         for end in ends
@@ -128,5 +164,5 @@ def _body(one: Decision) -> str:
     ]
     if "decision" in body:
         return f"decision {body['decision']}"
-    said = body.get("relation") or body.get("found") or ""
+    said = body.get("relation") or body.get("found") or body.get("entry") or ""
     return " · ".join(str(part) for part in (*words[:1], said, *words[1:]) if part)

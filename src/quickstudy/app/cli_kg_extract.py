@@ -53,6 +53,7 @@ def extract(
     id: str | None = None,
     skip_bad: bool = False,
     catalogue: Path | None = None,
+    rank: bool = True,
     merge: bool = True,
     again: Annotated[bool, Parameter(negative="")] = False,
     jobs: Annotated[int | None, Parameter(name=["--jobs", "-j"])] = None,
@@ -72,6 +73,8 @@ def extract(
         skip_bad: leave out documents that can't be read, and say so, instead of stopping.
         catalogue: entities that you know, with ids, to link those of the graph to: a table with the columns id, name
             and, if wanted, type, aliases and same_as (several separated by |), or RDF. What fits none stays without id.
+        rank: where names don't say which entry an entity is, ask the learned ranker: what it is sure of is linked, what
+            may be is for `kg review`. It reads each name of the catalogue once.
         merge: say that entities are one whose names differ by case, plural or legal form, or that are abbreviations.
         again: read documents again that another model has read, and those that failed; decisions stay.
         jobs: processes. By default as many as cores are free; one for fewer than 40 documents.
@@ -85,13 +88,14 @@ def extract(
         with screen.bar("extract") as move:
             result = kg_extract.extract(
                 store, model, documents, text=text, id=id, bad="warn" if skip_bad else "raise", catalogue=catalogue,
-                merge=merge, again=again, jobs=jobs, batch=batch, progress=move,
+                rank=rank, merge=merge, again=again, jobs=jobs, batch=batch, progress=move,
             )  # fmt: skip
     except KeyboardInterrupt:
         counts = kg_graph.status(store).counts if store.is_file() else {}
         done, waiting = (f"{counts.get(f'documents {state}', 0):,}" for state in ("done", "waiting"))
         command = ["quickstudy", "kg", "extract", str(store), "--model", str(model)]
         command += [] if catalogue is None else ["--catalogue", str(catalogue)]
+        command += [] if rank else ["--no-rank"]
         screen.note(
             f"stopped; what was found in {done} documents is in {store}, {waiting} wait. Go on with:\n"
             f"  {shlex.join(command)}"
@@ -110,7 +114,8 @@ def _extracted(result: kg_results.Extracted) -> None:
         merged = f"{_names(result.merged)} another entity's"
         screen.say(f"{merged}; `kg show` says why, `kg split` parts them.")
     if result.linked or result.strangers:
-        screen.say(f"{_names(result.linked)} in the catalogue, {result.strangers:,} not.")
+        may = f"; {result.suggested:,} of them may be, `kg review` asks" if result.suggested else ""
+        screen.say(f"{_names(result.linked)} in the catalogue, {result.strangers:,} not{may}.")
     _counts(result.counts)
     screen.type_next(result.next)
 

@@ -39,7 +39,7 @@ def review(
         store: file of the graph.
         model: folder of the model that read it: its schema names types and relations, and `e` explains.
         n: questions, at most.
-        only: kinds of questions: statement, pair, merge, mention or proposal; may be given several times.
+        only: kinds of questions: statement, pair, merge, link, mention or proposal; may be given several times.
         answers: file with answers, a line each.
         by: your name, to stand with the decisions.
         seed: of what is drawn at random.

@@ -65,6 +65,13 @@ def split(
         return graph.split(found, into, by=by, note=note)
 
 
+def link(store: Graph, name: str, id: str, *, apart: bool = False, by: str = "", note: str = "") -> int:
+    """Decide that an entity is an entry of the catalogue, or (`apart`) that it isn't. Returns the decision's number."""
+    with opened(store) as graph:
+        act = graph.deny if apart else graph.identify
+        return act(_said_as(graph, name), id, by=by, note=note)
+
+
 def _said_as(graph: GraphStore, words: str) -> Entity:
     """An entity as it is said, not as what it is merged into."""
     here = entity(graph, words)

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,14 @@ from quickstudy.app import kg_graph, threads
 from quickstudy.app.kg_results import Extracted
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg import use
+from quickstudy.domains.kg.graph.facts import Link
+from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.linking import across
+from quickstudy.domains.kg.linking import ranker as ranking
 from quickstudy.domains.kg.linking.across import Merged
+from quickstudy.domains.kg.linking.catalogue import Catalogue
+from quickstudy.domains.kg.linking.ranker import Ranker
 from quickstudy.domains.kg.use import GraphModel
 
 ALONE = 40
@@ -40,6 +46,7 @@ def extract(
     id: str | None = None,
     bad: Any = "raise",
     catalogue: str | Path | None = None,
+    rank: bool = True,
     merge: bool = True,
     again: bool = False,
     jobs: int | None = None,
@@ -53,6 +60,7 @@ def extract(
     Args:
         text, id, bad: of documents; see `kg_graph.add`.
         catalogue: a file of entities with ids that those of the graph are linked to; see `Catalogue.read`.
+        rank: whether what names don't say is asked of a learned ranker; what it isn't sure of is for review.
         merge: whether entities are merged across documents by their names.
         again: read documents again that another model, or none that is known, has read; and those that failed.
         jobs: processes; by default as many as cores are free, one for a few documents.
@@ -92,13 +100,29 @@ def extract(
         move("merging entities", 0, 0)
         merged = Merged(0, 0, 0)
         if merge or entries is not None:
-            merged = across.settle(graph, entries, merge=merge)
+            ask = None if entries is None or not rank else _ranking(graph, learned, entries, notes, move)
+            merged = across.settle(graph, entries, merge=merge, rank=ask, precision=learned.precision)
         place, counts = shlex.quote(str(store)), graph.counts()
-        review = [f"quickstudy kg review {place}"] if counts["triples review"] else []
+        review = [f"quickstudy kg review {place}"] if counts["triples review"] or merged.suggested else []
         return Extracted(
             str(store), learned.version, done["done"], done["failed"], *merged, counts, notes,
             time.perf_counter() - began, [f"quickstudy kg show {place}", *review],
         )  # fmt: skip
+
+
+def _ranking(
+    graph: GraphStore, model: GraphModel, catalogue: Catalogue, notes: list[str], move: Progress
+) -> Callable[[Sequence[Entity]], list[Link]] | None:
+    ranker = Ranker.shipped(
+        catalogue, model.recogniser.encoder, model.examples, graph, precision=model.precision, seed=model.seed
+    )
+    if ranker is None:
+        notes.append(
+            "entities were linked by their names alone: the ranker that comes with quickstudy was learned on another "
+            "encoder than the model."
+        )
+        return None
+    return partial(ranking.settle, graph, ranker, progress=partial(move, "linking names"))
 
 
 def _here(graph: GraphStore, model: GraphModel, batch: int, waiting: int, move: Progress) -> Counter[str]:

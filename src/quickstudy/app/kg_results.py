@@ -161,6 +161,8 @@ class Extracted:
     """Names that are an entry of the catalogue that was given."""
     strangers: int
     """Names that are none of its entries."""
+    suggested: int
+    """Of these, names that may be one, for a reviewer."""
     counts: dict[str, int]
     notes: list[str]
     seconds: float

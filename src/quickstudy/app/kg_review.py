@@ -33,6 +33,7 @@ from quickstudy.domains.kg.learning.queue import KINDS, Item, queue, waiting
 from quickstudy.domains.kg.learning.relearn import relearn as learn_again
 from quickstudy.domains.kg.learning.review import Reviewing, run
 from quickstudy.domains.kg.linking.across import ByName, read_catalogue
+from quickstudy.domains.kg.linking.ranker import Ranker
 from quickstudy.domains.kg.reading.examples import read_annotated
 from quickstudy.domains.kg.use import EXAMPLES, GraphModel
 
@@ -178,13 +179,17 @@ def evaluate(
     truth = [one for path in gold for one in read_annotated(path, ours.schema)]
     link = None
     if catalogue is not None:
-        known = ByName(read_catalogue(catalogue))
+        entries = read_catalogue(catalogue)
+        ranker = Ranker.shipped(
+            entries, ours.recogniser.encoder, ours.examples, precision=ours.precision, seed=ours.seed
+        )
+        known = ByName(entries) if ranker is None else ranker.names
         truth = [
             replace(one, links={i: known.ids.get(id, id) for i, id in one.links.items()}) for one in truth
         ]
         if not any(id in known.ids for one in truth for id in one.links.values()):
             raise DataError("no label has an id of this catalogue, so links can't be judged.", file=catalogue)
-        link = partial(known.of, types=ours.schema.entities)
+        link = partial((ranker or known).of, types=ours.schema.entities)
     rows = {}
     done = 0
 

@@ -22,12 +22,13 @@ from quickstudy.core.encoder import identity
 from quickstudy.core.errors import CheckpointError, QuickstudyError
 from quickstudy.core.untrusted import Refused, parse_json
 from quickstudy.domains.kg.calibrate import LEAST, SCALE, Calibration
-from quickstudy.domains.kg.document import Annotated, Document, Relation, Span, holding, sentences
+from quickstudy.domains.kg.document import Annotated, Document, Span, holding, sentences
 from quickstudy.domains.kg.entities import recogniser as entities
 from quickstudy.domains.kg.entities.prior import Prior
 from quickstudy.domains.kg.entities.recogniser import Recogniser
 from quickstudy.domains.kg.graph.claims import Claim, Mention, Statement
 from quickstudy.domains.kg.graph.store import GraphStore
+from quickstudy.domains.kg.labelled import as_record, from_record
 from quickstudy.domains.kg.linking.within import entity_names
 from quickstudy.domains.kg.parts import together
 from quickstudy.domains.kg.relations.classifier import (
@@ -363,37 +364,3 @@ def learn_related(
     ]
     prior = prior or RelationPrior.blank(encoder, [p.pair for p in pairs], [p.type for p in pairs])
     return learn_relations(pairs, schema, prior, encoder, precision=precision, seed=seed)
-
-
-def as_record(one: Annotated) -> dict[str, Any]:
-    """A labelled document as plain values of JSON."""
-    document = one.document
-    return {
-        "id": document.id,
-        "text": document.text,
-        "source": document.source,
-        "spans": [list(span) for span in one.spans],
-        "relations": [list(relation) for relation in one.relations],
-        "complete": one.complete,
-        **({"partial": True, "unrelated": [list(ends) for ends in one.unrelated]} if one.partial else {}),
-    }
-
-
-def from_record(record: dict[str, Any]) -> Annotated:
-    """What `as_record` made. Raises KeyError, TypeError for what it didn't."""
-    texts = [record["id"], record["text"], record["source"]]
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("id, text and source of an example are text")
-    spans = tuple(Span(*_checked(span, int, int, str)) for span in record["spans"])
-    relations = tuple(Relation(*_checked(relation, int, int, str)) for relation in record["relations"])
-    unrelated = tuple((a, b) for a, b in (_checked(ends, int, int) for ends in record.get("unrelated", [])))
-    partial = record.get("partial") is True
-    return Annotated(
-        Document(*texts), spans, relations, record["complete"] is True, partial=partial, unrelated=unrelated
-    )
-
-
-def _checked(row: list, *kinds: type) -> list:
-    if len(row) != len(kinds) or any(type(value) is not kind for value, kind in zip(row, kinds, strict=True)):
-        raise TypeError(f"{str(row)[:60]} is no span or relation")
-    return row

@@ -4,6 +4,7 @@
     store.correct(said, relation="based_in")    the sentence says another relation, or the other way round
     store.merge(Entity("US", "place"), Entity("United States", "place"))
     store.split(...)                            the opposite: of two entities, or of mentions from an entity
+    store.identify(Entity("US", "place"), "Q30")    it is that entry of the catalogue; store.deny(...): it isn't
     store.undo()                                the last decision, or one by its number; undoing can be undone
 
 A decision names entities, or a document with the words, their offsets and what stands around them. So it also holds for
@@ -15,7 +16,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from quickstudy.core.errors import DataError
+from quickstudy.core.errors import DataError, did_you_mean
+from quickstudy.domains.kg.graph.facts import entry_number
 from quickstudy.domains.kg.graph.query import resolve, triple
 from quickstudy.domains.kg.graph.records import Entity, Found, Said, Slice, Triple
 from quickstudy.domains.kg.graph.replay import apply, around, sound, undone
@@ -33,7 +35,7 @@ class Decision(NamedTuple):
     """Date and time, UTC."""
     who: str
     kind: str
-    """accept, reject, correct, merge, split, undo; mention, pair or whole (`labels`)."""
+    """accept, reject, correct, merge, split, identify, deny, undo; mention, pair or whole (`labels`)."""
     body: dict[str, Any]
     note: str
     undone: bool
@@ -102,6 +104,19 @@ def split(
     moved = [{"document": document, "mention": known_by(store, document, found)} for document, found in what]
     body = {"mentions": moved, "into": [*into]}
     return decide(store, "split", body, by, note, [document for document, _ in what])
+
+
+def identify(store: "GraphStore", what: Entity, id: str, *, by: str = "", note: str = "") -> int:
+    """Say that an entity is an entry of the catalogue. Entities that are the same entry are one.
+
+    Returns the decision's number. Raises DataError for an entity or an entry that isn't there.
+    """
+    return _identity(store, "identify", what, id, by, note)
+
+
+def deny(store: "GraphStore", what: Entity, id: str, *, by: str = "", note: str = "") -> int:
+    """Say that an entity is not that entry of the catalogue, whatever a model says. As `identify`."""
+    return _identity(store, "deny", what, id, by, note)
 
 
 def undo(store: "GraphStore", number: int | None = None, *, by: str = "", note: str = "") -> int:
@@ -187,6 +202,15 @@ def _bond(store: "GraphStore", kind: str, one: Entity, other: Entity, by: str, n
     return decide(store, kind, {"one": [*one], "other": [*other]}, by, note, [])
 
 
+def _identity(store: "GraphStore", kind: str, what: Entity, id: str, by: str, note: str) -> int:
+    resolve(store, what)
+    if store.one("SELECT 1 FROM catalogue WHERE id = ?", (id,)) is None:
+        ids = [row[0] for row in store.rows("SELECT id FROM catalogue LIMIT 10000")]
+        advice = did_you_mean(id, ids) if ids else " Entries come with `kg extract --catalogue FILE`."
+        raise DataError(f"the graph's catalogue has no entry {id!r}.{advice}")
+    return decide(store, kind, {"entity": [*what], "entry": id}, by, note, [])
+
+
 def decide(store: "GraphStore", kind: str, body: dict, by: str, note: str, documents: list[str]) -> int:
     """Add to the log and bring about what it says, both or neither.
 
@@ -241,6 +265,15 @@ def _bring_about(store: "GraphStore", number: int, kind: str, body: dict, stands
             )
         regroup(db, [one, other])
         clear(db, [] if stands else [one, other])
+    elif kind in ("identify", "deny"):
+        one, other = store.entity(*body["entity"]), -entry_number(store, body["entry"])
+        db.execute("DELETE FROM bonds WHERE one = ? AND other = ? AND decision = ?", (one, other, number))
+        if stands:
+            db.execute(
+                "INSERT INTO bonds VALUES (?, ?, ?, 0, ?, 1.0, '')", (one, other, number, kind == "identify")
+            )
+        regroup(db, [one, other])
+        clear(db, [] if stands else [one])
     elif kind in ("accept", "reject") and "document" not in body:
         edge = (store.entity(*body["head"]), store.word(body["relation"]), store.entity(*body["tail"]))
         db.execute(

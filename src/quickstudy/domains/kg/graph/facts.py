@@ -216,6 +216,33 @@ def link(store: "GraphStore", links: Iterable[Link], model: str) -> None:
         _bind(store, found, model, "one > 0 AND other < 0")
 
 
+def suggest(store: "GraphStore", links: Iterable[Link], model: str) -> None:
+    """Keep what entities may be, for reviewers, in place of what other models said. An id of "" says that an entity
+    was looked up, and nothing is like it. Raises as `link`.
+    """
+    with store.writing():
+        number, rows = store.word(model), []
+        store.db.execute("DELETE FROM suggested WHERE model != ?", (number,))
+        for entity, id, score, why in links:
+            row = store.one("SELECT number FROM catalogue WHERE id = ?", (id,)) if id else (0,)
+            if row is None:
+                raise DataError(f"the catalogue has no entry {id!r}.")
+            rows.append((_there(store, entity), row[0], number, score, why))
+        store.db.executemany("INSERT OR REPLACE INTO suggested VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def suggested(store: "GraphStore", model: str | None = None) -> list[Link]:
+    """What entities may be, as a model thinks: all that it looked up. Without a model, what the last one thinks."""
+    which = "" if model is None else " WHERE s.model = ?"
+    rows = store.rows(
+        "SELECT e.name, w.word, coalesce(c.id, ''), s.score, s.why FROM suggested s JOIN entities e "
+        "ON e.number = s.entity JOIN words w ON w.number = e.type LEFT JOIN catalogue c ON c.number = s.entry"
+        f"{which} ORDER BY s.score DESC, e.name, w.word",
+        () if model is None else (store.known_word(model),),
+    )
+    return [Link(Entity(name, kind), id, score, why) for name, kind, id, score, why in rows]
+
+
 def catalogue(store: "GraphStore", entries: Iterable[Entry]) -> int:
     """Add entries to the catalogue; one that is there is replaced. Returns how many came.
 
@@ -228,7 +255,7 @@ def catalogue(store: "GraphStore", entries: Iterable[Entry]) -> int:
         for entry in entries:
             if not entry.id.strip():
                 raise DataError(f"entry {came} of the catalogue, {entry.name!r}, has no id.")
-            number = _entry(store, entry.id)
+            number = entry_number(store, entry.id)
             store.db.execute(
                 "UPDATE catalogue SET name = ?, type = ? WHERE number = ?", (entry.name, entry.type, number)
             )
@@ -240,7 +267,7 @@ def catalogue(store: "GraphStore", entries: Iterable[Entry]) -> int:
             old = "FROM bonds WHERE one = ? AND model = ? AND decision = 0"
             ends |= {-number, *(row[0] for row in store.db.execute(f"SELECT other {old}", (-number, model)))}
             store.db.execute(f"DELETE {old}", (-number, model))
-            pairs += [(-number, -_entry(store, other)) for other in entry.same_as if other != entry.id]
+            pairs += [(-number, -entry_number(store, other)) for other in entry.same_as if other != entry.id]
             came += 1
         store.db.executemany(
             "INSERT OR REPLACE INTO bonds VALUES (?, ?, 0, ?, 1, 1.0, 'same as')",
@@ -250,7 +277,8 @@ def catalogue(store: "GraphStore", entries: Iterable[Entry]) -> int:
     return came
 
 
-def _entry(store: "GraphStore", id: str) -> int:
+def entry_number(store: "GraphStore", id: str) -> int:
+    """The number of an entry, which is made where it isn't there."""
     row = store.db.execute("SELECT number FROM catalogue WHERE id = ?", (id,)).fetchone()
     if row:
         return row[0]

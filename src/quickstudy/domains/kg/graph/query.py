@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from quickstudy.core.errors import DataError, did_you_mean
 from quickstudy.domains.kg.graph.records import Direction, Entity, Found, Name, Said, Slice, Triple
-from quickstudy.domains.kg.graph.settle import ASSERTED, MEMBERS, PROPOSED, STATUSES, canonical, status_name
+from quickstudy.domains.kg.graph.settle import (
+    ASSERTED,
+    HOLDS,
+    MEMBERS,
+    PROPOSED,
+    STATUSES,
+    canonical,
+    status_name,
+)  # fmt: skip
 from quickstudy.domains.kg.graph.tables import reading
 
 if TYPE_CHECKING:
@@ -159,7 +167,7 @@ def search(store: "GraphStore", text: str, limit: int = 20) -> list[Entity]:
     like = " OR ".join([r"{0} LIKE ? ESCAPE '\'"] * len(part))
     sql = (
         f"WITH hit (number, name) AS (SELECT number, name FROM entities WHERE {like.format('name')} UNION ALL "
-        "SELECT CASE WHEN one > 0 THEN one ELSE other END, alias FROM aliases JOIN bonds ON together AND "
+        f"SELECT CASE WHEN one > 0 THEN one ELSE other END, alias FROM aliases JOIN bonds ON {HOLDS} AND "
         f"(one = -entry AND other > 0 OR other = -entry AND one > 0) WHERE {like.format('alias')}) "
         "SELECT c.name, c.type, min(CASE WHEN lower(hit.name) = ? THEN 0 WHEN lower(substr(hit.name, 1, ?)) = ? THEN 1 "
         "ELSE 2 END) AS place FROM hit JOIN entities e ON e.number = hit.number JOIN entities c ON c.number = "
@@ -256,7 +264,7 @@ def names(store: "GraphStore", entity: Name) -> dict[str, list[str]]:
     called = store.rows(f"SELECT DISTINCT name FROM entities WHERE number IN ({members})", (here,))
     entries = store.rows(
         f"WITH RECURSIVE near (number) AS (SELECT number FROM ({members}) UNION "
-        "SELECT CASE WHEN one = near.number THEN other ELSE one END FROM near JOIN bonds ON together AND "
+        f"SELECT CASE WHEN one = near.number THEN other ELSE one END FROM near JOIN bonds ON {HOLDS} AND "
         "(one = near.number AND other < 0 OR other = near.number AND one < 0)) "
         "SELECT -number FROM near WHERE number < 0",
         (here,),
@@ -265,11 +273,7 @@ def names(store: "GraphStore", entity: Name) -> dict[str, list[str]]:
     for entry in entries:
         ids += [row[0] for row in store.rows("SELECT id FROM catalogue WHERE number = ?", entry)]
         aliases |= {row[0] for row in store.rows("SELECT alias FROM aliases WHERE entry = ?", entry)}
-    return {
-        "names": sorted(name for (name,) in called),
-        "catalogue": sorted(ids),
-        "aliases": sorted(aliases),
-    }
+    return {"names": sorted(name for (name,) in called), "catalogue": sorted(ids), "aliases": sorted(aliases)}
 
 
 @of_one_moment

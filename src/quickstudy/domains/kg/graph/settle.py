@@ -30,6 +30,11 @@ _SUPPORT = (
 )
 # The second condition lets SQLite use the index, which has only what is merged.
 MEMBERS = "SELECT number FROM entities WHERE merged_into = {0} AND merged_into != 0 UNION ALL SELECT {0}"
+HOLDS = (
+    "together AND NOT EXISTS (SELECT 1 FROM bonds no WHERE no.one = bonds.one AND no.other = bonds.other "
+    "AND no.decision > bonds.decision AND NOT no.together)"
+)
+"""That a row of `bonds` joins its two: it says so, and no later decision says that they aren't the same."""
 _VERDICT = (
     f"SELECT accepted FROM verdicts WHERE head IN ({MEMBERS.format('?1')}) AND relation = ?2 "
     f"AND tail IN ({MEMBERS.format('?3')}) ORDER BY decision DESC LIMIT 1"
@@ -261,6 +266,7 @@ def clear(db: sqlite3.Connection, entities: Iterable[int]) -> None:
             continue
         near, _ = _component(db, [entity])
         db.execute("DELETE FROM bonds WHERE one = ?1 OR other = ?1", (entity,))
+        db.execute("DELETE FROM suggested WHERE entity = ?", (entity,))
         _move(db, {member: 0 for member in near if member > 0 and canonical(db, member) == entity})
         db.execute("DELETE FROM entities WHERE number = ?", (entity,))
         regroup(db, [member for member in near if member != entity])

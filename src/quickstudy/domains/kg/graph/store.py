@@ -102,12 +102,16 @@ class GraphStore:
     propose = facts.propose
     same = facts.same
     link = facts.link
+    suggest = facts.suggest
+    suggested = facts.suggested
     catalogue = facts.catalogue
     accept = decisions.accept
     reject = decisions.reject
     correct = decisions.correct
     merge = decisions.merge
     split = decisions.split
+    identify = decisions.identify
+    deny = decisions.deny
     undo = decisions.undo
     mend = labels.mend
     relate = labels.relate

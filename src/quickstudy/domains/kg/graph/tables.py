@@ -7,7 +7,7 @@ from quickstudy.core.database import Database, reading, writing
 
 APPLICATION = 0x71736B67
 """'qskg': SQLite's application_id, by which the file is known."""
-VERSION = 2
+VERSION = 3
 """SQLite's user_version: of the tables below."""
 
 # Numbers stand for names everywhere: types, relations and models in `words`, entities in `entities`.
@@ -77,9 +77,20 @@ _OF_DECISIONS = (
     "CREATE INDEX decisions_undo ON decisions (number) WHERE kind = 'undo'",
 )
 
-MIGRATIONS: dict[int, tuple[str, ...]] = {1: _OF_DECISIONS}
+# That an entity may be an entry of the catalogue (0: that none is like it), too unsure to say so: a reviewer is asked,
+# and what was looked up once isn't again.
+_OF_LINKS = (
+    "CREATE TABLE suggested (entity INTEGER NOT NULL, entry INTEGER NOT NULL, model INTEGER NOT NULL, "
+    "score REAL NOT NULL, why TEXT NOT NULL, PRIMARY KEY (entity, entry, model)) STRICT, WITHOUT ROWID",
+)
+
+MIGRATIONS: dict[int, tuple[str, ...]] = {1: _OF_DECISIONS, 2: _OF_LINKS}
 """Version -> the statements that make the next version of it."""
-SCHEMAS: dict[int, tuple[str, ...]] = {1: _FIRST, 2: (*_FIRST, *_OF_DECISIONS)}
+SCHEMAS: dict[int, tuple[str, ...]] = {
+    1: _FIRST,
+    2: (*_FIRST, *_OF_DECISIONS),
+    3: (*_FIRST, *_OF_DECISIONS, *_OF_LINKS),
+}
 """Version -> its tables, for each that can still be opened."""
 TABLES = SCHEMAS[VERSION]
 

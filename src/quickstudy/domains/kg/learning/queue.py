@@ -8,9 +8,9 @@ unlike what was asked already:
     value = 4 p (1 - p) · density · (1 - likeness to those asked)
 
 with p the statement's probability and likeness the cosine of bags of words of the two sentences. Between them stand
-doubtful merges and mentions, what was inferred, and pairs of entities between which nothing was found: most of these
-are none of the relations, and labels of that kind keep mere company in a sentence from being taken for one. The draw
-at random is from all statements that nobody judged, sure ones too.
+doubtful merges, links to the catalogue and mentions, what was inferred, and pairs of entities between which nothing was
+found: most of these are none of the relations, and labels of that kind keep mere company in a sentence from being taken
+for one. The draw at random is from all statements that nobody judged, sure ones too.
 """
 
 import random as chance
@@ -27,15 +27,16 @@ from quickstudy.domains.kg.graph.records import Entity, Found, Said, Slice, Trip
 from quickstudy.domains.kg.graph.settle import PROPOSED, REVIEW
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.labels import sentence_of
+from quickstudy.domains.kg.linking.across import LEAST
 
-Kind = Literal["statement", "pair", "merge", "mention", "proposal"]
-KINDS: tuple[Kind, ...] = ("statement", "pair", "merge", "mention", "proposal")
-RATE: dict[Kind, int] = {"statement": 6, "pair": 2, "merge": 2, "mention": 2, "proposal": 2}
+Kind = Literal["statement", "pair", "merge", "link", "mention", "proposal"]
+KINDS: tuple[Kind, ...] = ("statement", "pair", "merge", "link", "mention", "proposal")
+RATE: dict[Kind, int] = {"statement": 6, "pair": 2, "merge": 2, "link": 2, "mention": 2, "proposal": 2}
 """How many of each come in a round, as far as there are such."""
 EVERY = 5
 """Of so many statements one is drawn at random."""
 DOUBTFUL = 0.9
-"""Mentions and merges at least so probable are asked about no more."""
+"""Mentions, merges and links at least so probable are asked about no more."""
 POOL = 2000
 """Statements, the most unsure of them, that are compared with one another."""
 FEATURES = 512
@@ -48,6 +49,20 @@ class Together(NamedTuple):
     other: Entity
     score: float
     why: str
+
+
+class Linked(NamedTuple):
+    """An entity and the entry of the catalogue that it may be."""
+
+    entity: Entity
+    id: str
+    name: str
+    """The entry's."""
+    score: float
+    why: str
+    document: str
+    """Which mentions the entity first."""
+    sentence: Slice
 
 
 class Pair(NamedTuple):
@@ -73,7 +88,7 @@ class Item(NamedTuple):
     """A question."""
 
     kind: Kind
-    what: Said | Pair | Together | Doubtful | Triple
+    what: Said | Pair | Together | Linked | Doubtful | Triple
     why: str
     """Why it is asked."""
     random: bool = False
@@ -106,6 +121,7 @@ def queue(
         "statement": _statements(store, labelled or {}, most, seed),
         "pair": _pairs(store, most, seed),
         "merge": _merges(store),
+        "link": _links(store),
         "mention": _mentions(store),
         "proposal": _proposals(store),
     }
@@ -226,6 +242,37 @@ def _merges(store: GraphStore) -> Iterator[Item]:
             Together(Entity(one, kind), Entity(other, other_kind), score, why),
             f"merged with {score:.2f}",
         )
+
+
+def _links(store: GraphStore) -> Iterator[Item]:
+    """Links that a model made, the least sure first, then those that it only suggests, the likeliest first: where no
+    decision speaks of the two, and the entity isn't linked.
+    """
+    entity = "JOIN entities e ON e.number = {0} JOIN words w ON w.number = e.type"
+    decided = (
+        "EXISTS (SELECT 1 FROM bonds y WHERE y.one = e.number AND y.decision AND (y.other = -c.number "
+        "OR y.together AND y.other < 0))"
+    )
+    rows = store.rows(
+        "SELECT e.number, e.name, w.word, c.id, c.name, x.score, x.why, 'linked', 0, x.score FROM bonds x "
+        f"JOIN catalogue c ON c.number = -x.other {entity.format('x.one')} "
+        f"WHERE x.decision = 0 AND x.together AND x.score < ?1 AND NOT {decided} UNION ALL "
+        "SELECT e.number, e.name, w.word, c.id, c.name, s.score, s.why, 'may be', 1, -s.score FROM suggested s "
+        f"JOIN catalogue c ON c.number = s.entry {entity.format('s.entity')} WHERE s.score >= ?2 AND NOT {decided} "
+        "AND NOT EXISTS (SELECT 1 FROM bonds z WHERE z.one = e.number AND z.other < 0 AND z.together) "
+        "ORDER BY 9, 10, 2",
+        (DOUBTFUL, LEAST),
+    )
+    for number, name, kind, id, called, score, why, how, _, _ in rows:
+        held = store.one(
+            "SELECT d.id, m.start, m.end FROM mentions m JOIN documents d ON d.number = m.document "
+            "WHERE m.entity = ? ORDER BY m.document, m.start LIMIT 1",
+            (number,),
+        )
+        if held is not None:
+            near = _around(store, *held)
+            one = Linked(Entity(name, kind), id, called, score, why, held[0], near)
+            yield Item("link", one, f"{how} with {score:.2f}")
 
 
 def _mentions(store: GraphStore) -> Iterator[Item]:

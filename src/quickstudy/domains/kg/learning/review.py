@@ -21,16 +21,19 @@ from quickstudy.domains.kg.document import Span
 from quickstudy.domains.kg.graph.records import Entity, Found, Said, Slice, Triple
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.labels import ASSERTED, DOUBTED, RANDOM
-from quickstudy.domains.kg.learning.queue import Doubtful, Item, Kind, Pair, Together
+from quickstudy.domains.kg.learning.queue import Doubtful, Item, Kind, Linked, Pair, Together
 from quickstudy.domains.kg.schema import Schema
 
 KEYS: dict[Kind, str] = {
     "statement": "y n  r RELATION  t(urned)  1/2 TYPE | = WORDS | -  w(hole)  e u s q ?",
     "pair": "n(othing)  r RELATION  t RELATION  1/2 TYPE | = WORDS | -  w(hole)  u s q ?",
     "merge": "y(es, one thing)  n(o, two)  u s q ?",
+    "link": "y(es, it is that)  n(o)  u s q ?",
     "mention": "y n  1 TYPE | = WORDS | -  w(hole)  u s q ?",
     "proposal": "y n  e u s q ?",
 }
+NO_SENTENCE = ("merge", "link", "proposal")
+"""Kinds of questions that aren't about the names of a sentence."""
 HELP = (__doc__ or "").partition("\n\n")[2].partition("\n\n`2`")[0]
 _MORE = re.compile(r"([12])\s*(.*)", re.DOTALL)
 
@@ -98,8 +101,8 @@ class Reviewing:
         if name := _MORE.fullmatch(line):
             return self._mended(item, int(name[1]), name[2])
         known = {
-            "statement": self._statement, "pair": self._pair, "merge": self._merge, "mention": self._mention,
-            "proposal": self._proposal,
+            "statement": self._statement, "pair": self._pair, "merge": self._merge, "link": self._link,
+            "mention": self._mention, "proposal": self._proposal,
         }  # fmt: skip
         return known[item.kind](item, word, rest)
 
@@ -165,6 +168,15 @@ class Reviewing:
         shorter = both.one if longer == both.other else both.other
         return self._made(item, self.store.merge(shorter, longer, by=self.by), "merged")
 
+    def _link(self, item: Item, word: str, rest: str) -> str | None:
+        one = item.what
+        assert isinstance(one, Linked)
+        if word not in ("y", "n") or rest:
+            return self._unknown(item)
+        act = self.store.identify if word == "y" else self.store.deny
+        number = act(one.entity, one.id, by=self.by)
+        return self._made(item, number, "linked" if word == "y" else "not linked")
+
     def _mention(self, item: Item, word: str, rest: str) -> str | None:
         if word == "n" and not rest:
             return self._mended(item, 1, "-")
@@ -186,6 +198,8 @@ class Reviewing:
 
     def _mended(self, item: Item, which: int, change: str) -> str | None:
         """Another type, other borders, or none. The question stays open, but for the last: then it has no sense."""
+        if item.kind in NO_SENTENCE:
+            return self._unknown(item)
         document, ends, sentence = _ends(self.store, item)
         if which > len(ends):
             return "there is no second name here" if ends else self._unknown(item)
@@ -208,7 +222,7 @@ class Reviewing:
         )
 
     def _whole(self, item: Item) -> str | None:
-        if item.kind in ("merge", "proposal"):
+        if item.kind in NO_SENTENCE:
             return self._unknown(item)
         document, _, sentence = _ends(self.store, item)
         number = self.store.whole(document, sentence, by=self.by, note=RANDOM if item.random else "")
@@ -276,6 +290,13 @@ def question(store: GraphStore, item: Item, number: int = 1) -> list[str]:
     if isinstance(what, Together):
         asked = [
             f"One thing?  {_entity(what.one)}  =  {_entity(what.other)}",
+            f"  because: {what.why or 'no reason given'}",
+        ]
+    elif isinstance(what, Linked):
+        asked = [
+            f"Is it?  {_entity(what.entity)}  =  {what.name} [{what.id}]",
+            f"  {' '.join(what.sentence.text.split())}",
+            f"  ({what.document})",
             f"  because: {what.why or 'no reason given'}",
         ]
     elif isinstance(what, Triple):

@@ -8,7 +8,7 @@ import math
 import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from functools import cache, cached_property
 from os import PathLike
@@ -32,6 +32,8 @@ NAMES, CATALOGUE = "names", "catalogue links"
 """Under which model's name the store keeps merges and links."""
 LIKE = 0.93
 """Share of letters in order that a name has in common with an entry's that is taken for a way of writing it."""
+LEAST = 0.3
+"""Probability of an entry below which no reviewer is asked about it."""
 _SHORTEST = 6
 """Letters of an entry's name that another may be nearly the same as."""
 _FEW = 1000
@@ -49,13 +51,24 @@ class Merged(NamedTuple):
     """Names that are an entry of the catalogue."""
     strangers: int
     """Names that are none."""
+    suggested: int = 0
+    """Of these, names that may be one: a reviewer is asked."""
 
 
-def settle(store: "GraphStore", catalogue: Catalogue | None = None, *, merge: bool = True) -> Merged:
+def settle(
+    store: "GraphStore",
+    catalogue: Catalogue | None = None,
+    *,
+    merge: bool = True,
+    rank: Callable[[Sequence[Entity]], list[facts.Link]] | None = None,
+    precision: float = 0.9,
+) -> Merged:
     """Merge entities by their names, and link them to a catalogue, where one is given.
 
     Args:
         merge: else entities stay apart but for what the catalogue and reviewers say.
+        rank: gives the likeliest entries of entities whose names say nothing (`ranker.settle`), and suggests them.
+        precision: where such an entry is at least so probable, the entity is linked to it.
     """
     with store.reading():
         entities = _entities(store)
@@ -63,14 +76,20 @@ def settle(store: "GraphStore", catalogue: Catalogue | None = None, *, merge: bo
             "SELECT id, text FROM documents JOIN texts ON document = number WHERE state = 1 ORDER BY id"
         ))  # fmt: skip
     pairs = alike(entities, defined) if merge else []
-    links = [] if catalogue is None else linked(entities, catalogue, defined)
+    links: list[facts.Link] = []
+    maybe = 0
+    if catalogue is not None:
+        store.catalogue(_entries(catalogue))
+        links, strangers = ByName(catalogue).sorted(entities, defined)
+        ranked = rank(strangers) if rank is not None else []
+        links += [link for link in ranked if link.score >= precision]
+        maybe = sum(LEAST <= link.score < precision for link in ranked)
     with store.writing():
         there = set(_entities(store))  # another process may have read a document again meanwhile
         store.same([pair for pair in pairs if {pair.one, pair.other} <= there], NAMES)
         if catalogue is not None:
-            store.catalogue(_entries(catalogue))
             store.link([link for link in links if link.entity in there], CATALOGUE)
-    return Merged(len(pairs), len(links), len(entities) - len(links) if catalogue is not None else 0)
+    return Merged(len(pairs), len(links), len(entities) - len(links) if catalogue is not None else 0, maybe)
 
 
 def _entities(store: "GraphStore") -> list[Entity]:
@@ -113,6 +132,12 @@ class ByName:
         """The entry of each entity that has one: of its very name, of its name but for case, signs and plural, of what
         it is short for, or of a name that is nearly the same. Where several entries fit alike, it is none.
         """
+        return self.sorted(entities, defined)[0]
+
+    def sorted(
+        self, entities: Sequence[Entity], defined: Mapping[str, Defined] | None = None
+    ) -> tuple[list[facts.Link], list[Entity]]:
+        """The links, and the strangers: entities whose name is none of the catalogue's, of no type and nearly."""
         # Types part things where catalogue and graph name them alike; a catalogue with words of its own says nothing.
         apart = bool({kind for _, kind in entities} & self.types)
         entries = self.catalogue.entries
@@ -136,6 +161,7 @@ class ByName:
                     break
             else:
                 rest.append(entity)
+        strangers = rest
         # A product with all names is dear, and most strangers are written as none of them: those are not looked for.
         rest = [entity for entity in rest if self.spellings.near(entity.name)]
         near = self.catalogue.candidates([entity.name for entity in rest], 1)
@@ -147,7 +173,8 @@ class ByName:
                     found.append(
                         facts.Link(entity, id, round(0.85 * alike, 3), f"written nearly as {name!r}")
                     )
-        return found
+        known = {link.entity for link in found}
+        return found, [entity for entity in strangers if entity not in known]
 
     def of(self, said: Annotated, types: Mapping[str, EntityType]) -> dict[int, str]:
         """The ids of a document's spans, by their number, by what that document alone says."""

@@ -24,9 +24,12 @@ from quickstudy.domains.kg.linking.catalogue import Candidate, Catalogue, plain
 SIGNS: tuple[str, ...] = (
     "same letters", "same plain name", "letters' cosine", "sequence", "shared words", "mention within name",
     "name within mention", "initials", "meaning", "long form: same", "long form: letters' cosine", "long form: meaning",
-    "same type", "other type", "rank", "behind the best", "named in the document",
+    "same type", "rank", "behind the best", "named in the document",
 )  # fmt: skip
 """What is known of a pair, each from 0 to 1."""
+
+_BLOCK = 64
+"""Names whose products with all names of the catalogue are held at a time: 40 MB of 150,000 names."""
 
 
 class Mention(NamedTuple):
@@ -100,10 +103,29 @@ class Linker:
 
     def link(self, mentions: Sequence[Mention], documents: Sequence[Document]) -> list[Link]:
         """The entry of each mention, or none."""
-        pairs = pair(self.catalogue, self.encoder, mentions, documents, self.most)
-        return [self._best(some, rows) for some, rows in zip(*pairs, strict=True)]
+        return self._linked(mentions, documents, self.threshold)
 
-    def _best(self, some: list[Candidate], rows: Tensor) -> Link:
+    def best(
+        self, mentions: Sequence[Mention], documents: Sequence[Document], apart: bool | None = None
+    ) -> list[Link]:
+        """As `link`, but with the id of the likeliest entry however unlikely it is; None where no entry is like it.
+
+        Args:
+            apart: see `pair`.
+        """
+        return self._linked(mentions, documents, 0.0, apart)
+
+    def _linked(
+        self,
+        mentions: Sequence[Mention],
+        documents: Sequence[Document],
+        threshold: float,
+        apart: bool | None = None,
+    ) -> list[Link]:
+        pairs = pair(self.catalogue, self.encoder, mentions, documents, self.most, apart)
+        return [self._best(some, rows, threshold) for some, rows in zip(*pairs, strict=True)]
+
+    def _best(self, some: list[Candidate], rows: Tensor, threshold: float) -> Link:
         if not some:
             return Link(None, "", 0.0, {})
         chances = predict(self.learner, self.meta, self.fast, rows).softmax(-1)[:, 1]
@@ -111,7 +133,7 @@ class Linker:
         told: dict[str, float] = dict(zip(SIGNS, rows[best].tolist(), strict=True))
         name, entry = self.catalogue.names[some[best].name], self.catalogue.entries[some[best].entry]
         sure = float(chances[best])
-        return Link(entry.id if sure >= self.threshold else None, name, sure, told)
+        return Link(entry.id if sure >= threshold else None, name, sure, told)
 
 
 def labelled(catalogue: Catalogue, pairs: Pairs, ids: Sequence[str | None]) -> Labelled:
@@ -129,19 +151,33 @@ def pair(
     mentions: Sequence[Mention],
     documents: Sequence[Document],
     most: int = 16,
+    apart: bool | None = None,
 ) -> Pairs:
-    """Candidates for each mention and its long form, and what is known of each pair."""
+    """Candidates for each mention and its long form, and what is known of each pair.
+
+    Args:
+        apart: whether entries of another type than a mention's are no candidates; by default where the catalogue knows
+            the type of any of the mentions: one with words of its own for types says nothing.
+    """
     long = _long_forms(mentions, documents)
     forms = list(dict.fromkeys([m.text for m in mentions] + [form for form in long if form]))
     place = {form: i for i, form in enumerate(forms)}
     found = catalogue.candidates(forms, most)
     names = catalogue.vectors(encoder)
     meanings = torch.nn.functional.normalize(encoder.encode(forms), dim=-1)
-    near = [_nearest(meanings[i], names, catalogue, most // 2) for i in range(len(forms))]
+    near = _nearest(meanings, names, catalogue, most // 2)
+    if apart is None:
+        apart = not {m.type for m in mentions}.isdisjoint(
+            entry.type for entry in catalogue.entries if entry.type
+        )
     candidates, rows = [], []
     for mention, form in zip(mentions, long, strict=True):
         own = [place[f] for f in (mention.text, form) if f]
-        some = _together([*(found[i] for i in own), *(near[i] for i in own)])
+        some = [
+            candidate
+            for candidate in _together([*(found[i] for i in own), *(near[i] for i in own)])
+            if not apart or catalogue.entries[candidate.entry].type in ("", mention.type)
+        ]
         text = documents[mention.document].text
         said = [_signs(mention, form, c, catalogue, text) for c in some]
         row = torch.tensor(said, dtype=torch.float32).reshape(len(some), len(SIGNS))
@@ -150,8 +186,8 @@ def pair(
             row[:, 8] = of @ meanings[own[0]]
             row[:, 11] = of @ meanings[own[-1]] if form else 0.0
             letters = row[:, [2, 10]].amax(1)
-            row[:, 14] = 1.0 / (1 + torch.argsort(torch.argsort(-letters, stable=True)).float())
-            row[:, 15] = letters.max() - letters
+            row[:, 13] = 1.0 / (1 + torch.argsort(torch.argsort(-letters, stable=True)).float())
+            row[:, 14] = letters.max() - letters
         candidates.append(some)
         rows.append(row)
     return Pairs(candidates, rows)
@@ -163,9 +199,9 @@ def _long_forms(mentions: Sequence[Mention], documents: Sequence[Document]) -> l
     return [known[m.document].get(m.text, "") for m in mentions]
 
 
-def _nearest(meaning: Tensor, names: Tensor, catalogue: Catalogue, most: int) -> list[Candidate]:
-    _, order = (names @ meaning).topk(min(most, len(names)))
-    return [Candidate(catalogue.owner[i], i, 0.0) for i in order.tolist()]
+def _nearest(meanings: Tensor, names: Tensor, catalogue: Catalogue, most: int) -> list[list[Candidate]]:
+    orders = [(some @ names.t()).topk(min(most, len(names)))[1] for some in meanings.split(_BLOCK)]
+    return [[Candidate(catalogue.owner[i], i, 0.0) for i in row] for row in torch.cat(orders).tolist()]
 
 
 def _together(lists: Sequence[list[Candidate]]) -> list[Candidate]:
@@ -197,7 +233,6 @@ def _signs(mention: Mention, long: str, candidate: Candidate, catalogue: Catalog
         longer,
         0.0,
         float(bool(mention.type) and mention.type == entry.type),
-        float(bool(mention.type and entry.type) and mention.type != entry.type),
         0.0,
         0.0,
         float(len(name) > 3 and name != mention.text and name.casefold() in text.casefold()),
