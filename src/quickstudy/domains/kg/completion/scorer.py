@@ -20,7 +20,7 @@ from quickstudy.domains.kg.completion.tasks import LIST
 from quickstudy.learners import MAML
 from quickstudy.nets import Candidates
 
-STEPS, TASKS = 200, 16
+STEPS, TASKS = 600, 16
 """Of meta-training; tasks a step."""
 
 
