@@ -18,8 +18,9 @@ from quickstudy.domains.kg.graph.facts import Link
 from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.labelled import as_record, from_record
+from quickstudy.domains.kg.learning.question import question
 from quickstudy.domains.kg.learning.queue import Linked, queue
-from quickstudy.domains.kg.learning.review import Reviewing, question
+from quickstudy.domains.kg.learning.review import Reviewing
 from quickstudy.domains.kg.linking import across, ranker, worlds
 from quickstudy.domains.kg.linking.across import read_catalogue
 from quickstudy.domains.kg.linking.catalogue import Catalogue, Entry

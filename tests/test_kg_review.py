@@ -11,8 +11,9 @@ from quickstudy.domains.kg.graph.records import Entity, Slice
 from quickstudy.domains.kg.graph.replay import REVIEWER
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.labels import RANDOM, labels, measured
+from quickstudy.domains.kg.learning.question import marked, question
 from quickstudy.domains.kg.learning.queue import Item, queue
-from quickstudy.domains.kg.learning.review import HELP, Reviewing, marked, question, run
+from quickstudy.domains.kg.learning.review import HELP, Reviewing, run
 from quickstudy.domains.kg.schema import Schema
 
 FIELD = Schema.of({
@@ -342,3 +343,56 @@ def test_partial_examples_teach_only_what_was_judged():
     with pytest.raises(DataError, match="unrelated are the spans 1 and 9"):
         Annotated(Document("a", text), spans, partial=True, unrelated=((1, 9),)).checked()
     assert Entity("Ada", "p").name == one.of(0)
+
+
+def test_a_name_that_was_missed_is_added_taught_and_taken_back(store):
+    put(store, "c", "Bo Ray met Ada Lovelace of Acme.", (ADA, "works_for", ACME))
+    one = reviewing(store, schema=FIELD)
+    item = next(i for i in queue(store, kinds=["statement"]) if i.what.document == "c")
+    assert one.answer(item, "+ person") == "which name? + TYPE WORDS, such as: + person Jo Ray"
+    assert "doesn't say 'Cy'" in one.answer(item, "+ person Cy")
+    assert "crosses 'Ada Lovelace'" in one.answer(item, "+ person Lovelace of")
+    assert "no type" in one.answer(item, "+ robot Bo Ray")
+    assert one.answer(item, "+pe Bo Ray") is not None and one.answer(item, "+ pe Bo Ray").startswith(
+        "'Bo Ray' crosses"
+    )
+    assert one.counts == {"names added": 1}
+    found = {m.text: m for m in store.mentions("c")}
+    assert found["Bo Ray"].entity == Entity("Bo Ray", "person") and found["Bo Ray"].score == 1.0
+    assert one.answer(item, "w").startswith("noted: all names") and one.answer(item, "y") is None
+    [whole] = [e for e in labels(store, FIELD).chosen + labels(store, FIELD).drawn if not e.partial]
+    assert {(whole.of(i), s.type) for i, s in enumerate(whole.spans)} >= {
+        ("Bo Ray", "person"),
+        ("Acme", "firm"),
+    }
+    store.relate("c", found["Bo Ray"], found["Acme"], "works_for")  # what was added can be related
+    assert store.triple(Entity("Bo Ray", "person"), "works_for", ACME).status == "accepted"
+    before = dump(store)
+    store.rebuild()
+    assert dump(store) == before
+    put(
+        store, "c", "Now Bo Ray met Ada Lovelace of Acme.", (ADA, "works_for", ACME)
+    )  # read again, elsewhere in the text
+    assert [m.start for m in store.mentions("c") if m.text == "Bo Ray"] == [4]
+    put(store, "c", "Now Bo Ray met Ada Lovelace of Acme!", (Entity("Bo Ray", "firm"), "knows", ADA))
+    assert [m.type for m in store.mentions("c") if m.text == "Bo Ray"] == [
+        "firm"
+    ]  # a model found it meanwhile
+    [number] = [d.number for d in store.log() if d.kind == "name"]
+    put(store, "c", "Bo Ray met Ada Lovelace of Acme.", (ADA, "works_for", ACME))
+    store.undo(number)
+    assert "Bo Ray" not in {m.text for m in store.mentions("c")} or store.triple(
+        Entity("Bo Ray", "person"), "works_for", ACME
+    )  # the relation marks its own ends
+    store.undo(next(d.number for d in store.log() if d.kind == "pair"))
+    assert "Bo Ray" not in {m.text for m in store.mentions("c")}
+
+
+@pytest.mark.parametrize(
+    "span", [Span(5, 5, "person"), Span(0, 999, "person"), Span(6, 7, "person"), Span(-3, 2, "person")]
+)
+def test_a_name_that_cant_be_is_refused(store, span):
+    put(store, "c", "Bo Ray met Ada Lovelace.", (ADA, "born_in", ADA))
+    with pytest.raises(DataError):
+        store.name("c", span)
+    assert store.log() == []

@@ -35,7 +35,7 @@ class Decision(NamedTuple):
     """Date and time, UTC."""
     who: str
     kind: str
-    """accept, reject, correct, merge, split, identify, deny, undo; mention, pair or whole (`labels`)."""
+    """accept, reject, correct, merge, split, identify, deny, undo; mention, name, pair or whole (`labels`)."""
     body: dict[str, Any]
     note: str
     undone: bool

@@ -1,8 +1,9 @@
-"""What reviewers say of a text beyond yes and no: other names, other borders, relations that were missed, and that
-nothing is missing. Decisions like those of `decisions`, in the same log.
+"""What reviewers say of a text beyond yes and no: other names, other borders, names and relations that were missed, and
+that nothing is missing. Decisions like those of `decisions`, in the same log.
 
     store.mend(document, mention, Span(12, 20, "firm"))     it goes from 12 to 20, and is a firm
     store.mend(document, mention, None)                     it is no entity: what was said of it is rejected
+    store.name(document, Span(30, 38, "person"))            a name that was missed
     store.relate(document, head, tail, "works_for")         the text says so of the two; None: it says nothing of them
     store.whole(document, sentence)                         all entities of the sentence are marked, and rightly so
 
@@ -40,6 +41,30 @@ def mend(
         change = {"shift": shift, "type": to.type, "text": text[to.start : to.end]}
     body = {"document": document, "mention": known_by(store, document, found), "to": change}
     return decide(store, "mention", body, by, note, [document])
+
+
+def name(store: "GraphStore", document: str, span: Span, *, by: str = "", note: str = "") -> int:
+    """Say that a text has a name that wasn't found. It is a mention from then on, until the document goes or changes.
+
+    Returns the decision's number.
+
+    Raises:
+        DataError: the span lies outside of the text, holds nothing but blanks, or crosses a mention that is there.
+    """
+    text = store.document(document).text
+    if not 0 <= span.start < span.end <= len(text) or not text[span.start : span.end].strip():
+        raise DataError(
+            f"{span.start} to {span.end} isn't a stretch of document {document!r}, which has {len(text)} characters."
+        )
+    for found in store.mentions(document):
+        if found.start < span.end and span.start < found.end:
+            raise DataError(
+                f"{text[span.start : span.end]!r} crosses {found.text!r}, which was found: mend that mention instead."
+            )
+    words = text[span.start : span.end]
+    known = known_by(store, document, Slice(span.start, span.end, words))
+    body = known | {"type": span.type, "entity": [" ".join(words.split()), span.type]}
+    return decide(store, "name", {"document": document, "name": body}, by, note, [document])
 
 
 def relate(

@@ -98,6 +98,9 @@ def _do(replay: _Replay, number: int, kind: str, body: dict[str, Any]) -> None:
                 replay.moved |= dict.fromkeys(_known_again(replay, part["mention"]), (name, type))
     elif kind == "mention":
         _mend(replay, number, body)
+    elif kind == "name":
+        if not _known_again(replay, body["name"]):  # else a model has found it meanwhile
+            _marked(replay, body["name"])
     elif kind == "pair":
         if body["relation"] is not None:
             _add(replay, body)

@@ -114,6 +114,7 @@ class GraphStore:
     deny = decisions.deny
     undo = decisions.undo
     mend = labels.mend
+    name = labels.name
     relate = labels.relate
     whole = labels.whole
     log = decisions.log

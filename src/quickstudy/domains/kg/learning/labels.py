@@ -120,6 +120,8 @@ def _note(told: _Told, decision: Decision) -> bool:
         to = body["to"]
         told.mended[place] = to and Span(place[0] + to["shift"][0], place[1] + to["shift"][1], to["type"])
         return True
+    if decision.kind == "name":  # by itself it teaches nothing: what else was missed isn't known
+        return _again(told, body["name"]) is not None
     if decision.kind == "whole":
         place, held = _again(told, body["sentence"]), [_again(told, one) for one in body["mentions"]]
         if place is None or None in held:

@@ -3,7 +3,8 @@
     y            yes                          t [RELATION]   the other way round (as another relation)
     n            no                           r RELATION     another relation
     1 TYPE       the first name is a …        1 = WORDS      the first name is really these words
-    1 -          it is no name at all         w              all names of the sentence are marked, and rightly
+    1 -          it is no name at all         + TYPE WORDS   these words of the sentence are a name that was missed
+    w            all names of the sentence are marked, and rightly
     u            undo my last answer          s              skip (an empty line, too)
     e            explain                      q              stop
 
@@ -16,22 +17,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from quickstudy.core.errors import DataError, did_you_mean
-from quickstudy.core.untrusted import harmless
 from quickstudy.domains.kg.document import Span
-from quickstudy.domains.kg.graph.records import Entity, Found, Said, Slice, Triple
+from quickstudy.domains.kg.graph.records import Found, Said, Slice, Triple
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.labels import ASSERTED, DOUBTED, RANDOM
-from quickstudy.domains.kg.learning.queue import Doubtful, Item, Kind, Linked, Pair, Together
+from quickstudy.domains.kg.learning.question import KEYS, ends_of, question
+from quickstudy.domains.kg.learning.queue import Doubtful, Item, Linked, Pair, Together
 from quickstudy.domains.kg.schema import Schema
 
-KEYS: dict[Kind, str] = {
-    "statement": "y n  r RELATION  t(urned)  1/2 TYPE | = WORDS | -  w(hole)  e u s q ?",
-    "pair": "n(othing)  r RELATION  t RELATION  1/2 TYPE | = WORDS | -  w(hole)  u s q ?",
-    "merge": "y(es, one thing)  n(o, two)  u s q ?",
-    "link": "y(es, it is that)  n(o)  u s q ?",
-    "mention": "y n  1 TYPE | = WORDS | -  w(hole)  u s q ?",
-    "proposal": "y n  e u s q ?",
-}
 NO_SENTENCE = ("merge", "link", "proposal")
 """Kinds of questions that aren't about the names of a sentence."""
 HELP = (__doc__ or "").partition("\n\n")[2].partition("\n\n`2`")[0]
@@ -98,6 +91,8 @@ class Reviewing:
     def _decide(self, item: Item, line: str, word: str, rest: str) -> str | None:
         if word == "w":
             return self._whole(item)
+        if word == "+" or word.startswith("+"):
+            return self._named(item, line[1:].strip())
         if name := _MORE.fullmatch(line):
             return self._mended(item, int(name[1]), name[2])
         known = {
@@ -200,7 +195,7 @@ class Reviewing:
         """Another type, other borders, or none. The question stays open, but for the last: then it has no sense."""
         if item.kind in NO_SENTENCE:
             return self._unknown(item)
-        document, ends, sentence = _ends(self.store, item)
+        document, ends, sentence = ends_of(self.store, item)
         if which > len(ends):
             return "there is no second name here" if ends else self._unknown(item)
         found, text = ends[which - 1], self.store.document(document).text
@@ -221,10 +216,31 @@ class Reviewing:
             else f"noted: {_told(to, text)}. And the question itself?"
         )
 
+    def _named(self, item: Item, told: str) -> str | None:
+        """A name of the sentence that wasn't found."""
+        if item.kind in NO_SENTENCE:
+            return self._unknown(item)
+        kind, _, words = told.partition(" ")
+        if not words.strip():
+            return (
+                "which name? + TYPE WORDS, such as: + "
+                + f"{self.types[0] if self.types else 'person'} Jo Ray"
+            )
+        kind = self._known(kind, self.types, "type")
+        document, _, sentence = ends_of(self.store, item)
+        text, marked_ = self.store.document(document).text, self.store.mentions(document)
+        places = _places(text, words, sentence)
+        free = [(a, b) for a, b in places if not any(m.start < b and a < m.end for m in marked_)]
+        start, end = (free or places)[0]  # one that crosses a name that was found is refused
+        span = Span(start, end, kind)
+        note = RANDOM if item.random else ""
+        self._made(item, self.store.name(document, span, by=self.by, note=note), "names added")
+        return f"noted: {_told(span, text)}. And the question itself?"
+
     def _whole(self, item: Item) -> str | None:
         if item.kind in NO_SENTENCE:
             return self._unknown(item)
-        document, _, sentence = _ends(self.store, item)
+        document, _, sentence = ends_of(self.store, item)
         number = self.store.whole(document, sentence, by=self.by, note=RANDOM if item.random else "")
         self._made(item, number, "sentences confirmed")
         return None if item.kind == "mention" else "noted: all names are right. And the question itself?"
@@ -284,90 +300,20 @@ def run(
     return {what: n for what, n in reviewing.counts.items() if n}
 
 
-def question(store: GraphStore, item: Item, number: int = 1) -> list[str]:
-    """What is asked, in lines. Signs that would steer a terminal are shown, not obeyed."""
-    what = item.what
-    if isinstance(what, Together):
-        asked = [
-            f"One thing?  {_entity(what.one)}  =  {_entity(what.other)}",
-            f"  because: {what.why or 'no reason given'}",
-        ]
-    elif isinstance(what, Linked):
-        asked = [
-            f"Is it?  {_entity(what.entity)}  =  {what.name} [{what.id}]",
-            f"  {' '.join(what.sentence.text.split())}",
-            f"  ({what.document})",
-            f"  because: {what.why or 'no reason given'}",
-        ]
-    elif isinstance(what, Triple):
-        asked = [f"True?  {_entity(what.head)}  —{what.relation}→  {_entity(what.tail)}"]
-    else:
-        document, ends, sentence = _ends(store, item)
-        asked = [f"  {marked(sentence, ends, store.mentions(document))}", f"  ({document})"]
-        if isinstance(what, Said):
-            asked.insert(0, f"Does it say:  {_found(ends[0])}  —{what.relation}→  {_found(ends[1])}  ?")
-        elif isinstance(what, Pair):
-            asked.insert(0, f"How are these related, if at all?  {_found(ends[0])}  …  {_found(ends[1])}")
-        else:
-            asked.insert(0, f"A name?  {_found(ends[0])}")
-    return [
-        harmless(line) for line in (f"[{number}] {item.kind}: {item.why}", *asked, f"  {KEYS[item.kind]}")
-    ]
-
-
-def marked(sentence: Slice, ends: Sequence[Found], others: Iterable[Found] = ()) -> str:
-    """A sentence with the two names in question as 1[…] and 2[…], and what else was found in ⟨…⟩."""
-    own = {(end.start, end.end): number for number, end in enumerate(ends, 1)}
-    marks: list[tuple[int, int, str, str]] = [(s, e, f"{n}[", "]") for (s, e), n in own.items()]
-    marks += [
-        (m.start, m.end, "⟨", "⟩")
-        for m in others
-        if sentence.start <= m.start and m.end <= sentence.end and not any(_crosses(m, end) for end in ends)
-    ]
-    parts, at = [], sentence.start
-    for start, end, left, right in sorted(marks):
-        if start < at:  # it crosses one before it
-            continue
-        parts += [sentence.text[at - sentence.start : start - sentence.start], left]
-        parts += [sentence.text[start - sentence.start : end - sentence.start], right]
-        at = end
-    return " ".join("".join([*parts, sentence.text[at - sentence.start :]]).split())
-
-
-def _ends(store: GraphStore, item: Item) -> tuple[str, list[Found], Slice]:
-    """The document of a question, its one or two mentions, and the sentence."""
-    what = item.what
-    if isinstance(what, Said):
-        at = {(m.start, m.end): m for m in store.mentions(what.document)}
-        ends = [at[end.start, end.end] for end in (what.head, what.tail) if (end.start, end.end) in at]
-        return what.document, ends, what.sentence
-    if isinstance(what, Pair):
-        return what.document, [what.head, what.tail], what.sentence
-    assert isinstance(what, Doubtful)
-    return what.document, [what.found], what.sentence
-
-
 def _near(text: str, words: str, found: Found, sentence: Slice) -> tuple[int, int]:
     """Where words stand in a sentence, nearest to a mention. Raises DataError."""
+    return min(_places(text, words, sentence), key=lambda place: abs(place[0] - found.start))
+
+
+def _places(text: str, words: str, sentence: Slice) -> list[tuple[int, int]]:
+    """Where words stand in a sentence. Raises DataError where they don't."""
     pattern = r"\s+".join(re.escape(word) for word in words.split())
-    places = [m.span() for m in re.finditer(pattern, text[sentence.start : sentence.end])] if pattern else []
+    found = re.compile(pattern).finditer(text, sentence.start, sentence.end) if pattern else ()
+    places = [match.span() for match in found]
     if not places:
         raise DataError(f"the sentence doesn't say {words!r}; give words as they stand there.")
-    start, end = min(places, key=lambda place: abs(sentence.start + place[0] - found.start))
-    return sentence.start + start, sentence.start + end
-
-
-def _crosses(one: Found, other: Found) -> bool:
-    return one.start < other.end and other.start < one.end
+    return places
 
 
 def _told(span: Span, text: str) -> str:
     return f"{text[span.start : span.end]!r} is a {span.type}"
-
-
-def _found(found: Found) -> str:
-    return f"{' '.join(found.text.split())} ({found.type})"
-
-
-def _entity(entity: Entity) -> str:
-    return f"{entity.name} ({entity.type})"
