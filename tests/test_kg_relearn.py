@@ -1,18 +1,22 @@
 """What reviewers decided is learned, judged on what was drawn at random, and kept only where it isn't worse."""
 
+import json
+
 import pytest
 import torch
 from kg_field import SCHEMA, document, encoder, learned
 from kg_graphs import put
 
-from quickstudy.core.errors import DataError
+from quickstudy.core.errors import CheckpointError, DataError
 from quickstudy.core.estimate import Estimate
-from quickstudy.domains.kg.document import Annotated
+from quickstudy.domains.kg.calibrate import SCALE
+from quickstudy.domains.kg.document import Annotated, Relation, Span
 from quickstudy.domains.kg.graph.records import Entity, Slice
 from quickstudy.domains.kg.graph.store import GraphStore
+from quickstudy.domains.kg.learning.evaluate import frozen
 from quickstudy.domains.kg.learning.labels import RANDOM, labels
-from quickstudy.domains.kg.learning.relearn import is_kept, relearn
-from quickstudy.domains.kg.use import GraphModel
+from quickstudy.domains.kg.learning.relearn import answered, is_kept, relearn
+from quickstudy.domains.kg.use import EXAMPLES, GraphModel
 
 FEW = [document(i) for i in range(4)]
 
@@ -142,3 +146,45 @@ def test_without_a_decision_there_is_nothing_to_learn(store):
     with pytest.raises(DataError, match="no decision in this graph"):
         relearn(learned(FEW), store)
     assert SCHEMA.relations
+
+
+def test_how_sure_a_model_is_follows_what_was_drawn_at_random(store, tmp_path):
+    old = learned(FEW)
+    review(store)
+    again = relearn(old, store)
+    answers = again.model.answers
+    assert again.answers == len(answers) >= 3
+    assert all(0 < p <= 1 for one in answers for p in one[:3])
+    labelled = SCALE.of(again.model.relations.labelled)
+    assert again.model.scale == labelled.refined(answers) != labelled
+    again.model.save(tmp_path / "m")
+    assert GraphModel.load(tmp_path / "m", encoder()).answers == answers
+    assert GraphModel.load(tmp_path / "m", encoder()).version == again.model.version
+    assert frozen(again.model).answers == ()  # they were given by another
+
+
+def test_answers_are_right_where_the_reviewer_says_so_and_only_of_names_that_were_judged():
+    model = learned(FEW)
+    some = [document(i, firms=1) for i in range(12)]
+    read = model.recogniser.find_all([one.document for one in some])
+    one = next(one for one, es in zip(some, read, strict=True) if {e.span for e in es} == set(one.spans))
+    held = Annotated(one.document, one.spans, one.relations, partial=True)
+    [right] = answered(model, [held])
+    [wrong] = answered(model, [Annotated(one.document, one.spans, (), partial=True, unrelated=((0, 1),))])
+    assert right.right and not wrong.right and right[:3] == wrong[:3]
+    turned = Relation(0, 1, "sued" if one.relations[0].type == "works_for" else "works_for")
+    assert not answered(model, [Annotated(one.document, one.spans, (turned,), partial=True)])[0].right
+    other = (Span(0, 1, "person"), one.spans[1])
+    assert answered(model, [Annotated(one.document, other, (), partial=True, unrelated=((0, 1),))]) == []
+    assert answered(model, [one]) == []  # a whole sentence doesn't say that its names are unrelated
+
+
+@pytest.mark.parametrize(
+    "row", [[0.5, 0.5, 1.5, True], [0.5, 0.5, True], [0.1, 0.1, 0.1, 1], ["a", 0, 0, True], 7]
+)
+def test_a_model_with_answers_that_are_none_is_refused(tmp_path, row):
+    learned(FEW).save(tmp_path / "m")
+    record = json.loads((tmp_path / "m" / EXAMPLES).read_text())
+    (tmp_path / "m" / EXAMPLES).write_text(json.dumps(record | {"answers": [row]}))
+    with pytest.raises(CheckpointError, match="can't be read"):
+        GraphModel.load(tmp_path / "m", encoder())

@@ -113,6 +113,8 @@ def _relearnt(result: kg_results.Relearnt) -> None:
         screen.say(
             f"{what}: {before:.1f} before, {gain.text(sign=True)} points by the chosen labels ({gain.n} drawn)."
         )
+    if result.answers and result.kept:
+        screen.say(f"How sure it is follows {result.answers} triples that were drawn at random.")
     if not result.gain:
         screen.say("Too few were drawn at random to say what it gained.")
     if result.kept:

@@ -202,6 +202,8 @@ class Relearnt:
     gain: "dict[str, Estimate]"
     """New less old on what was drawn, in points."""
     before: dict[str, float]
+    answers: int
+    """Triples drawn at random that the new model's probabilities follow."""
     seconds: float
     next: list[str]
 

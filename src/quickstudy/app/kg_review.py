@@ -140,7 +140,7 @@ def relearn(
         again.model.save(to)
     return Relearnt(
         str(to) if again.kept else "", again.model.version, again.kept, again.taught, again.drawn, again.lost,
-        again.gain, again.before, time.perf_counter() - began,
+        again.gain, again.before, again.answers, time.perf_counter() - began,
         [f"quickstudy kg extract {place} --model {shlex.quote(str(to))} --again"] if again.kept else [],
     )  # fmt: skip
 

@@ -42,6 +42,15 @@ class Answer(NamedTuple):
     relation: float
     right: bool
 
+    @classmethod
+    def of(cls, row: list) -> "Answer":
+        """As JSON has it. Raises TypeError or ValueError for what is none."""
+        head, tail, relation, right = row
+        sure = float(head), float(tail), float(relation)
+        if type(right) is not bool or not all(0 <= p <= 1 for p in sure):
+            raise ValueError(f"{str(row)[:60]} is no answer: three probabilities, and whether it is right")
+        return cls(*sure, right)
+
 
 @dataclass(frozen=True)
 class Calibration:

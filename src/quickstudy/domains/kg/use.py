@@ -21,7 +21,7 @@ from quickstudy.core.atomic import folder_for, recover, replacing, write_new
 from quickstudy.core.encoder import identity
 from quickstudy.core.errors import CheckpointError, QuickstudyError
 from quickstudy.core.untrusted import Refused, parse_json
-from quickstudy.domains.kg.calibrate import LEAST, SCALE, Calibration
+from quickstudy.domains.kg.calibrate import LEAST, SCALE, Answer, Calibration
 from quickstudy.domains.kg.document import Annotated, Document, Span, holding, sentences
 from quickstudy.domains.kg.entities import recogniser as entities
 from quickstudy.domains.kg.entities.prior import Prior
@@ -77,11 +77,13 @@ class GraphModel:
     """What experience was worth on examples held out, of each part, where `learn` judged it."""
     seed: int = 0
     """Of learning: relations are learned again by it when the model is loaded."""
+    answers: tuple[Answer, ...] = ()
+    """Triples of the field whose truth is known and that it wasn't learned from: how sure it is follows them."""
 
     @cached_property
     def scale(self) -> Calibration:
         """Makes a triple's probability of those of its parts."""
-        return SCALE.of(0 if self.relations is None else self.relations.labelled)
+        return SCALE.of(0 if self.relations is None else self.relations.labelled).refined(self.answers)
 
     @classmethod
     def learn(
@@ -230,6 +232,7 @@ class GraphModel:
             "relations": self.relation_prior is not None,
             "encoder": self.recogniser.encoder.name,
             "examples": [as_record(one) for one in self.examples],
+            "answers": [list(one) for one in self.answers],
         }
         with replacing(folder) as new:
             self.recogniser.save(new / ENTITIES)
@@ -261,6 +264,7 @@ class GraphModel:
             schema, precision = Schema.of(record["schema"]), float(record["precision"])
             across, seed = int(record.get("across", 0)), int(record.get("seed", 0))
             examples = tuple(from_record(one).checked(schema) for one in record["examples"])
+            answers = tuple(Answer.of(row) for row in record.get("answers", []))
         except (KeyError, TypeError, ValueError, AttributeError) as problem:  # DataError is a ValueError
             raise CheckpointError(f"{folder}: {EXAMPLES} can't be read: {problem}") from None
         encoder = encoder or _encoder(record.get("encoder"), folder)
@@ -268,7 +272,7 @@ class GraphModel:
         prior = RelationPrior.load(folder / RELATIONS) if record.get("relations") is True else None
         return cls(
             schema, examples, recogniser, learn_related(examples, schema, encoder, prior, precision, across, seed),
-            prior, precision, across, seed=seed,
+            prior, precision, across, seed=seed, answers=answers,
         )  # fmt: skip
 
 

@@ -155,7 +155,9 @@ def frozen(model: GraphModel, seed: int = 0) -> GraphModel:
     encoder, named = model.recogniser.encoder, [one for one in model.examples if not one.partial]
     bare = learn(named, model.schema, None, encoder, tuned=False, seed=seed)
     related = learn_related(model.examples, model.schema, encoder, None, model.precision, model.across, seed)
-    return replace(model, recogniser=bare, relations=related, relation_prior=None, worth=(), seed=seed)
+    return replace(
+        model, recogniser=bare, relations=related, relation_prior=None, worth=(), seed=seed, answers=()
+    )
 
 
 def compare(

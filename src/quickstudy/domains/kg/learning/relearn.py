@@ -5,7 +5,8 @@
     again.model                        # learned from all of them; decisions stand in the graph whatever it finds
 
 What was drawn at random measures, the rest teaches: a model that has learned from the chosen labels alone is compared
-with the old one on the drawn ones. Where it is worse beyond doubt, the old model stays (`kept` is False).
+with the old one on the drawn ones. Where it is worse beyond doubt, the old model stays (`kept` is False). How sure that
+model is of what was drawn, and how often it is right, moves the new one's calibration (`calibrate.refined`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ import torch
 
 from quickstudy.core.errors import DataError
 from quickstudy.core.estimate import Estimate, paired_share
+from quickstudy.domains.kg.calibrate import Answer
 from quickstudy.domains.kg.document import Annotated
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning import score
@@ -22,6 +24,8 @@ from quickstudy.domains.kg.learning.labels import DECISIONS, labels
 from quickstudy.domains.kg.relations.classifier import Example, labelled_pairs
 from quickstudy.domains.kg.use import GraphModel, learn_related
 
+FAINT = 0.01
+"""Relations less probable than this say nothing of calibration."""
 LEAST = 5
 """With fewer labels drawn at random than this, no gain is stated."""
 
@@ -44,6 +48,8 @@ class Relearned:
     sentences whose names were all confirmed. Left out where there are too few."""
     before: dict[str, float] = field(default_factory=dict)
     """The old model's figures, of the same kinds."""
+    answers: int = 0
+    """Triples drawn at random that its calibration follows."""
 
 
 def relearn(
@@ -76,13 +82,38 @@ def relearn(
     gain: dict[str, Estimate] = {}
     before: dict[str, float] = {}
     base = learned(()) if len(old) < len(model.examples) else model
-    if found.drawn and found.chosen:
-        judged = learned(found.chosen)
-        gain, before = compared(base, judged, found.drawn)
+    answers: list[Answer] = []
+    if found.drawn:
+        judged = learned(found.chosen) if found.chosen else base
+        gain, before = compared(base, judged, found.drawn) if found.chosen else ({}, {})
+        answers = answered(judged, found.drawn)
     kept = is_kept(gain)
-    new = learned([*found.chosen, *found.drawn]) if kept else model
+    new = replace(learned([*found.chosen, *found.drawn]), answers=tuple(answers)) if kept else model
     taught = len(found.chosen) + len(found.drawn)
-    return Relearned(new, kept, taught, len(found.drawn), found.lost, gain, before)
+    return Relearned(new, kept, taught, len(found.drawn), found.lost, gain, before, len(answers))
+
+
+def answered(model: GraphModel, drawn: Sequence[Annotated]) -> list[Answer]:
+    """What a model that hasn't seen them says of pairs that a reviewer judged, how sure it is, and whether it is right.
+
+    Its names have to be those that were judged: of others it isn't known whether they are right.
+    """
+    judged = [one for one in drawn if one.partial]
+    if model.relations is None or not judged:
+        return []
+    read = model.recogniser.find_all([one.document for one in judged])
+    marked = [Annotated(d.document, tuple(e.span for e in es)) for d, es in zip(judged, read, strict=True)]
+    told = model.relations.extract_all(marked, across=model.across, least=FAINT)
+    answers: list[Answer] = []
+    for one, es, said in zip(judged, read, told, strict=True):
+        number = {span: i for i, span in enumerate(one.spans)}
+        known = {frozenset(ends) for ends in one.unrelated} | {frozenset(r[:2]) for r in one.relations}
+        for s in said:
+            head, tail = (number.get(es[end].span, -1) for end in (s.head, s.tail))
+            if frozenset((head, tail)) in known:
+                right = (head, tail, s.type) in one.relations
+                answers.append(Answer(es[s.head].score, es[s.tail].score, s.probability, right))
+    return answers
 
 
 def is_kept(gain: Mapping[str, Estimate]) -> bool:
