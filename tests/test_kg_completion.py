@@ -293,6 +293,11 @@ def test_a_symmetric_relation_that_is_said_one_way_is_not_proposed_the_other(tmp
         given = [((a, "person"), (b, "person")) for a, b in friends]
         options = {"kind": both, "training": QUICK, "scorer": taught().scorer, "least": 0.0}
         first, *rest = propose(store, "friend of", given, **options)
+        pairs = [frozenset((one.head, one.tail)) for one in (first, *rest)]
+        assert len(set(pairs)) == len(pairs)  # once, not both ways
+        one_way = propose(store, "friend of", given, **{**options, "kind": replace(both, symmetric=False)})
+        ways = [frozenset((one.head, one.tail)) for one in one_way]
+        assert len(set(ways)) < len(ways)
         store.add([(first.tail, "friend of", first.head)])
         again = propose(store, "friend of", given, **options)
         assert again and first[:3] not in {one[:3] for one in again}

@@ -82,8 +82,8 @@ def propose(
     Args:
         support: pairs that it holds between; None takes up to `SHOTS` that the store asserts. Those of which an end
             takes part in no other relation are left out: nothing is known of it to infer from.
-        kind: the types that the schema lets it join, and whether it is symmetric: then what holds or was rejected one
-            way isn't proposed the other way.
+        kind: the types that the schema lets it join, and whether it is symmetric: then what holds, was rejected or
+            is proposed one way isn't proposed the other way.
         most: triples, at most one a head.
         least: score below which nothing is proposed.
         scorer: of an earlier graph; None learns one here.
@@ -108,13 +108,20 @@ def propose(
         for triple in store.triples(("rejected", "review", "extracted", "given", "accepted"))
         if triple.relation == relation
     }
-    if kind is not None and kind.symmetric:
+    both_ways = kind is not None and kind.symmetric
+    if both_ways:
         settled |= {(tail, head) for head, tail in settled}
     found = [
         Proposal(entity_of(one.head), relation, entity_of(one.tail), one.score, one.why)
-        for one in completion.adapt(relation, examples, kind).propose(most=most + len(settled), least=least)
+        for one in completion.adapt(relation, examples, kind).propose(
+            most=most * (1 + both_ways) + len(settled), least=least
+        )
     ]
-    new = [one for one in found if (one.head, one.tail) not in settled][:most]
+    new: list[Proposal] = []
+    for one in found:  # the surest first
+        if (one.head, one.tail) not in settled and len(new) < most:
+            new.append(one)
+            settled |= {(one.tail, one.head)} if both_ways else set()
     store.propose(new, model=f"completion of {relation}")
     return new
 
