@@ -7,7 +7,7 @@ The ranker that earlier fields taught is adapted to this one: to its catalogue a
 links, and to what reviewers decided. Nothing is linked against what names say: it is asked of strangers only.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
@@ -108,7 +108,8 @@ class Ranker:
     @cached_property
     def version(self) -> str:
         """Sixteen hex digits of all that its answers follow from."""
-        digest = sha256(repr((self.past.identity, self.told, self.seed)).encode())
+        made = self.past.identity, self.past.learner, link.SIGNS, PLAYED, FEW, self.told, self.seed
+        digest = sha256(repr(made).encode())
         for name, tensor in sorted(self.past.meta.items()):
             digest.update(name.encode() + tensor.numpy().tobytes())
         for entry in self.catalogue.entries:
@@ -122,20 +123,26 @@ class Ranker:
         played = worlds.of_names(self.catalogue, PLAYED, seed=self.seed)
         # What isn't alike at all isn't the same: the smallest catalogue has no other no, and both answers must be seen.
         unlike = Labelled.of(torch.zeros(1, len(link.SIGNS)), torch.zeros(1, dtype=torch.long))
-        rows = [unlike, prior.rows(played, known), *(self._judged(one) for one in self.told)]
+        rows = [unlike, prior.rows(played, known), *self._judged()]
         support = Labelled.of(torch.cat([one.x for one in rows]), torch.cat([one.y for one in rows]))
         count = len(played.mentions) + len(self.told)
         steps = max(1, round(self.past.learner.steps * count / (count + FEW)))
         learner, meta = replace(self.past.learner, steps=steps), self.past.meta
         return Linker(self.catalogue, self.encoder, learner, meta, adapt(learner, meta, support))
 
-    def _judged(self, one: Told) -> Labelled:
-        """All candidates of a link that is right; of one that is wrong, that one."""
-        mention, document = Mention(*one.entity), Document("", one.text)
-        pairs = link.pair(self.catalogue, self.encoder, [mention], [document])
-        all_ = link.labelled(self.catalogue, pairs, [self.names.ids.get(one.id, one.id)])
-        keep = torch.ones_like(all_.y, dtype=torch.bool) if one.right else all_.y == 1
-        return Labelled.of(all_.x[keep], all_.y[keep] * int(one.right))
+    def _judged(self) -> Iterator[Labelled]:
+        """All candidates of the links that are right; of those that are wrong, the wrong one."""
+        mentions = [Mention(*one.entity, document=number) for number, one in enumerate(self.told)]
+        pairs = link.pair(
+            self.catalogue, self.encoder, mentions, [Document("", one.text) for one in self.told]
+        )
+        entries, ids = self.catalogue.entries, self.names.ids
+        for one, some, x in zip(self.told, *pairs, strict=True):
+            named = torch.tensor(
+                [entries[c.entry].id == ids.get(one.id, one.id) for c in some], dtype=torch.bool
+            )
+            keep = torch.ones_like(named) if one.right else named
+            yield Labelled.of(x[keep], (named & one.right)[keep].long())
 
     def look_up(
         self, entities: Sequence[Entity], texts: Sequence[str], apart: bool | None = None
