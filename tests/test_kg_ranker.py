@@ -14,7 +14,7 @@ from quickstudy.app.cli import main
 from quickstudy.core.errors import CheckpointError, DataError
 from quickstudy.domains.kg.document import Annotated, Document, Span
 from quickstudy.domains.kg.graph.facts import Entry as Told
-from quickstudy.domains.kg.graph.facts import Link
+from quickstudy.domains.kg.graph.facts import Link, Same
 from quickstudy.domains.kg.graph.records import Entity
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.labelled import as_record, from_record
@@ -273,8 +273,6 @@ def test_links_that_a_model_made_and_isnt_sure_of_are_asked_about(store):
 
 
 def test_a_question_about_a_merge_takes_no_mending(store):
-    from quickstudy.domains.kg.graph.facts import Same
-
     store.same([Same(LOVELACE, ADA, 0.5)], "m")
     [item] = queue(store, kinds=["merge"])
     assert Reviewing(store, ["person"], []).answer(item, "1 person").startswith("expected one of")
@@ -387,3 +385,118 @@ def test_a_model_keeps_the_links_of_its_examples():
     assert "links" not in as_record(replace(one, links={}))
     with pytest.raises((TypeError, ValueError, AttributeError)):
         from_record(as_record(one) | {"links": {"a": "D9"}})
+
+
+def test_an_entity_is_one_entry_and_the_reviewer_says_which(store):
+    store.link([Link(LONDON, "Q84", 0.99), Link(ADA, "Q7259", 0.99)], "m")
+    store.identify(LONDON, "Q90")
+    assert store.names(LONDON)["catalogue"] == ["Q90"]
+    store.identify(LONDON, "Q84")  # the last one holds
+    assert store.names(LONDON)["catalogue"] == ["Q84"]
+    store.undo()
+    assert store.names(LONDON)["catalogue"] == ["Q90"]
+    store.identify(LOVELACE, "Q90")  # what a model takes for another entry isn't fused with it
+    store.same([Same(LOVELACE, ADA, 0.95)], "names")
+    assert store.names(ADA)["catalogue"] == ["Q7259"] and store.names(LOVELACE)["catalogue"] == ["Q90"]
+    before = dump(store)
+    store.rebuild()
+    assert dump(store) == before
+
+
+def test_what_was_denied_shows_nowhere(store):
+    store.same([Same(LOVELACE, ADA, 0.95)], "names")
+    store.link([Link(LOVELACE, "Q7259", 0.8), Link(ADA, "Q7259", 0.8)], "m")
+    store.deny(LOVELACE, "Q7259")
+    whole = store.names(LOVELACE)["names"] == store.names(ADA)["names"]
+    assert store.names(LOVELACE)["catalogue"] == (
+        ["Q7259"] if whole and store.names(ADA)["catalogue"] else []
+    )
+    catalogue = Catalogue([Entry("Q84", ("Londinium on the Thames",), "place")])
+    store.catalogue([Told("Q84", "Londinium on the Thames", "place")])
+    sure = Link(LONDON, "Q84", 0.99)
+    done = across.settle(store, catalogue, rank=lambda some: [sure] if LONDON in some else [])
+    assert (done.linked, done.suggested) == (1, 0)
+    store.deny(LONDON, "Q84")
+    done = across.settle(store, catalogue, rank=lambda some: [sure])
+    assert (done.linked, done.suggested) == (0, 0) and store.names(LONDON)["catalogue"] == []
+    store.identify(ACME, "Q84")
+    asked = []
+    across.settle(store, catalogue, rank=lambda some: asked.extend(some) or [])
+    assert ACME not in asked  # a reviewer said what it is
+
+
+def test_suggestions_of_an_earlier_catalogue_go(store):
+    store.suggest([Link(ADA, "Q7259", 0.8)], "an earlier one")
+    across.settle(store, Catalogue([Entry("Q84", ("London",))]))
+    assert store.suggested() == [] and queue(store, kinds=["link"]) == []
+
+
+def test_an_entity_of_a_linked_group_is_not_asked_about(store):
+    store.same([Same(LOVELACE, ADA, 0.95)], "names")
+    store.suggest([Link(LOVELACE, "Q90", 0.8)], "r")
+    assert len(queue(store, kinds=["link"])) == 1
+    store.identify(ADA, "Q7259")
+    assert queue(store, kinds=["link"]) == []
+
+
+def test_strangers_to_a_small_catalogue_arent_suggested(encoder):
+    some = Ranker.shipped(
+        Catalogue([Entry("1", ("Georgia",)), Entry("2", ("Sakartvelo",)), Entry("3", ("Aspirin",))]), encoder
+    )
+    found = some.look_up([Entity(name, "") for name in ("!!", "photosynthesis", "Ann Lee", "Sony")], [""] * 4)
+    assert [one.id for one in found] == [""] * 4 and {one.score for one in found} == {0.0}
+
+
+def test_what_stands_around_an_entity_is_read_once_a_document(store):
+    asked = [ADA, Entity("Nobody", "person"), LONDON, ACME]
+    first, none, second, third = ranker.texts_of(store, asked)
+    assert "Ada" in first and none == "" and "London" in second and "Acme" in third
+
+
+# -- A name that was missed
+
+
+def test_a_name_is_added_to_each_place_that_says_it(store):
+    text = "Jo Ray signed it here today. " * 2
+    put(store, "c", text, (Entity("Jo Ray", "person"), "signed", Entity("it", "thing")))
+    second = text.rindex("Jo Ray")
+    store.name("c", Span(second, second + 6, "person"))
+    assert [m.start for m in store.mentions("c") if m.text == "Jo Ray"] == [0, second]
+
+
+def test_an_added_name_that_is_none_after_all_goes(store):
+    put(store, "c", "Jo Ray met Ada Lovelace.", (ADA, "born_in", ADA))
+    store.name("c", Span(0, 6, "person"))
+    [found] = [m for m in store.mentions("c") if m.text == "Jo Ray"]
+    store.mend("c", found, None)
+    assert [m.text for m in store.mentions("c") if m.text == "Jo Ray"] == []
+    put(
+        store, "c", "Jo Ray met Ada Lovelace. ", (Entity("Jo Ray", "firm"), "knows", ADA)
+    )  # a model finds it, others don't
+    put(store, "c", "Jo Ray met Ada Lovelace.", (ADA, "born_in", ADA))
+    store.rebuild()
+
+
+def test_what_a_model_finds_across_an_added_name_is_that_name(store):
+    text = "Yesterday evening we met Jo Ray in London."
+    put(store, "c", text, (LONDON, "in", LONDON))
+    start = text.index("Jo Ray")
+    store.name("c", Span(start, start + 6, "person"))
+    put(store, "c", f"{text} ", (Entity("met Jo Ray", "firm"), "in", LONDON))
+    [found] = [m for m in store.mentions("c") if "Jo Ray" in m.text]
+    assert found.entity == Entity("Jo Ray", "person")
+    with pytest.raises(DataError, match="needs a type"):
+        store.name("c", Span(0, 2, " "))
+
+
+def test_whole_words_are_marked(store):
+    put(
+        store,
+        "c",
+        "Johnson thanked Jo Ray and Annabel praised Jo.",
+        (Entity("Jo Ray", "person"), "in", Entity("Annabel", "person")),
+    )
+    item = next(i for i in queue(store, kinds=["statement"]) if i.what.document == "c")
+    one = Reviewing(store, ["person", "event venue"], [])
+    assert one.answer(item, "+ event venue Jo").startswith("noted: 'Jo' is a event venue")
+    assert [m.start for m in store.mentions("c") if m.text == "Jo"] == [43]

@@ -156,7 +156,7 @@ def _decisions(found: list[Decision]) -> None:
 def _body(one: Decision) -> str:
     """What a decision is about, in a line."""
     body = one.body
-    ends = [body.get(key) for key in ("one", "entity", "head", "other", "tail", "into")]
+    ends = [body.get(key) for key in ("one", "entity", "mention", "name", "head", "other", "tail", "into")]
     words = [
         end[0] if isinstance(end, list) else end.get("text", "")
         for end in ends

@@ -56,6 +56,8 @@ def name(store: "GraphStore", document: str, span: Span, *, by: str = "", note: 
         raise DataError(
             f"{span.start} to {span.end} isn't a stretch of document {document!r}, which has {len(text)} characters."
         )
+    if not span.type.strip():
+        raise DataError(f"{text[span.start : span.end]!r} needs a type.")
     for found in store.mentions(document):
         if found.start < span.end and span.start < found.end:
             raise DataError(

@@ -20,6 +20,7 @@ from quickstudy.domains.kg.graph.settle import (
     PROPOSED,
     STATUSES,
     canonical,
+    entries_of,
     status_name,
 )  # fmt: skip
 from quickstudy.domains.kg.graph.tables import reading
@@ -262,17 +263,10 @@ def names(store: "GraphStore", entity: Name) -> dict[str, list[str]]:
     here = resolve(store, entity)
     members = MEMBERS.format("?1")
     called = store.rows(f"SELECT DISTINCT name FROM entities WHERE number IN ({members})", (here,))
-    entries = store.rows(
-        f"WITH RECURSIVE near (number) AS (SELECT number FROM ({members}) UNION "
-        f"SELECT CASE WHEN one = near.number THEN other ELSE one END FROM near JOIN bonds ON {HOLDS} AND "
-        "(one = near.number AND other < 0 OR other = near.number AND one < 0)) "
-        "SELECT -number FROM near WHERE number < 0",
-        (here,),
-    )
     ids, aliases = [], set()
-    for entry in entries:
-        ids += [row[0] for row in store.rows("SELECT id FROM catalogue WHERE number = ?", entry)]
-        aliases |= {row[0] for row in store.rows("SELECT alias FROM aliases WHERE entry = ?", entry)}
+    for entry in entries_of(store.db, here):
+        ids += [row[0] for row in store.rows("SELECT id FROM catalogue WHERE number = ?", (entry,))]
+        aliases |= {row[0] for row in store.rows("SELECT alias FROM aliases WHERE entry = ?", (entry,))}
     return {"names": sorted(name for (name,) in called), "catalogue": sorted(ids), "aliases": sorted(aliases)}
 
 

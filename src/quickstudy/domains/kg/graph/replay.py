@@ -99,8 +99,7 @@ def _do(replay: _Replay, number: int, kind: str, body: dict[str, Any]) -> None:
     elif kind == "mention":
         _mend(replay, number, body)
     elif kind == "name":
-        if not _known_again(replay, body["name"]):  # else a model has found it meanwhile
-            _marked(replay, body["name"])
+        _name(replay, body["name"])
     elif kind == "pair":
         if body["relation"] is not None:
             _add(replay, body)
@@ -114,9 +113,29 @@ def _mend(replay: _Replay, number: int, body: dict[str, Any]) -> None:
         replay.moved |= dict.fromkeys(again, (" ".join(to["text"].split()), to["type"]))
         return
     # A later decision may have said that it is a name after all.
-    none = [(replay.document, one) for one in again if replay.last[one] == number]
+    none = [(replay.document, one) for one in again if replay.last.get(one, number) == number]
     for end in ("found_head", "found_tail"):
         replay.store.db.executemany(f"UPDATE statements SET verdict = -1 {OF_IT} AND {end} = ?", none)
+    replay.store.db.executemany(  # what only a reviewer had added is gone
+        "DELETE FROM mentions WHERE document = ?1 AND number = ?2 AND model = ?3 "
+        "AND NOT EXISTS (SELECT 1 FROM statements WHERE ?2 IN (found_head, found_tail))",
+        [(*one, replay.store.word(REVIEWER)) for one in none],
+    )
+
+
+def _name(replay: _Replay, name: dict[str, Any]) -> None:
+    """A name that was missed. What a model finds there or across it since then is that name."""
+    start = _place(replay, name)
+    if start is None:
+        return
+    crossing = replay.store.db.execute(
+        "SELECT number FROM mentions WHERE document = ? AND start < ? AND end > ?",
+        (replay.document, start + len(name["text"]), start),
+    ).fetchall()
+    words, kind = name["entity"]
+    replay.moved |= dict.fromkeys([number for (number,) in crossing], (words, kind))
+    if not crossing:
+        _marked(replay, name)
 
 
 def _judge(replay: _Replay, kind: str, body: dict[str, Any]) -> None:
@@ -164,14 +183,9 @@ def _add(replay: _Replay, body: dict[str, Any]) -> None:
 
 def _marked(replay: _Replay, mention: dict[str, Any]) -> list[int]:
     """A mention of the reviewer's own, where the text says it and no model found it."""
-    words, text, start = mention["text"], replay.text, -1
-    places = []
-    while (start := text.find(words, start + 1)) >= 0:
-        if _near(around(text, start, start + len(words)), mention["around"]):
-            places.append(start)
-    if not places:
+    words, start = mention["text"], _place(replay, mention)
+    if start is None:
         return []
-    start = min(places, key=lambda place: abs(place - mention["start"]))
     store, entity = replay.store, replay.store.entity(*mention["entity"])
     number = store.db.execute(
         "INSERT INTO mentions (document, start, end, type, score, model, found, entity) "
@@ -187,6 +201,16 @@ def _marked(replay: _Replay, mention: dict[str, Any]) -> list[int]:
         ),
     ).lastrowid
     return [number or 0]
+
+
+def _place(replay: _Replay, mention: dict[str, Any]) -> int | None:
+    """Where the text says what a decision speaks of, nearest to where it was then."""
+    words, text, start = mention["text"], replay.text, -1
+    places = []
+    while (start := text.find(words, start + 1)) >= 0:
+        if _near(around(text, start, start + len(words)), mention["around"]):
+            places.append(start)
+    return min(places, key=lambda place: abs(place - mention["start"]), default=None)
 
 
 def _known_again(replay: _Replay, mention: dict[str, Any]) -> list[int]:

@@ -145,9 +145,12 @@ def _component(db: sqlite3.Connection, start: Iterable[int]) -> tuple[list[int],
 
 def _united(members: list[int], bonds: list[tuple]) -> list[list[int]]:
     """Groups by union-find: first what reviewers decided, the latest first, so that it always holds; then the models'
-    bonds, the best first, where no decision keeps the two apart.
+    bonds, the best first, where no decision keeps the two apart. No entity makes one of two entries of the catalogue:
+    that these are the same, only the catalogue says.
     """
     parent = {member: member for member in members}
+    entry = {member: member < 0 for member in members}
+    """Whether the group of a root has one."""
     enemies: dict[int, set[int]] = {member: set() for member in members}
 
     def root(member: int) -> int:
@@ -167,8 +170,9 @@ def _united(members: list[int], bonds: list[tuple]) -> list[list[int]]:
         if not together:
             enemies[a].add(b)
             enemies[b].add(a)
-        elif b not in enemies[a]:
+        elif b not in enemies[a] and not (entry[a] and entry[b] and max(one, other) > 0):
             parent[b] = a
+            entry[a] = entry[a] or entry[b]
             enemies[a] |= enemies[b]
             for enemy in enemies[b]:
                 enemies[enemy] = (enemies[enemy] - {b}) | {a}
@@ -176,6 +180,12 @@ def _united(members: list[int], bonds: list[tuple]) -> list[list[int]]:
     for member in members:
         groups.setdefault(root(member), []).append(member)
     return list(groups.values())
+
+
+def entries_of(db: sqlite3.Connection, entity: int) -> list[int]:
+    """Numbers of the catalogue's entries that an entity is."""
+    groups = _united(*_component(db, [entity]))
+    return [-member for group in groups if entity in group for member in group if member < 0]
 
 
 def _named(db: sqlite3.Connection, members: list[int], preferred: dict[int, int], entries: list[int]) -> int:

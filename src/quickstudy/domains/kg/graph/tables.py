@@ -81,7 +81,7 @@ _OF_DECISIONS = (
 # and what was looked up once isn't again.
 _OF_LINKS = (
     "CREATE TABLE suggested (entity INTEGER NOT NULL, entry INTEGER NOT NULL, model INTEGER NOT NULL, "
-    "score REAL NOT NULL, why TEXT NOT NULL, PRIMARY KEY (entity, entry, model)) STRICT, WITHOUT ROWID",
+    "score REAL NOT NULL, why TEXT NOT NULL, PRIMARY KEY (entity, model)) STRICT, WITHOUT ROWID",
 )
 
 MIGRATIONS: dict[int, tuple[str, ...]] = {1: _OF_DECISIONS, 2: _OF_LINKS}

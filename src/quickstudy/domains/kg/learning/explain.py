@@ -20,6 +20,7 @@ from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.document import holding, sentences
 from quickstudy.domains.kg.graph.query import relation_number, resolve
 from quickstudy.domains.kg.graph.records import Name, Said, Triple
+from quickstudy.domains.kg.graph.settle import HOLDS
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.relations.classifier import RelationClassifier
 from quickstudy.domains.kg.relations.pairs import Pair, marked
@@ -140,7 +141,7 @@ def bonds(store: GraphStore, entity: Name | int) -> list[Bond]:
     here = entity if isinstance(entity, int) else resolve(store, entity)
     rows = store.rows(
         "WITH RECURSIVE near (number) AS (SELECT number FROM entities WHERE number = ?1 OR merged_into = ?1 UNION "
-        "SELECT CASE WHEN one = near.number THEN other ELSE one END FROM near JOIN bonds ON together AND "
+        f"SELECT CASE WHEN one = near.number THEN other ELSE one END FROM near JOIN bonds ON {HOLDS} AND "
         "(one = near.number AND other < 0 OR other = near.number AND one < 0)) "
         "SELECT DISTINCT one, other, together, score, why, model, decision FROM bonds JOIN near "
         "ON one = number OR other = number ORDER BY decision DESC, score DESC, one, other",

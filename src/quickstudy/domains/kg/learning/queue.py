@@ -24,7 +24,7 @@ import numpy as np
 from quickstudy.core.errors import DataError, did_you_mean
 from quickstudy.domains.kg.document import sentences, words
 from quickstudy.domains.kg.graph.records import Entity, Found, Said, Slice, Triple
-from quickstudy.domains.kg.graph.settle import PROPOSED, REVIEW
+from quickstudy.domains.kg.graph.settle import MEMBERS, PROPOSED, REVIEW
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.labels import sentence_of
 from quickstudy.domains.kg.linking.across import LEAST
@@ -249,17 +249,20 @@ def _links(store: GraphStore) -> Iterator[Item]:
     decision speaks of the two, and the entity isn't linked.
     """
     entity = "JOIN entities e ON e.number = {0} JOIN words w ON w.number = e.type"
+    group = f"({MEMBERS.format('coalesce(nullif(e.merged_into, 0), e.number)')})"
     decided = (
-        "EXISTS (SELECT 1 FROM bonds y WHERE y.one = e.number AND y.decision AND (y.other = -c.number "
-        "OR y.together AND y.other < 0))"
+        "EXISTS (SELECT 1 FROM bonds y WHERE y.one = e.number AND y.decision AND y.other = -c.number) OR "
+        f"EXISTS (SELECT 1 FROM bonds y WHERE y.one IN {group} AND y.decision AND y.together AND y.other < 0)"
     )
     rows = store.rows(
         "SELECT e.number, e.name, w.word, c.id, c.name, x.score, x.why, 'linked', 0, x.score FROM bonds x "
         f"JOIN catalogue c ON c.number = -x.other {entity.format('x.one')} "
-        f"WHERE x.decision = 0 AND x.together AND x.score < ?1 AND NOT {decided} UNION ALL "
+        f"WHERE x.decision = 0 AND x.together AND x.score < ?1 AND NOT ({decided}) UNION ALL "
         "SELECT e.number, e.name, w.word, c.id, c.name, s.score, s.why, 'may be', 1, -s.score FROM suggested s "
-        f"JOIN catalogue c ON c.number = s.entry {entity.format('s.entity')} WHERE s.score >= ?2 AND NOT {decided} "
-        "AND NOT EXISTS (SELECT 1 FROM bonds z WHERE z.one = e.number AND z.other < 0 AND z.together) "
+        f"JOIN catalogue c ON c.number = s.entry {entity.format('s.entity')} WHERE s.score >= ?2 AND NOT ({decided}) "
+        f"AND NOT EXISTS (SELECT 1 FROM bonds z WHERE z.one IN {group} AND z.other < 0 AND z.together "
+        "AND NOT EXISTS (SELECT 1 FROM bonds no WHERE no.one = z.one AND no.other = z.other "
+        "AND no.decision > z.decision AND NOT no.together)) "
         "ORDER BY 9, 10, 2",
         (DOUBTFUL, LEAST),
     )

@@ -107,11 +107,13 @@ def answered(model: GraphModel, drawn: Sequence[Annotated]) -> list[Answer]:
     answers: list[Answer] = []
     for one, es, said in zip(judged, read, told, strict=True):
         number = {span: i for i, span in enumerate(one.spans)}
-        known = {frozenset(ends) for ends in one.unrelated} | {frozenset(r[:2]) for r in one.relations}
+        unrelated = {frozenset(ends) for ends in one.unrelated}
         for s in said:
-            head, tail = (number.get(es[end].span, -1) for end in (s.head, s.tail))
-            if frozenset((head, tail)) in known:
-                right = (head, tail, s.type) in one.relations
+            ends = number.get(es[s.head].span, -1), number.get(es[s.tail].span, -1)
+            turned = model.schema.relations[s.type].symmetric and (*ends[::-1], s.type) in one.relations
+            right = turned or (*ends, s.type) in one.relations
+            # What a text says from tail to head wasn't judged by saying what it says from head to tail.
+            if right or frozenset(ends) in unrelated or any(r[:2] == ends for r in one.relations):
                 answers.append(Answer(es[s.head].score, es[s.tail].score, s.probability, right))
     return answers
 

@@ -220,18 +220,21 @@ class Reviewing:
         """A name of the sentence that wasn't found."""
         if item.kind in NO_SENTENCE:
             return self._unknown(item)
-        kind, _, words = told.partition(" ")
+        whole = max((k for k in self.types if told.startswith(f"{k} ")), key=len, default="")
+        kind, words = (whole, told[len(whole) :].strip()) if whole else told.partition(" ")[::2]
         if not words.strip():
             return (
                 "which name? + TYPE WORDS, such as: + "
                 + f"{self.types[0] if self.types else 'person'} Jo Ray"
             )
         kind = self._known(kind, self.types, "type")
-        document, _, sentence = ends_of(self.store, item)
+        document, ends, sentence = ends_of(self.store, item)
         text, marked_ = self.store.document(document).text, self.store.mentions(document)
         places = _places(text, words, sentence)
         free = [(a, b) for a, b in places if not any(m.start < b and a < m.end for m in marked_)]
-        start, end = (free or places)[0]  # one that crosses a name that was found is refused
+        # The nearest to what is asked about; one that crosses a name that was found is refused.
+        asked = ends[0].start if ends else sentence.start
+        start, end = min(free or places, key=lambda place: abs(place[0] - asked))
         span = Span(start, end, kind)
         note = RANDOM if item.random else ""
         self._made(item, self.store.name(document, span, by=self.by, note=note), "names added")
@@ -307,9 +310,11 @@ def _near(text: str, words: str, found: Found, sentence: Slice) -> tuple[int, in
 
 def _places(text: str, words: str, sentence: Slice) -> list[tuple[int, int]]:
     """Where words stand in a sentence. Raises DataError where they don't."""
-    pattern = r"\s+".join(re.escape(word) for word in words.split())
-    found = re.compile(pattern).finditer(text, sentence.start, sentence.end) if pattern else ()
-    places = [match.span() for match in found]
+    plain = r"\s+".join(re.escape(word) for word in words.split())
+    places: list[tuple[int, int]] = []
+    for pattern in (rf"(?<!\w){plain}(?!\w)", plain) if plain else ():  # whole words, where there are such
+        found = re.compile(pattern).finditer(text, sentence.start, sentence.end)
+        places = places or [match.span() for match in found]
     if not places:
         raise DataError(f"the sentence doesn't say {words!r}; give words as they stand there.")
     return places

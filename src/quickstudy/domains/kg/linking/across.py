@@ -77,11 +77,16 @@ def settle(
         ))  # fmt: skip
     pairs = alike(entities, defined) if merge else []
     links: list[facts.Link] = []
+    known: set[Entity] = set()
+    denied: set[tuple[Entity, str]] = set()
     maybe = 0
     if catalogue is not None:
         store.catalogue(_entries(catalogue))
-        links, strangers = ByName(catalogue).sorted(entities, defined)
-        ranked = rank(strangers) if rank is not None else []
+        known, denied = _decided(store)
+        links, strangers = ByName(catalogue).sorted([e for e in entities if e not in known], defined)
+        if rank is None:
+            store.suggest([], "")  # what was suggested of another catalogue goes
+        ranked = [] if rank is None else [x for x in rank(strangers) if (x.entity, x.id) not in denied]
         links += [link for link in ranked if link.score >= precision]
         maybe = sum(LEAST <= link.score < precision for link in ranked)
     with store.writing():
@@ -89,7 +94,21 @@ def settle(
         store.same([pair for pair in pairs if {pair.one, pair.other} <= there], NAMES)
         if catalogue is not None:
             store.link([link for link in links if link.entity in there], CATALOGUE)
-    return Merged(len(pairs), len(links), len(entities) - len(links) if catalogue is not None else 0, maybe)
+    linked_ = len({x.entity for x in links if (x.entity, x.id) not in denied} | known)
+    return Merged(len(pairs), linked_, len(entities) - linked_ if catalogue is not None else 0, maybe)
+
+
+def _decided(store: "GraphStore") -> tuple[set[Entity], set[tuple[Entity, str]]]:
+    """Entities that a reviewer linked; and links that one denied."""
+    rows = store.rows(
+        "SELECT e.name, w.word, c.id, b.together FROM bonds b JOIN entities e ON e.number = b.one "
+        "JOIN words w ON w.number = e.type JOIN catalogue c ON c.number = -b.other WHERE b.decision "
+        "ORDER BY b.decision"
+    )
+    last = {(Entity(name, kind), id): bool(together) for name, kind, id, together in rows}
+    return {one for (one, _), right in last.items() if right}, {
+        one for one, right in last.items() if not right
+    }
 
 
 def _entities(store: "GraphStore") -> list[Entity]:

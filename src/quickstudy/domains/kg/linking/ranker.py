@@ -7,6 +7,7 @@ The ranker that earlier fields taught is adapted to this one: to its catalogue a
 links, and to what reviewers decided. Nothing is linked against what names say: it is asked of strangers only.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -39,12 +40,18 @@ PLAYED = 200
 """Names of the catalogue itself that are played with, to adapt to it."""
 FEW = 20
 """With so many mentions to adapt to it takes half of its steps: a few names of a small catalogue say little."""
+UNLIKE = 0.5
+"""Names that are less alike by letters and by meaning, and share no word, aren't suggested."""
 AROUND = 10_000
 """Characters before and after an entity's first mention that are looked at."""
 AT_ONCE = 256
 """Entities looked up together."""
 
 
+_FIRST = (
+    "SELECT m.document, m.start FROM entities e JOIN words w ON w.number = e.type JOIN mentions m "
+    "ON m.entity = e.number WHERE e.name = ? AND w.word = ? ORDER BY m.document, m.start LIMIT 1"
+)
 _THERE = "SELECT 1 FROM entities e JOIN words w ON w.number = e.type WHERE e.name = ? AND w.word = ?"
 
 
@@ -153,10 +160,15 @@ class Ranker:
             texts: what stands around a mention of each.
             apart: whether types part them from entries; see `link.pair`.
         """
-        mentions = [Mention(name, kind, number) for number, (name, kind) in enumerate(entities)]
-        found = self.linker.best(mentions, [Document("", text) for text in texts], apart)
+        several = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        mentions = [
+            Mention(name, kind, several[text]) for (name, kind), text in zip(entities, texts, strict=True)
+        ]
+        found = self.linker.best(mentions, [Document("", text) for text in several], apart)
         return [
             facts.Link(entity, one.id or "", round(one.probability, 4), _why(one))
+            if one.id and _alike(one.signs)
+            else facts.Link(entity, "", 0.0, "nothing in the catalogue is like it")
             for entity, one in zip(entities, found, strict=True)
         ]
 
@@ -199,7 +211,7 @@ def told_of(store: "GraphStore | None", examples: Iterable[Annotated], catalogue
         for decision in store.log():
             if decision.kind in ("identify", "deny") and not decision.undone:
                 entity, id = Entity(*decision.body["entity"]), decision.body["entry"]
-                told[entity, id] = Told(entity, text_of(store, entity), id, decision.kind == "identify")
+                told[entity, id] = Told(entity, texts_of(store, [entity])[0], id, decision.kind == "identify")
     return [one for one in told.values() if one.id in known]
 
 
@@ -208,15 +220,19 @@ def around(text: str, start: int) -> str:
     return text[max(0, start - AROUND) : start + AROUND]
 
 
-def text_of(store: "GraphStore", entity: Entity) -> str:
-    """What stands around an entity's first mention; nothing where it has none."""
-    row = store.one(
-        "SELECT substr(t.text, max(1, m.start + 1 - ?1), 2 * ?1) FROM entities e JOIN words w ON w.number = e.type "
-        "JOIN mentions m ON m.entity = e.number JOIN texts t ON t.document = m.document "
-        "WHERE e.name = ?2 AND w.word = ?3 ORDER BY m.document, m.start LIMIT 1",
-        (AROUND, entity.name, entity.type),
-    )
-    return row[0] if row else ""
+def texts_of(store: "GraphStore", entities: Sequence[Entity]) -> list[str]:
+    """What stands around the first mention of each entity; nothing where it has none."""
+    places = [store.one(_FIRST, entity) for entity in entities]
+    wanted: dict[int, dict[int, int]] = defaultdict(dict)
+    for number, place in enumerate(places):
+        if place:
+            wanted[place[0]][number] = place[1]
+    found = [""] * len(entities)
+    for document, starts in wanted.items():  # each text is read once, however long it is
+        row = store.one("SELECT text FROM texts WHERE document = ?", (document,))
+        for number, start in starts.items():
+            found[number] = around(row[0], start) if row else ""
+    return found
 
 
 def settle(
@@ -233,11 +249,12 @@ def settle(
         kind for (kind,) in store.rows("SELECT word FROM words WHERE number IN (SELECT type FROM entities)")
     }
     apart = not ranker.names.types.isdisjoint(kinds)
+    store.suggest([], model)  # what another ranker said goes, also where nobody is new
     for start in range(0, len(new), AT_ONCE):
         if progress is not None:
             progress(start, len(new))
         part = new[start : start + AT_ONCE]
-        some = ranker.look_up(part, [text_of(store, entity) for entity in part], apart)
+        some = ranker.look_up(part, texts_of(store, part), apart)
         with store.writing():
             # Another process may have read a document again meanwhile.
             there = [one for one in some if store.one(_THERE, one.entity)]
@@ -246,9 +263,15 @@ def settle(
     return [found[entity] for entity in strangers if entity in found and found[entity].id]
 
 
+def _alike(signs: Mapping[str, float]) -> bool:
+    """Whether anything at all speaks for a candidate: in a small catalogue somebody is always the likeliest."""
+    near = max(
+        signs["sequence"], signs["meaning"], signs["long form: letters' cosine"], signs["long form: meaning"]
+    )
+    return near >= UNLIKE or any(signs[one] > 0 for one in ("shared words", "initials", "long form: same"))
+
+
 def _why(one: link.Link) -> str:
-    if not one.id:
-        return "nothing in the catalogue is like it"
     signs = one.signs
     more = ", a name of the document" if signs["named in the document"] else ""
     likeness = f"by letters ({signs['sequence']:.2f}) and by meaning ({signs['meaning']:.2f})"

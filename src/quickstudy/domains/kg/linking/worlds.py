@@ -92,7 +92,7 @@ def of_names(catalogue: Catalogue, most: int, *, seed: int = 0) -> World:
                 continue
             entry = replace(entry, names=tuple(n for n in entry.names if n != name) or entry.names)
         kept.append(replace(entry, same_as=()))
-    if not any(ids):
+    if kept and not any(ids):
         mentions.append(Mention(kept[0].names[0], kept[0].type))
         ids.append(kept[0].id)
     return World(Catalogue(kept), mentions, ids, [Document("", "")])
