@@ -143,8 +143,9 @@ def test_provenance_goes_along_in_rdf_and_is_no_triple_on_the_way_back(store, tm
 
 
 def test_catalogue_ids_go_along_in_rdf(store, tmp_path):
-    store.catalogue([Entry("https://www.wikidata.org/entity/Q7259", "Ada Lovelace"), Entry("MESH 3", "Ada")])
-    store.link([Link(ADA, "https://www.wikidata.org/entity/Q7259", 1.0), Link(ADA, "MESH 3", 1.0)], "m")
+    same = "https://www.wikidata.org/entity/Q7259"
+    store.catalogue([Entry(same, "Ada Lovelace"), Entry("MESH 3", "Ada", same_as=(same,))])
+    store.link([Link(ADA, "MESH 3", 1.0)], "m")
     store.export(tmp_path / "g.ttl")
     text = (tmp_path / "g.ttl").read_text()
     assert (
