@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 from quickstudy.core.atomic import folder_for, recover, replacing, write_new
 from quickstudy.core.encoder import identity
 from quickstudy.core.errors import CheckpointError, QuickstudyError
+from quickstudy.core.memory import give_back
 from quickstudy.core.untrusted import Refused, parse_json
 from quickstudy.domains.kg.calibrate import LEAST, SCALE, Answer, Calibration
 from quickstudy.domains.kg.document import Annotated, Document, Span, holding, sentences
@@ -317,6 +318,7 @@ def extract(
         except BaseException:
             store.release(claims)  # those that are finished already aren't ours to give back, and stay so
             raise
+        give_back()
         if progress is not None:
             progress(len(claims))
     return done
