@@ -150,6 +150,18 @@ def test_what_reviewers_say_teaches_it(encoder):
     assert len(versions) == 3
 
 
+def test_an_entry_that_was_denied_gives_way_to_the_next(encoder):
+    asked = Entity("renal failure", "disease")
+
+    def best(*denied):
+        told = [ranker.Told(asked, "", id, False) for id in denied]
+        return Ranker(DISEASES, encoder, LinkPrior.shipped(), told).look_up([asked], [""])[0].id
+
+    assert best() == "D1"
+    assert (second := best("D1")) not in ("", "D1")
+    assert best("D1", second) not in ("D1", second)
+
+
 def test_labels_and_decisions_are_what_it_is_told(store):
     labelled = Annotated(
         Document("x", "gout and flu"),

@@ -4,7 +4,7 @@ A pair of mention and candidate becomes a row of `SIGNS`; a learner that was met
 is adapted to the pairs of this one. An answer below the threshold is none: the entity isn't in the catalogue.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import NamedTuple
@@ -106,14 +106,19 @@ class Linker:
         return self._linked(mentions, documents, self.threshold)
 
     def best(
-        self, mentions: Sequence[Mention], documents: Sequence[Document], apart: bool | None = None
+        self,
+        mentions: Sequence[Mention],
+        documents: Sequence[Document],
+        apart: bool | None = None,
+        never: Sequence[Collection[str]] | None = None,
     ) -> list[Link]:
         """As `link`, but with the id of the likeliest entry however unlikely it is; None where no entry is like it.
 
         Args:
             apart: see `pair`.
+            never: ids that each mention isn't.
         """
-        return self._linked(mentions, documents, 0.0, apart)
+        return self._linked(mentions, documents, 0.0, apart, never)
 
     def _linked(
         self,
@@ -121,17 +126,21 @@ class Linker:
         documents: Sequence[Document],
         threshold: float,
         apart: bool | None = None,
+        never: Sequence[Collection[str]] | None = None,
     ) -> list[Link]:
         pairs = pair(self.catalogue, self.encoder, mentions, documents, self.most, apart)
-        return [self._best(some, rows, threshold) for some, rows in zip(*pairs, strict=True)]
+        without = never or [()] * len(mentions)
+        return [self._best(*one, threshold) for one in zip(*pairs, without, strict=True)]
 
-    def _best(self, some: list[Candidate], rows: Tensor, threshold: float) -> Link:
-        if not some:
+    def _best(self, some: list[Candidate], rows: Tensor, never: Collection[str], threshold: float) -> Link:
+        entries = self.catalogue.entries
+        left = [i for i, candidate in enumerate(some) if entries[candidate.entry].id not in never]
+        if not left:
             return Link(None, "", 0.0, {})
         chances = predict(self.learner, self.meta, self.fast, rows).softmax(-1)[:, 1]
-        best = int(chances.argmax())
+        best = max(left, key=chances.tolist().__getitem__)
         told: dict[str, float] = dict(zip(SIGNS, rows[best].tolist(), strict=True))
-        name, entry = self.catalogue.names[some[best].name], self.catalogue.entries[some[best].entry]
+        name, entry = self.catalogue.names[some[best].name], entries[some[best].entry]
         sure = float(chances[best])
         return Link(entry.id if sure >= threshold else None, name, sure, told)
 

@@ -124,6 +124,15 @@ class Ranker:
         return digest.hexdigest()[:16]
 
     @cached_property
+    def denied(self) -> Mapping[Entity, set[str]]:
+        """The entries that entities were said not to be."""
+        found: dict[Entity, set[str]] = defaultdict(set)
+        for one in self.told:
+            if not one.right:
+                found[one.entity].add(self.names.ids.get(one.id, one.id))
+        return found
+
+    @cached_property
     def linker(self) -> Linker:
         """Adapted to the catalogue, and to what was told."""
         known = _Known(self.encoder, self.catalogue.names, self.catalogue.vectors(self.encoder))
@@ -154,7 +163,8 @@ class Ranker:
     def look_up(
         self, entities: Sequence[Entity], texts: Sequence[str], apart: bool | None = None
     ) -> list[facts.Link]:
-        """The likeliest entry of each entity, with its probability; an id of "" where none is like it.
+        """The likeliest entry of each entity but for those that it was said not to be, with its probability; an id of
+        "" where none is like it.
 
         Args:
             texts: what stands around a mention of each.
@@ -164,7 +174,8 @@ class Ranker:
         mentions = [
             Mention(name, kind, several[text]) for (name, kind), text in zip(entities, texts, strict=True)
         ]
-        found = self.linker.best(mentions, [Document("", text) for text in several], apart)
+        never = [self.denied.get(entity, set()) for entity in entities]
+        found = self.linker.best(mentions, [Document("", text) for text in several], apart, never)
         return [
             facts.Link(entity, one.id or "", round(one.probability, 4), _why(one))
             if one.id and _alike(one.signs)
