@@ -87,6 +87,7 @@ def test_sentences_hold_all_that_is_no_blank_in_order(text, longest):
         ["Smith et al. Nature, i.e. a journal, e.g. Nature.", "End."],
         ["He said “Go.”", "She went (at last!)", "Then nothing."],
         ['"Is it so?" she asked.', '"Yes."', "So it was."],
+        ["It hangs in St Werburgh's.", "A crack was found by Lloyd's.", "Then not."],
         ["Acme Inc. Chairman Jo Ray bought Bolt Ltd. Shares fell."],
         ["The index... fell.", "It rose..", "Then not."],
         ["Это дом.", "Он большой."],

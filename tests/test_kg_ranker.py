@@ -9,7 +9,7 @@ import pytest
 import torch
 from kg_graphs import ACME, ADA, LONDON, LOVELACE, dump, put, small
 
-from quickstudy.app import kg_extract
+from quickstudy.app import kg_decide, kg_extract
 from quickstudy.app.cli import main
 from quickstudy.core.errors import CheckpointError, DataError
 from quickstudy.domains.kg.document import Annotated, Document, Span
@@ -341,6 +341,8 @@ def test_names_are_linked_and_unlinked_by_command(store, capsys):
     said = capsys.readouterr().out
     assert "identify" in said and "deny" in said and "Lovelace · Q7259" in said
     assert main(["kg", "merges", path, "Lovelace"]) == 0 and "decision 1" in capsys.readouterr().out
+    with pytest.warns(UserWarning, match="all that was said of either is said of a person now"):
+        kg_decide.merge(path, "Acme", "Lovelace")
     assert main(["kg", "link", path, "London", "Q85"]) == 2
     assert "Did you mean" in capsys.readouterr().err
 

@@ -12,7 +12,7 @@ from quickstudy.domains.kg.graph.replay import REVIEWER
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.labels import RANDOM, labels, measured
 from quickstudy.domains.kg.learning.question import marked, question
-from quickstudy.domains.kg.learning.queue import Item, queue
+from quickstudy.domains.kg.learning.queue import Item, Pair, queue
 from quickstudy.domains.kg.learning.review import HELP, Reviewing, run
 from quickstudy.domains.kg.schema import Schema
 
@@ -229,6 +229,14 @@ def test_merges_mentions_and_proposals_are_asked_too(store):
     assert queue(store, kinds=["merge"]) == []
     with pytest.raises(DataError, match="Did you mean"):
         queue(store, kinds=["merges"])
+
+
+def test_yes_is_no_answer_to_how_two_are_related(store):
+    said, one = store.said((ACME, "based_in", LONDON))[0], reviewing(store)
+    at = {m.entity: m for m in store.mentions(said.document)}
+    item = Item("pair", Pair(said.document, said.sentence, at[ACME], at[LONDON], ("based_in",)), "")
+    assert one.answer(item, "y").startswith("expected one of: n(othing)") and store.log() == []
+    assert one.answer(item, "r") is None and one.counts == {"added": 1}  # there is but one relation
 
 
 def test_the_rarest_relation_comes_first_and_one_in_five_is_drawn(unsure):

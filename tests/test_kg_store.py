@@ -120,8 +120,11 @@ def test_review_and_inference_are_kept_apart(store):
     assert extracted.status == "extracted" and not extracted.inferred and extracted.score == 0.9
     assert store.neighbours(ADA, "works_for") == []
     assert store.match([("?x", "works_for", ACME)]) == [{"?x": LOVELACE}]
-    store.accept(proposed)
+    decision = store.accept(proposed)
+    store.propose([], "link-1")  # what a reviewer decided on isn't the model's to take back
     assert store.triple(*proposed[:3]).inferred and store.triple(*proposed[:3]).status == "accepted"
+    store.undo(decision)
+    assert store.triple(*proposed[:3]).status == "proposed"
     store.propose([], "link-1")
     assert store.triple(*proposed[:3]) is None
 

@@ -78,6 +78,25 @@ def test_a_graph_is_extracted_once_and_goes_on_where_it_was(model, tmp_path, mon
     whole.close()
 
 
+def test_large_documents_wait_for_no_other_until_they_are_written(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(use, "TOGETHER", 50)  # characters: each of these documents is a turn of its own
+    read = GraphModel.read
+
+    def stopped(self, documents, progress=None):
+        if documents[0].id == "d3":
+            raise KeyboardInterrupt
+        return read(self, documents, progress)
+
+    monkeypatch.setattr(GraphModel, "read", stopped)
+    with GraphStore(tmp_path / "graph.db") as store:
+        store.put_all([document(i).document for i in range(6)])
+        told = []
+        with pytest.raises(KeyboardInterrupt):
+            extract(store, model, progress=told.append)
+        assert told == [1, 1, 1] and store.counts()["documents done"] == 3
+        assert [claim.document.id for claim in store.claim(9)] == ["d3", "d4", "d5"]
+
+
 def test_a_document_that_cannot_be_read_stops_no_other(model, tmp_path, monkeypatch):
     read = Recogniser.find_all
 

@@ -166,6 +166,7 @@ def path(
             screen.say(walked(start, steps))
         if not found:
             screen.say(f"No path of {longest} triples or fewer.")
+            _waiting(kg_graph.status(store).counts["triples review"])
 
     common.show({"paths": found}, lines)
     return 0
@@ -209,16 +210,17 @@ def query(
     if (sparql is None) == (not pattern):
         raise DataError("give either patterns or --sparql, and not both.", file="query")
     found = kg_graph.match(store, pattern, most=n) if sparql is None else kg_graph.sparql(store, sparql)
-    common.show(found, _answers)
+    common.show(found, lambda result: _answers(result, store))
     return 0
 
 
-def _answers(result: kg_results.Answers) -> None:
+def _answers(result: kg_results.Answers, store: Path) -> None:
     if result.truth is not None:
         screen.say("yes" if result.truth else "no")
         return
     if not result.rows:
         screen.say("No answer.")
+        _waiting(kg_graph.status(store).counts["triples review"])
         return
     made = screen.table(*result.columns)
     for row in result.rows:

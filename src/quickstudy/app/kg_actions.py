@@ -17,6 +17,7 @@ from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.banked import learn_with
 from quickstudy.domains.kg.document import Annotated
 from quickstudy.domains.kg.reading.examples import read_annotated
+from quickstudy.domains.kg.reading.odd import once
 from quickstudy.domains.kg.schema import Schema
 from quickstudy.domains.kg.starter import write_starter, write_starter_examples
 from quickstudy.domains.kg.use import EXAMPLES, GraphModel
@@ -81,6 +82,10 @@ def learn(
         warnings.simplefilter("always")
         labelled = [one for path in examples for one in read_annotated(path, types)]
     said = [str(one.message) for one in caught]
+    labelled, odd = once(labelled)
+    said += odd
+    if (Path(to) / EXAMPLES).exists():
+        said.append(f"the model that was in {to} gives way to this one.")
     loaded = load_encoder(encoder)
     if not isinstance(loaded, TextEncoder):
         raise DataError(

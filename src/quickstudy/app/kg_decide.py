@@ -1,6 +1,7 @@
 """Which names of a graph are one thing, and what people decided: plain arguments and results, as in `kg_graph`."""
 
 import re
+import warnings
 
 from quickstudy.app.kg_graph import Graph, center, entity, opened
 from quickstudy.app.kg_results import Merge
@@ -37,7 +38,15 @@ def _member(graph: GraphStore, number: int) -> str:
 def merge(store: Graph, one: str, into: str, *, by: str = "", note: str = "") -> int:
     """Decide that two entities are one, under the second's name. Returns the decision's number."""
     with opened(store) as graph:
-        return graph.merge(_said_as(graph, one), _said_as(graph, into), by=by, note=note)
+        ends = _said_as(graph, one), _said_as(graph, into)
+        number = graph.merge(*ends, by=by, note=note)
+    if ends[0].type != ends[1].type:
+        warnings.warn(
+            f"{ends[0].name!r} was a {ends[0].type} and {ends[1].name!r} is a {ends[1].type}: all that was said of "
+            f"either is said of a {ends[1].type} now.",
+            UserWarning, stacklevel=2,
+        )  # fmt: skip
+    return number
 
 
 def split(
@@ -68,8 +77,20 @@ def split(
 def link(store: Graph, name: str, id: str, *, apart: bool = False, by: str = "", note: str = "") -> int:
     """Decide that an entity is an entry of the catalogue, or (`apart`) that it isn't. Returns the decision's number."""
     with opened(store) as graph:
-        act = graph.deny if apart else graph.identify
-        return act(_said_as(graph, name), id, by=by, note=note)
+        here = _said_as(graph, name)
+        number = (graph.deny if apart else graph.identify)(here, id, by=by, note=note)
+        kinds = {
+            kind
+            for (kind,) in graph.rows("SELECT DISTINCT word FROM entities JOIN words w ON w.number = type")
+        }
+        row = graph.one("SELECT type FROM catalogue WHERE id = ?", (id,))
+    if not apart and row and row[0] in kinds - {here.type}:
+        warnings.warn(
+            f"{here.name!r} is a {here.type}, and the catalogue has {id!r} as a {row[0]}.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return number
 
 
 def _said_as(graph: GraphStore, words: str) -> Entity:

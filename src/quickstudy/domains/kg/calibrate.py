@@ -21,6 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy
 
+from quickstudy.core.errors import DataError
+
 MANY = 400
 """So many own answers are followed by an isotonic step function."""
 VOTE = 500.0
@@ -29,6 +31,13 @@ STRENGTH = 10.0
 """How strongly own answers have to pull: a few dozen of them count as much as other fields."""
 CLIP = 1e-3
 """Probabilities nearer to 0 or 1 than this say no more."""
+
+
+def stated(precision: float) -> float:
+    """The precision that is asked of triples. Raises DataError for what is no share."""
+    if not 0 < precision < 1:
+        raise DataError(f"precision is {precision}; expected a share between 0 and 1, such as .9.")
+    return precision
 
 
 Weights = tuple[float, float, float, float]

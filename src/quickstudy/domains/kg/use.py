@@ -10,7 +10,7 @@ store.neighbours("Acme plc")
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -22,7 +22,7 @@ from quickstudy.core.encoder import identity
 from quickstudy.core.errors import CheckpointError, QuickstudyError
 from quickstudy.core.memory import give_back
 from quickstudy.core.untrusted import Refused, parse_json
-from quickstudy.domains.kg.calibrate import LEAST, SCALE, Answer, Calibration
+from quickstudy.domains.kg.calibrate import LEAST, SCALE, Answer, Calibration, stated
 from quickstudy.domains.kg.document import Annotated, Document, Span, holding, sentences
 from quickstudy.domains.kg.entities import recogniser as entities
 from quickstudy.domains.kg.entities.prior import Prior
@@ -31,7 +31,7 @@ from quickstudy.domains.kg.graph.claims import Claim, Mention, Statement
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.labelled import as_record, from_record
 from quickstudy.domains.kg.linking.within import entity_names
-from quickstudy.domains.kg.parts import together
+from quickstudy.domains.kg.parts import TOGETHER, together
 from quickstudy.domains.kg.relations.classifier import (
     RelationClassifier,
     Said,
@@ -115,9 +115,10 @@ class GraphModel:
             progress, judging: are told the steps and loss of tuning; and how many parts were judged, of how many.
 
         Raises:
-            DataError: offsets, types or relations that can't be, or no example with a span.
+            DataError: offsets, types or relations that can't be, no example with a span, or a precision that is none.
             ModelError: a prior of another encoder.
         """
+        stated(precision)
         given = tuple(e.checked(schema) for e in (*examples, *told_by(schema, {e.text for e in examples})))
         past = shipped_prior(Prior, encoder) if isinstance(prior, str) else prior
         told = shipped_prior(RelationPrior, encoder) if isinstance(relation_prior, str) else relation_prior
@@ -290,7 +291,7 @@ def extract(
     leaves it to the next.
 
     Args:
-        batch: documents that are claimed and read together.
+        batch: documents that are claimed together, and read so where they are short.
         progress: is told how many documents were finished.
 
     Returns:
@@ -309,19 +310,31 @@ def extract(
                 renewed = time.monotonic()
 
         try:
-            readings = _readings(model, [claim.document for claim in claims], renew)
-            for claim, reading in zip(claims, readings, strict=True):
-                if isinstance(reading, Reading):
-                    done["done"] += store.finish(claim, *reading, model=version)
-                else:
-                    done["failed"] += store.fail(claim, reading)
+            for some in _in_turn(claims):
+                readings = _readings(model, [claim.document for claim in some], renew)
+                for claim, reading in zip(some, readings, strict=True):
+                    if isinstance(reading, Reading):
+                        done["done"] += store.finish(claim, *reading, model=version)
+                    else:
+                        done["failed"] += store.fail(claim, reading)
+                if progress is not None:
+                    progress(len(some))
         except BaseException:
             store.release(claims)  # those that are finished already aren't ours to give back, and stay so
             raise
         give_back()
-        if progress is not None:
-            progress(len(claims))
     return done
+
+
+def _in_turn(claims: Sequence[Claim]) -> Iterator[list[Claim]]:
+    """As many as are read at a time: large documents wait for no other until they are written."""
+    some: list[Claim] = []
+    for claim in claims:
+        if some and sum(len(one.document.text) for one in (*some, claim)) > TOGETHER:
+            yield some
+            some = []
+        some.append(claim)
+    yield some
 
 
 def _readings(

@@ -11,7 +11,7 @@ import numpy as np
 
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.graph.records import Entity
-from quickstudy.domains.kg.graph.settle import GIVEN, Edge, clear, regroup, settle
+from quickstudy.domains.kg.graph.settle import GIVEN, Edge, clear, judged, regroup, settle
 
 if TYPE_CHECKING:
     from quickstudy.domains.kg.graph.store import GraphStore
@@ -167,7 +167,8 @@ def _number(
 
 
 def propose(store: "GraphStore", proposals: Iterable[Proposal], model: str) -> None:
-    """Write what a model inferred, in place of what it proposed before. Proposals never count as triples of the graph.
+    """Write what a model inferred, in place of what it proposed before, but for what a reviewer decided on: that stays.
+    Proposals never count as triples of the graph.
 
     Raises:
         DataError: an entity that the graph doesn't have.
@@ -177,7 +178,11 @@ def propose(store: "GraphStore", proposals: Iterable[Proposal], model: str) -> N
         old = {tuple(row) for row in store.db.execute(
             "SELECT head, relation, tail FROM proposals WHERE model = ?", (number,)
         )}  # fmt: skip
-        store.db.execute("DELETE FROM proposals WHERE model = ?", (number,))
+        old = {edge for edge in old if not judged(store.db, edge)}
+        store.db.executemany(
+            "DELETE FROM proposals WHERE head = ? AND relation = ? AND tail = ? AND model = ?",
+            [(*edge, number) for edge in old],
+        )
         edges = set()
         for head, relation, tail, score, why in proposals:
             edge = (_there(store, head), store.word(relation), _there(store, tail))

@@ -105,6 +105,13 @@ def restate(db: sqlite3.Connection, triple: Edge) -> None:
         )
 
 
+def judged(db: sqlite3.Connection, edge: Edge) -> bool:
+    """Whether a decision on the triple of an edge stands."""
+    head, relation, tail = edge
+    key = (canonical(db, head), relation, canonical(db, tail))
+    return db.execute(_VERDICT, key).fetchone() is not None
+
+
 def canonical(db: sqlite3.Connection, entity: int) -> int:
     """The entity that an entity is merged into; itself, where it isn't."""
     row = db.execute("SELECT merged_into FROM entities WHERE number = ?", (entity,)).fetchone()

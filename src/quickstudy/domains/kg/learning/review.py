@@ -139,7 +139,7 @@ class Reviewing:
         pair = item.what
         assert isinstance(pair, Pair)
         relation, ends = None, (pair.head, pair.tail)
-        if word in ("r", "t", "y"):
+        if word in ("r", "t"):
             if not rest and len(pair.relations) == 1:
                 rest = pair.relations[0]
             if not rest:

@@ -19,6 +19,7 @@ from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import DataError, did_you_mean
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classify
+from quickstudy.domains.kg.calibrate import stated
 from quickstudy.domains.kg.document import Annotated, holding, sentences
 from quickstudy.domains.kg.relations.certainty import (
     Certainty,
@@ -285,8 +286,7 @@ def learn_relations(
     Raises:
         DataError: no example of any relation, an unknown relation, or a precision outside of 0 to 1.
     """
-    if not 0 < precision < 1:
-        raise DataError(f"precision is {precision}; expected a share between 0 and 1, such as .9.")
+    stated(precision)
     for row, example in enumerate(examples):
         if example.type is not None and example.type not in schema.relations:
             raise DataError(
