@@ -1,7 +1,9 @@
 """Encoders from files: whatever is in them counts, and what is damaged, changed or unsafe is refused."""
 
+import ast
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -110,8 +112,22 @@ def test_a_folder_of_ones_own_works(folder):
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pkl", "weights.pt"])
 def test_a_folder_with_a_pickle_is_refused_with_the_way_out(folder, name):
     (folder / "model.safetensors").rename(folder / name)
-    with pytest.raises(ModelError, match=f"{name}, a pickle.*weights_only=True"):
+    with pytest.raises(ModelError, match=f"{name}', a pickle.*weights_only=True"):
         load_encoder(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["a'); import os #.bin", 'b"; touch hacked; ".pt', "c$(touch hacked)`id`\\\n.pkl"]
+)
+def test_a_pickles_name_is_no_part_of_the_command_that_is_proposed(folder, name):
+    (folder / "model.safetensors").rename(folder / name)
+    with pytest.raises(ModelError) as said:
+        load_encoder(folder)
+    proposed = shlex.split(str(said.value).partition("with: ")[2])
+    assert proposed[:2] == ["python", "-c"] and len(proposed) == 3
+    loaded = [node for node in ast.walk(ast.parse(proposed[2])) if isinstance(node, ast.Call)]
+    [path] = [node.args[0] for node in loaded if ast.unparse(node.func) == "torch.load"]
+    assert isinstance(path, ast.Constant) and path.value == name
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])

@@ -4,7 +4,7 @@ import pytest
 from kg_field import document
 
 from quickstudy.core.errors import DataError
-from quickstudy.domains.kg.calibrate import stated
+from quickstudy.domains.kg.calibrate import check_precision
 from quickstudy.domains.kg.document import Annotated, Document, Span
 from quickstudy.domains.kg.reading.odd import once
 
@@ -18,7 +18,7 @@ def test_a_text_with_the_same_labels_counts_once_in_whatever_order():
     turned = Annotated(Document("copy", one.text), one.spans[::-1], (), True)
     copy = Annotated(Document("copy", one.text), one.spans, one.relations, True)
     assert once([one, document(1), copy]) == (
-        [one, document(1)], ["1 labelled texts stand there twice with the same labels, and count once."]
+        [one, document(1)], ["labelled texts that stand there twice with the same labels, and count once: 1."]
     )  # fmt: skip
     found, [note] = once([one, turned])  # without the relation: something else is said of it
     assert found == [one, turned] and "other labels" in note
@@ -27,8 +27,8 @@ def test_a_text_with_the_same_labels_counts_once_in_whatever_order():
 def test_labels_that_cut_words_or_differ_at_one_place_are_pointed_out():
     notes = once([labelled("Great Agnes rang", (2, 8, "bell")), labelled("Ada", (0, 3, "a"), (0, 3, "b"))])[1]
     assert notes == [
-        "1 labels begin or end within a word, such as 'eat Ag' (bell): are offsets right?",
-        "1 names have several types at one place, such as 'Ada' (a, b).",
+        "labels that begin or end within a word: 1, such as 'eat Ag' (bell). Are offsets right?",
+        "names of several types at one place: 1, such as 'Ada' (a, b).",
     ]
     # Signs of a script without blanks are words one by one; names within names are usual.
     assert (
@@ -39,4 +39,4 @@ def test_labels_that_cut_words_or_differ_at_one_place_are_pointed_out():
 @pytest.mark.parametrize("precision", [0, 1, 7, float("nan")])
 def test_a_precision_is_a_share(precision):
     with pytest.raises(DataError, match="expected a share between 0 and 1"):
-        stated(precision)
+        check_precision(precision)

@@ -79,14 +79,14 @@ def link(store: Graph, name: str, id: str, *, apart: bool = False, by: str = "",
     with opened(store) as graph:
         here = _said_as(graph, name)
         number = (graph.deny if apart else graph.identify)(here, id, by=by, note=note)
-        kinds = {
-            kind
-            for (kind,) in graph.rows("SELECT DISTINCT word FROM entities JOIN words w ON w.number = type")
-        }
-        row = graph.one("SELECT type FROM catalogue WHERE id = ?", (id,))
-    if not apart and row and row[0] in kinds - {here.type}:
+        # A catalogue with words of its own for types says nothing of the graph's.
+        other = graph.one(
+            "SELECT type FROM catalogue WHERE id = ? AND type IN (SELECT word FROM words WHERE number IN "
+            "(SELECT type FROM entities))", (id,),
+        )  # fmt: skip
+    if not apart and other and other[0] != here.type:
         warnings.warn(
-            f"{here.name!r} is a {here.type}, and the catalogue has {id!r} as a {row[0]}.",
+            f"{here.name!r} is a {here.type}, and the catalogue has {id!r} as a {other[0]}.",
             UserWarning,
             stacklevel=2,
         )

@@ -8,6 +8,7 @@ format the file is read too, once its hash is known to be the published one.
 import hashlib
 import importlib.util
 import json
+import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -156,11 +157,14 @@ def _check_files(folder: Path, weights: str) -> None:
         sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES) if folder.is_dir() else []
     )
     if weights in missing and pickles:
+        # The file's name is its author's, too: quoted, it can't become a part of the program or of the command.
+        program = (
+            "import torch; from safetensors.torch import save_file; save_file({k: v.clone() for k, v in "
+            f"torch.load({pickles[0]!r}, weights_only=True).items()}}, {WEIGHTS!r})"
+        )
         raise ModelError(
-            f"{folder} holds its weights in {pickles[0]}, a pickle. Opening one can run any program, so quickstudy "
-            f'never does. Convert it, if you trust its author, with: python -c "import torch; from safetensors.torch '
-            f"import save_file; save_file({{k: v.clone() for k, v in torch.load('{pickles[0]}', "
-            f"weights_only=True).items()}}, '{WEIGHTS}')\""
+            f"{folder} holds its weights in {pickles[0]!r}, a pickle. Opening one can run any program, so quickstudy "
+            f"never does. Convert it, if you trust its author, with: python -c {shlex.quote(program)}"
         )
     raise ModelError(f"{folder} has no {' and no '.join(missing)}. An encoder's folder needs {weights}, {CONFIG} and "
                      f"{TOKENIZER} (the file that the tokenizers package reads).")  # fmt: skip

@@ -33,11 +33,10 @@ CLIP = 1e-3
 """Probabilities nearer to 0 or 1 than this say no more."""
 
 
-def stated(precision: float) -> float:
-    """The precision that is asked of triples. Raises DataError for what is no share."""
+def check_precision(precision: float) -> None:
+    """Raise DataError where the precision that is asked of triples is no share."""
     if not 0 < precision < 1:
         raise DataError(f"precision is {precision}; expected a share between 0 and 1, such as .9.")
-    return precision
 
 
 Weights = tuple[float, float, float, float]

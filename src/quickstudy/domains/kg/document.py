@@ -149,9 +149,8 @@ _STOP = re.compile(
     re.MULTILINE,
 )
 _NEXT = re.compile(r"\s+[\"'“‘«(\[]*")
-_BEFORE = re.compile(
-    r"(?:(?<=\w)'|[^\s\"'“‘«(\[/])*\Z"
-)  # with its apostrophe: the s of "St Anne's." is no initial
+# The word with its apostrophe: the s of "St Anne's." is no initial.
+_BEFORE = re.compile(r"(?:(?<=\w)'|[^\s\"'“‘«(\[/])*\Z")
 _INITIALS = re.compile(r"(?:[^\W\d_]\.-?)*[^\W\d_]")
 _TITLES = re.compile(
     r"Dr|Mrs?|M[sxt]|Prof|St|[JS]r|Gen|Sen|Rep|Gov|Lt|Col|Capt|Sgt|Rev|Hon|Pres|Inc|Ltd|Co|Corp|Bros|Dept|[Vv]s|[Cc]f|al|"

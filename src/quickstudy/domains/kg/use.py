@@ -22,7 +22,7 @@ from quickstudy.core.encoder import identity
 from quickstudy.core.errors import CheckpointError, QuickstudyError
 from quickstudy.core.memory import give_back
 from quickstudy.core.untrusted import Refused, parse_json
-from quickstudy.domains.kg.calibrate import LEAST, SCALE, Answer, Calibration, stated
+from quickstudy.domains.kg.calibrate import LEAST, SCALE, Answer, Calibration, check_precision
 from quickstudy.domains.kg.document import Annotated, Document, Span, holding, sentences
 from quickstudy.domains.kg.entities import recogniser as entities
 from quickstudy.domains.kg.entities.prior import Prior
@@ -118,7 +118,7 @@ class GraphModel:
             DataError: offsets, types or relations that can't be, no example with a span, or a precision that is none.
             ModelError: a prior of another encoder.
         """
-        stated(precision)
+        check_precision(precision)
         given = tuple(e.checked(schema) for e in (*examples, *told_by(schema, {e.text for e in examples})))
         past = shipped_prior(Prior, encoder) if isinstance(prior, str) else prior
         told = shipped_prior(RelationPrior, encoder) if isinstance(relation_prior, str) else relation_prior

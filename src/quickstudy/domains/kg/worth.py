@@ -146,11 +146,11 @@ def _worth(part: str, counts: tuple[list[Count], list[Count]]) -> Worth:
 
 
 def _parts(examples: Sequence[Annotated], seed: int) -> list[tuple[list[Annotated], list[Annotated]]]:
-    """For each part, the other examples and those of the part."""
-    order = list(range(len(examples)))
+    """For each part, the other examples and those of the part. Labels of one text are held out together."""
+    order = list(dict.fromkeys(one.text for one in examples))
     random.Random(seed).shuffle(order)
     held = [set(order[part::PARTS]) for part in range(PARTS)]
     return [
-        ([one for i, one in enumerate(examples) if i not in mine], [examples[i] for i in sorted(mine)])
+        ([one for one in examples if one.text not in mine], [one for one in examples if one.text in mine])
         for mine in held
     ]

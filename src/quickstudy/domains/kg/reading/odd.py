@@ -15,19 +15,20 @@ def once(labelled: Sequence[Annotated]) -> tuple[list[Annotated], list[str]]:
         kept.setdefault(_key(one), one)
     found, notes = list(kept.values()), []
     if again := len(labelled) - len(found):
-        notes.append(f"{again} labelled texts stand there twice with the same labels, and count once.")
+        notes.append(f"labelled texts that stand there twice with the same labels, and count once: {again}.")
     if apart := len(found) - len({one.text for one in found}):
-        notes.append(f"{apart} texts stand there again with other labels; both count.")
+        notes.append(f"texts that stand there again with other labels, and count again: {apart}.")
     cut = [(one.text[span.start : span.end], span.type) for one in found for span in _cutting(one)]
     if cut:
+        first, kind = cut[0]
         notes.append(
-            f"{len(cut)} labels begin or end within a word, such as {cut[0][0]!r} ({cut[0][1]}): are offsets right?"
+            f"labels that begin or end within a word: {len(cut)}, such as {first!r} ({kind}). Are offsets right?"
         )
     two = [(text, sorted(kinds)) for one in found for text, kinds in _places(one).items() if len(kinds) > 1]
     if two:
         (_, _, text), kinds = two[0]
         notes.append(
-            f"{len(two)} names have several types at one place, such as {text!r} ({', '.join(kinds)})."
+            f"names of several types at one place: {len(two)}, such as {text!r} ({', '.join(kinds)})."
         )
     return found, notes
 

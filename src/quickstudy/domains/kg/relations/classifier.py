@@ -19,7 +19,7 @@ from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import DataError, did_you_mean
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classify
-from quickstudy.domains.kg.calibrate import stated
+from quickstudy.domains.kg.calibrate import check_precision
 from quickstudy.domains.kg.document import Annotated, holding, sentences
 from quickstudy.domains.kg.relations.certainty import (
     Certainty,
@@ -286,7 +286,7 @@ def learn_relations(
     Raises:
         DataError: no example of any relation, an unknown relation, or a precision outside of 0 to 1.
     """
-    stated(precision)
+    check_precision(precision)
     for row, example in enumerate(examples):
         if example.type is not None and example.type not in schema.relations:
             raise DataError(
