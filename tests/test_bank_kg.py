@@ -52,7 +52,7 @@ def documents(name: str, many: int = 12, start: int = 0) -> list[Annotated]:
     found = []
     for i in range(start, start + many):
         relation = list(said)[i % 2]
-        person, thing = PEOPLE[i % 8], things[(i // 2 + i) % 4]
+        person, thing = PEOPLE[i % 8], things[(i // 8 + i // 2 + i) % 4]  # no text twice in 32
         text = said[relation].format(person, thing)
         at = text.index(thing, len(person))
         spans = (Span(0, len(person), "person"), Span(at, at + len(thing), name.removesuffix("s")))
