@@ -8,10 +8,13 @@ from quickstudy.bench import classic, classic_gaussian, classic_images, classic_
 from quickstudy.bench import data as published
 from quickstudy.bench.bars import load_bars
 from quickstudy.bench.runs import load_runs, write_run
-from quickstudy.core.dataset import MetaDataset, Split
-from quickstudy.core.errors import DataError
+from quickstudy.core.dataset import MetaDataset, Shots, Split
+from quickstudy.core.errors import CheckpointError, DataError
 from quickstudy.core.learner import MetaLearner
+from quickstudy.core.objective import Classify
 from quickstudy.domains.vision.read import as_numbers
+from quickstudy.learners import Prototypical
+from quickstudy.nets import Conv4
 
 ASKED = {bar.id: bar for bar in load_bars() if bar.id.startswith(("learners.6", "learners.7", "learners.8"))}
 
@@ -84,6 +87,39 @@ def test_training_goes_on_where_it_was(split, tmp_path, monkeypatch):
     monkeypatch.setattr(classic_train, "save_state", kept)
     stopped = classic_images.maml(split, run(keep=tmp_path / "b", show=said.append))
     assert said[1] == "maml5: going on from step 1" and stopped[0]["value"] == whole[0]["value"]
+
+
+def test_the_mean_of_the_last_steps_goes_on_where_it_was(split, tmp_path, monkeypatch):
+    monkeypatch.setattr(classic_train, "KEEP_EVERY", 1)
+    learner = Prototypical(objective=Classify(ways=3), net=Conv4())
+    sample = split.train.sampler(Shots(ways=3, shots=1, queries=2, tasks=1), 0)
+
+    def learned(average, **where):
+        return classic_train.train(
+            "prototypical", learner, sample, run(**where), steps=4, rate=0.1, average=average
+        )
+
+    seen = []
+    kept = classic_train.save_state
+
+    def noted(folder, state):
+        kept(folder, state)
+        seen.append({k: v for k, v in state.tensors.items() if k.startswith("meta.")})
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(classic_train, "save_state", noted)
+    with pytest.raises(KeyboardInterrupt):
+        learned(3, keep=tmp_path)
+    found = learned(3, keep=tmp_path)
+    assert len(seen) == 4
+    for name, value in found.items():
+        expected = torch.stack([step[f"meta.{name}"] for step in seen[1:]]).mean(0)
+        torch.testing.assert_close(value, expected)
+    last = learned(0, keep=tmp_path / "other")
+    assert all(torch.equal(last[name], seen[-1][f"meta.{name}"]) for name in last)
+    with pytest.raises(CheckpointError):
+        learned(2, keep=tmp_path)
 
 
 def test_sinusoids(tmp_path, monkeypatch):
