@@ -8,7 +8,7 @@ from quickstudy.core.episode import Labelled
 from quickstudy.domains.kg.document import Annotated, Document, Relation, Span
 from quickstudy.domains.kg.entities.prior import Source, learn_prior
 from quickstudy.domains.kg.entities.tune import Tuning
-from quickstudy.domains.kg.relations.classifier import labelled_pairs
+from quickstudy.domains.kg.relations.examples import labelled_pairs
 from quickstudy.domains.kg.relations.pairs import PairEncoder
 from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.schema import Schema

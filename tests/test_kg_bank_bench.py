@@ -10,7 +10,7 @@ from quickstudy.bench.runs import write_run
 from quickstudy.domains.kg.kept import field_entry
 from quickstudy.domains.kg.learning.score import Count
 from quickstudy.domains.kg.reading.rows import UNTYPED
-from quickstudy.domains.kg.relations.classifier import labelled_pairs
+from quickstudy.domains.kg.relations.examples import labelled_pairs
 from quickstudy.domains.kg.relations.pairs import Pair
 from quickstudy.encoders.text import load_encoder
 

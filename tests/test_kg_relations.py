@@ -16,7 +16,8 @@ from quickstudy.domains.kg.relations.certainty import (
     own_certainty,
     prototypes,
 )
-from quickstudy.domains.kg.relations.classifier import Example, labelled_pairs, learn_relations, maml_head
+from quickstudy.domains.kg.relations.classifier import learn_relations, maml_head
+from quickstudy.domains.kg.relations.examples import Example, labelled_pairs
 from quickstudy.domains.kg.relations.experience import learn_relation_prior
 from quickstudy.domains.kg.relations.pairs import Pair, PairEncoder, candidates, marked, pack, pack_once
 from quickstudy.domains.kg.relations.prior import RelationPrior

@@ -341,7 +341,7 @@ def test_a_relation_that_the_schema_has_not_is_lost(store):
 
 
 def test_partial_examples_teach_only_what_was_judged():
-    from quickstudy.domains.kg.relations.classifier import labelled_pairs
+    from quickstudy.domains.kg.relations.examples import labelled_pairs
 
     text = "Ada met Bo and Cy."
     spans = (Span(0, 3, "p"), Span(8, 10, "p"), Span(15, 17, "p"))

@@ -19,7 +19,7 @@ from quickstudy.domains.kg.entities.prior import LONGEST, Source, labelled
 from quickstudy.domains.kg.entities.tune import features
 from quickstudy.domains.kg.entities.words import network, states
 from quickstudy.domains.kg.labelled import as_record, from_record
-from quickstudy.domains.kg.relations.classifier import labelled_pairs
+from quickstudy.domains.kg.relations.examples import labelled_pairs
 from quickstudy.domains.kg.relations.pairs import PairEncoder
 from quickstudy.domains.kg.schema import Schema
 from quickstudy.domains.kg.use import EXAMPLES, GraphModel

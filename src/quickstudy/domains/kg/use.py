@@ -32,12 +32,8 @@ from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.labelled import as_record, from_record
 from quickstudy.domains.kg.linking.within import entity_names
 from quickstudy.domains.kg.parts import TOGETHER, together
-from quickstudy.domains.kg.relations.classifier import (
-    RelationClassifier,
-    Said,
-    labelled_pairs,
-    learn_relations,
-)
+from quickstudy.domains.kg.relations.classifier import RelationClassifier, Said, learn_relations
+from quickstudy.domains.kg.relations.examples import labelled_pairs
 from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.relations.told import told_by
 from quickstudy.domains.kg.schema import Schema

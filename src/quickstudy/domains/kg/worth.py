@@ -16,7 +16,8 @@ from quickstudy.domains.kg.entities import recogniser
 from quickstudy.domains.kg.entities.prior import Prior
 from quickstudy.domains.kg.learning import score
 from quickstudy.domains.kg.learning.score import Count, Score, counted
-from quickstudy.domains.kg.relations.classifier import RelationClassifier, Said, labelled_pairs
+from quickstudy.domains.kg.relations.classifier import RelationClassifier, Said
+from quickstudy.domains.kg.relations.examples import labelled_pairs
 from quickstudy.domains.kg.relations.pairs import Candidate, candidates
 from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.schema import Schema

@@ -21,7 +21,7 @@ from quickstudy.domains.kg.document import Annotated
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning import score
 from quickstudy.domains.kg.learning.labels import DECISIONS, labels
-from quickstudy.domains.kg.relations.classifier import Example, labelled_pairs
+from quickstudy.domains.kg.relations.examples import Example, labelled_pairs
 from quickstudy.domains.kg.use import GraphModel, learn_related
 
 FAINT = 0.01

@@ -20,7 +20,7 @@ from quickstudy.core.errors import DataError, did_you_mean
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classify
 from quickstudy.domains.kg.calibrate import check_precision
-from quickstudy.domains.kg.document import Annotated, holding, sentences
+from quickstudy.domains.kg.document import Annotated
 from quickstudy.domains.kg.relations.certainty import (
     Certainty,
     evidence,
@@ -29,6 +29,7 @@ from quickstudy.domains.kg.relations.certainty import (
     own_certainty,
     prototypes,
 )
+from quickstudy.domains.kg.relations.examples import Example, turned_round
 from quickstudy.domains.kg.relations.head import Head, learn_head
 from quickstudy.domains.kg.relations.pairs import Candidate, Pair, PairEncoder, candidates
 from quickstudy.domains.kg.relations.prior import RelationPrior
@@ -50,19 +51,6 @@ class Said(NamedTuple):
     probability: float
     sure: bool
     """Whether it reaches the stated precision; otherwise it is for review."""
-
-
-class Example(NamedTuple):
-    """A labelled pair; no relation where `type` is None."""
-
-    pair: Pair
-    type: str | None
-    head_type: str = ""
-    tail_type: str = ""
-    origin: int = -1
-    """Number of the labelled document that it is from, where that is known."""
-    turned: bool = False
-    """Whether it says no more than that a related one doesn't hold the other way round."""
 
 
 @dataclass(frozen=True)
@@ -190,8 +178,8 @@ class RelationClassifier:
         if not related:
             return None
         # That this document related a pair may have kept it from being a negative.
-        before = set(_turned(self.examples, self.schema))
-        freed = [e for e in _turned(related, self.schema) if e not in before]
+        before = set(turned_round(self.examples, self.schema))
+        freed = [e for e in turned_round(related, self.schema) if e not in before]
         kept = [*related, *(e for e in self.others if e.origin != origin), *freed]
         x, prior = torch.stack([self._vectors[e.pair] for e in kept]), self.prior
         if prior.untaught:
@@ -297,7 +285,7 @@ def learn_relations(
     related = [example for example in examples if example.type is not None]
     if not related:
         raise DataError("There is no example of any relation; label at least one.")
-    unrelated = [*(e for e in examples if e.type is None), *_turned(related, schema)]
+    unrelated = [*(e for e in examples if e.type is None), *turned_round(related, schema)]
     if len(unrelated) > MOST_NEGATIVES:
         order = torch.randperm(len(unrelated), generator=torch.Generator().manual_seed(seed))
         unrelated = [unrelated[i] for i in order[:MOST_NEGATIVES].sort().values]
@@ -308,19 +296,6 @@ def learn_relations(
         schema, prior, pairs, (), x[:0], none, (), x[:0], (), prior.certainty, precision, maml
     )
     return _learned(nothing, kept, x)
-
-
-def _turned(related: Sequence[Example], schema: Schema) -> list[Example]:
-    """Related pairs the other way round, as unrelated, but for those that are related so as well: one works for the
-    other, which employs it; or it is symmetric.
-    """
-    known = {e.pair for e in related}
-    known |= {e.pair.turned() for e in related if schema.relations[e.type or ""].symmetric}
-    return [
-        Example(e.pair.turned(), None, e.tail_type, e.head_type, e.origin, True)
-        for e in related
-        if e.pair.turned() not in known
-    ]
 
 
 def _learned(
@@ -347,39 +322,6 @@ def _learned(
         like, types=types, x=x, y=y, examples=tuple(related), unrelated=other, others=tuple(unrelated),
         certainty=own, maml=maml, head=head,
     )  # fmt: skip
-
-
-def labelled_pairs(annotated: Annotated, *, across: int = 0) -> list[Example]:
-    """All pairs of a labelled document: related as it says; unrelated where their sentence says something else.
-
-    A sentence without any relation says nothing, unless the document is `complete`; of a `partial` one, only pairs that
-    it names.
-    """
-    said: dict[Candidate, list[str]] = {}
-    for head, tail, kind in annotated.relations:
-        said.setdefault(Candidate(head, tail), []).append(kind)
-    found = list(sentences(annotated.text))
-    touched = {
-        place
-        for ends in said
-        for end in ends
-        for place in holding(found, annotated.spans[end].start, annotated.spans[end].end)
-    }
-    examples = []
-    for place, pair in candidates(annotated, across=across):
-        kinds = annotated.spans[place.head].type, annotated.spans[place.tail].type
-        for kind in said.get(place, []):
-            examples.append(Example(pair, kind, *kinds))
-        if place in said or Candidate(place.tail, place.head) in said:
-            continue
-        if annotated.partial:
-            if place in annotated.unrelated:
-                examples.append(Example(pair, None, *kinds))
-            continue
-        where = holding(found, annotated.spans[place.head].start, annotated.spans[place.head].end)
-        if annotated.complete or any(number in touched for number in where):
-            examples.append(Example(pair, None, *kinds))
-    return examples
 
 
 def maml_head(ways: int, dim: int, like: MAML | None = None) -> MAML:
