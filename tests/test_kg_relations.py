@@ -19,6 +19,7 @@ from quickstudy.domains.kg.relations.certainty import (
 from quickstudy.domains.kg.relations.classifier import learn_relations, maml_head
 from quickstudy.domains.kg.relations.examples import Example, labelled_pairs
 from quickstudy.domains.kg.relations.experience import learn_relation_prior
+from quickstudy.domains.kg.relations.names import named
 from quickstudy.domains.kg.relations.pairs import Pair, PairEncoder, candidates, marked, pack, pack_once
 from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.relations.strangers import strangers
@@ -440,7 +441,8 @@ def test_own_examples_move_certainty_little_while_they_are_few():
     assert learned.logit(phi) > few.logit(phi) > many.logit(phi) - 1e-3
 
 
-def test_an_own_example_is_judged_by_the_others_alone(monkeypatch):
+@pytest.mark.parametrize("given", [False, True], ids=["examples", "with names"])
+def test_an_own_example_is_judged_by_the_others_alone(monkeypatch, given):
     """All parts of the evidence are those of learning without it."""
     seen = []
     monkeypatch.setattr(Certainty, "refined", lambda self, phi, right: seen.append(phi) or self)
@@ -449,18 +451,19 @@ def test_an_own_example_is_judged_by_the_others_alone(monkeypatch):
     x = torch.nn.functional.normalize(
         torch.randn(7, 5, generator=generator).abs() + 2 * torch.eye(5)[y], dim=-1
     )
-    own_certainty(Certainty(), x, y, x[:0], 3)
+    names = 0.7 * torch.eye(5)[:3] + 0.1 if given else None
+    own_certainty(Certainty(), x, y, x[:0], 3, names)
     [phi] = seen
     assert len(phi) == 6  # the only example of a relation says nothing
     for row in range(6):
         left = torch.arange(7) != row
-        mean = prototypes(x[left], y[left], 3)
+        mean = prototypes(x[left], y[left], 3, names)
         shots = torch.bincount(y[left], minlength=3)
         alike = likeness(x[left], y[left], mean)
         alone, best = evidence(x[row : row + 1] @ mean.t(), shots.float(), alike=alike)
         assert int(best) == y[row]
         assert torch.allclose(phi[row], alone[0], atol=1e-5)
-    assert phi[4, -1] == pytest.approx(1) == phi[5, -1]
+    assert given or phi[4, -1] == pytest.approx(1) == phi[5, -1]
 
 
 def test_tuning_makes_an_adapter_that_tells_earlier_relations_apart(encoder):
@@ -475,14 +478,17 @@ def test_tuning_makes_an_adapter_that_tells_earlier_relations_apart(encoder):
     again = tune_relations([earlier], encoder, tuning)
     assert adapter.fingerprint == again.fingerprint
     other = tune_relations([earlier], encoder, tuning, seeds=(0, 1))
-    assert adapter.fingerprint != other.fingerprint
+    names = {kind: named(kind) for kind in kinds}
+    by_name = tune_relations([earlier._replace(named=names)], encoder, tuning)
+    assert len({one.fingerprint for one in (adapter, other, by_name)}) == 3
 
 
 def test_experience_holds_relations_out_for_certainty(encoder, tmp_path):
     kinds = [f"{kind} {n}" for kind in SAID for n in range(4)]
     pairs = [sentence(kind.rpartition(" ")[0], i) for kind in kinds for i in range(4)]
     strange = [sentence("praised", i).turned() for i in range(8)]
-    earlier = Earlier([*pairs, *strange], [*(k for k in kinds for _ in range(4)), *[None] * 8])
+    labels = [*(k for k in kinds for _ in range(4)), *[None] * 8]
+    earlier = Earlier([*pairs, *strange], labels, named={kind: named(kind) for kind in kinds})
     tuning = RelationTuning(spec=LoRA(rank=2, layers=(1,)), steps=2, dtype="float32")
     calls = []
     prior = learn_relation_prior([earlier], encoder, tuning, progress=lambda *step: calls.append(step))
@@ -492,8 +498,40 @@ def test_experience_holds_relations_out_for_certainty(encoder, tmp_path):
     again = RelationPrior.load(tmp_path / "prior")
     few = pairs[:5]
     assert torch.allclose(again.encode(few, encoder), prior.encode(few, encoder), atol=1e-5)
+    said = prior.pair_encoder(encoder).encode([named(kind) for kind in kinds])
+    assert prior.naming is not None and again.naming is not None
+    torch.testing.assert_close(prior.naming, said.mean(0))
+    torch.testing.assert_close(again.names(said), prior.names(said), atol=1e-5, rtol=0)
     frozen = learn_relation_prior([earlier], encoder, tune_encoder=False)
-    assert frozen.adapter is None and len(calls) == 4
+    assert frozen.adapter is None and len(calls) == 4 and frozen.naming is not None
+    assert learn_relation_prior([earlier._replace(named=None)], encoder, tune_encoder=False).naming is None
+
+
+def test_a_name_and_a_description_make_a_pair():
+    text, head, tail = named("worksFor_now", "The person has a job there.")
+    assert text == "subject , works for now : object . The person has a job there."
+    assert (text[slice(*head)], text[slice(*tail)]) == ("subject", "object")
+    text, head, tail = named("object")
+    assert text == "subject , object : object ." and text[slice(*tail)] == "object" and tail[0] == 19
+
+
+def test_names_are_examples_where_earlier_relations_had_names(prior, encoder):
+    pairs = prior.pair_encoder(encoder)
+    examples = [Example(sentence(kind, 0), kind, "Person", "Firm") for kind in ("works for", "founded")]
+    plain = learn_relations(examples, SCHEMA, prior, encoder)
+    assert plain.names is None and torch.equal(plain.cosines(plain.x), plain.x @ plain.x.t())
+    prior = replace(prior, naming=pairs.encode([named("likes"), named("hates"), named("meets")]).mean(0))
+    model = learn_relations(examples, SCHEMA, prior, encoder)
+    said = prior.names(pairs.encode([named(kind) for kind in model.types]))
+    assert said is not None and model.types == ("works for", "founded")
+    torch.testing.assert_close(said.norm(dim=-1), torch.ones(2))
+    middle = torch.nn.functional.normalize(model.x + said, dim=-1)
+    torch.testing.assert_close(model.cosines(model.x), model.x @ middle.t())
+    # What a description says moves the answer, and only that relation's.
+    content = {"entities": ["Person", "Firm"], "relations": {"works for": {}, "founded": "They began it."}}
+    other = learn_relations(examples, Schema.of(content), prior, encoder)
+    moved = (other.cosines(model.x) - model.cosines(model.x)).abs().amax(0)
+    assert moved[0] < 1e-5 < 1e-3 < moved[1]
 
 
 def test_nothing_to_tune_on_is_said(encoder):

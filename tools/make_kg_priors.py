@@ -79,7 +79,7 @@ RELATIONS = RelationTuning(
 def relations(data: Path) -> None:
     """Learn from FewRel's val_wiki and val_nyt, and write the prior."""
     wiki, news = (given.fewrel(data, part) for part in ("val_wiki", "val_nyt"))
-    earlier = as_earlier([wiki, news.unlike(pair.text for pair in wiki.pairs)])
+    earlier = as_earlier([wiki, news.unlike(pair.text for pair in wiki.pairs)], data)
     encoder = load_encoder("minilm", cache=False)
 
     def progress(step: int, steps: int, loss: float) -> None:

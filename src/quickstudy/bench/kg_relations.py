@@ -18,22 +18,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from rich.console import Console
-from torch import Tensor
-from torch.nn.functional import normalize
 
 from quickstudy.bench import data as published
 from quickstudy.bench import kg_corpora
 from quickstudy.bench import relation_data as given
+from quickstudy.bench.kg_relations_judge import Method, accuracy, auroc, episodes, scored
 from quickstudy.bench.relation_data import NONE, Related
 from quickstudy.bench.relation_marks import guess_marks, learn_names
 from quickstudy.bench.runs import write_run
 from quickstudy.core.errors import DataError, did_you_mean
 from quickstudy.core.estimate import Estimate, paired
-from quickstudy.domains.kg.relations.certainty import evidence, likeness
 from quickstudy.domains.kg.relations.experience import learn_relation_prior
-from quickstudy.domains.kg.relations.pairs import PairEncoder
+from quickstudy.domains.kg.relations.names import named
+from quickstudy.domains.kg.relations.pairs import Pair, PairEncoder
 from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.relations.tune import Earlier, RelationTuning
 from quickstudy.encoders.text import TextEncoder, load_encoder
@@ -69,7 +68,9 @@ WEIGHTS = {"FewRel val_nyt": 1.5, "FewRel val_wiki": 1.5, "KBP37": 1.0, "CoNLL04
 """How often episodes of tuning come from a data set."""
 MARKED, KEPT = 70, 40
 """Sentences of each of FewRel-80's relations whose marks are guessed, and pairs of it that are kept."""
-FROZEN, COVARIANCE, TUNED, OURS = "frozen", "learned covariance", "tuned", "tuned, learned covariance"
+FROZEN, COVARIANCE, TUNED, UNNAMED = "frozen", "learned covariance", "tuned", "without names"
+OURS = "tuned, learned covariance, names"
+BASELINES = (FROZEN, COVARIANCE, TUNED, UNNAMED)
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,6 @@ class Setting:
     console: Console
 
 
-@dataclass(frozen=True)
-class Method:
-    """Features of the reported pairs under one way."""
-
-    name: str
-    x: Float[Tensor, "n d"]
-    prior: RelationPrior
-
-
 def sources(data: Path, target: Related, part: str, encoder: TextEncoder) -> list[Related]:
     """What may be learned from, for a reported part: other sentences, and relations that it doesn't have."""
     other = "val_nyt" if part == "val_wiki" else "val_wiki"
@@ -109,63 +101,44 @@ def sources(data: Path, target: Related, part: str, encoder: TextEncoder) -> lis
 
 def learn(setting: Setting, earlier: Sequence[Related]) -> list[RelationPrior]:
     """The prior of the frozen encoder, and that of the tuned one."""
-    known = as_earlier(earlier)
+    known = as_earlier(earlier, setting.data)
     return [
         learn_relation_prior(known, setting.encoder, setting.tuning, tune_encoder=tune, seeds=setting.seeds)
         for tune in (False, True)
     ]
 
 
-def as_earlier(found: Sequence[Related]) -> list[Earlier]:
+def as_earlier(found: Sequence[Related], data: Path) -> list[Earlier]:
     """Data sets as the domain takes them."""
     return [
-        Earlier(one.pairs, [None if label == NONE else label for label in one.labels], WEIGHTS[one.name])
+        Earlier(
+            one.pairs,
+            [None if label == NONE else label for label in one.labels],
+            WEIGHTS[one.name],
+            names_of(one, data),
+        )
         for one in found
     ]
 
 
+def names_of(found: Related, data: Path) -> dict[str, Pair]:
+    """What the name and description of each relation make."""
+    return {label: named(*both) for label, both in given.relation_names(data, found.relations).items()}
+
+
 def methods(setting: Setting, target: Related, learned: Sequence[RelationPrior]) -> list[Method]:
-    """Frozen and tuned features of the reported pairs, each centred on the sources, without and with covariance."""
+    """Frozen and tuned features of the reported pairs, each centred on the sources, without and with covariance; and
+    with the relations' names.
+    """
     found = []
-    for names, prior in zip(((FROZEN, COVARIANCE), (TUNED, OURS)), learned, strict=True):
+    for titles, prior in zip(((FROZEN, COVARIANCE), (TUNED, UNNAMED)), learned, strict=True):
         raw = prior.pair_encoder(setting.encoder).encode(target.pairs)
         plain = replace(prior, damping=torch.zeros_like(prior.damping))
-        for name, used in zip(names, (plain, prior), strict=True):
-            found.append(Method(name, used.features(raw), used))
-    return found
-
-
-def episodes(
-    y: Int[np.ndarray, " n"],
-    ways: int,
-    shots: int,
-    queries: int,
-    number: int,
-    seed: int,
-    strangers: bool = False,
-) -> list[tuple[Int[np.ndarray, "w k"], Int[np.ndarray, "w q"], Int[np.ndarray, " m"]]]:
-    """Rows of (support, query) by relation, and as many queries of other relations, or none."""
-    rng = np.random.default_rng([seed, ways, shots])
-    rows = [np.flatnonzero(y == c) for c in range(int(y.max()) + 1)]
-    drawn = []
-    for _ in range(number):
-        order = rng.permutation(len(rows))
-        picked = np.stack([rng.choice(rows[c], shots + queries, replace=False) for c in order[:ways]])
-        other = np.array([], dtype=np.int64)
-        if strangers:
-            other = np.array([rng.choice(rows[rng.choice(order[ways:])]) for _ in range(ways * queries)])
-        drawn.append((picked[:, :shots], picked[:, shots:], other))
-    return drawn
-
-
-def accuracy(x: Float[Tensor, "n d"], drawn: Sequence[tuple[Any, Any, Any]]) -> list[float]:
-    """Accuracy of the nearest mean direction in each episode, in points."""
-    found = []
-    for support, query, _ in drawn:
-        center = normalize(x[torch.from_numpy(support)].mean(1), dim=-1)
-        best = (x[torch.from_numpy(query)] @ center.t()).argmax(-1)
-        found.append(100 * float((best == torch.arange(len(support)).unsqueeze(1)).float().mean()))
-    return found
+        for title, used in zip(titles, (plain, prior), strict=True):
+            found.append(Method(title, used.features(raw), used))
+    said = list(names_of(target, setting.data).values())
+    names = learned[-1].names(learned[-1].pair_encoder(setting.encoder).encode(said))
+    return [*found, replace(found[-1], name=OURS, named=names)]
 
 
 def few_shot(setting: Setting, part: str, row: str, cells: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
@@ -181,7 +154,7 @@ def few_shot(setting: Setting, part: str, row: str, cells: Sequence[tuple[int, i
     rows = []
     for place, (ways, shots) in enumerate(cells, start=1):
         drawn = episodes(y, ways, shots, 1, setting.episodes, 0)
-        scores = {method.name: accuracy(method.x, drawn) for method in ways_of}
+        scores = {method.name: accuracy(method, drawn, y) for method in ways_of}
         told = {name: Estimate.of(values) for name, values in scores.items()}
         setting.console.print(
             f"{part} {ways}-way {shots}-shot: " + ", ".join(f"{n} {e}" for n, e in told.items())
@@ -190,13 +163,14 @@ def few_shot(setting: Setting, part: str, row: str, cells: Sequence[tuple[int, i
         note = (
             f"{ways}-way {shots}-shot, one question a relation, {len(target.pairs)} of {len(whole.pairs)} pairs; "
             f"learned from {_named(earlier)}; tuned {record['steps']} steps, "
-            f"{record['CPU-s']} CPU-s; centred on the sources' means"
+            f"{record['CPU-s']} CPU-s; centred on the sources' means; beside the examples a relation's name and "
+            "description, as Wikidata has them, are given, but to the baselines without names"
             f"{'' if part == 'val_wiki' else '; settings were chosen on this part'}"
         )
         rows.append(
             _row(f"{row}.{place}", told[OURS], "points", setting, seconds, note)
             | {
-                "baselines": {n: round(told[n].mean, 2) for n in (FROZEN, COVARIANCE, TUNED)},
+                "baselines": {n: round(told[n].mean, 2) for n in BASELINES},
                 "gain": {"value": gain.mean, "ci95": (gain.low, gain.high), "over": FROZEN},
             }
         )
@@ -212,7 +186,7 @@ def _none(
     drawn = episodes(y, 5, 5, 1, setting.episodes, 1, strangers=True)
     areas, rights, notes = {}, {}, {}
     for method in ways_of:
-        score, right = scored(method.x, drawn, method.prior)
+        score, right = scored(method, drawn, y)
         level = 0.0  # even odds, by a certainty learned from sources: on relations that tuning hadn't met
         areas[method.name] = auroc(score, setting.episodes)
         answered = score > level
@@ -224,53 +198,19 @@ def _none(
     told = {name: Estimate.of(values) for name, values in rights.items()}
     setting.console.print("none of the above, AUROC: " + ", ".join(f"{n} {e}" for n, e in areas.items()))
     setting.console.print("accuracy: " + ", ".join(f"{n} {e} ({notes[n]})" for n, e in told.items()))
-    note = f"val_wiki, 5-way 5-shot, half of the questions of other relations; {notes[OURS]} of those; "
+    note = (
+        f"val_wiki, 5-way 5-shot and the relations' names, half of the questions of other relations; {notes[OURS]} of "
+        "those; "
+    )
     rows = []
     for place, (found, what) in enumerate(
         ((areas, "AUROC over all questions"), (told, "answers from even odds on, as learned from sources")), 1
     ):
         rows.append(
             _row(f"kg.3.{place}", found[OURS], "points", setting, seconds, note + what)
-            | {"baselines": {n: round(found[n].mean, 2) for n in (FROZEN, COVARIANCE, TUNED)}}
+            | {"baselines": {n: round(found[n].mean, 2) for n in BASELINES}}
         )
     return rows
-
-
-def scored(
-    x: Float[Tensor, "n d"], drawn: Sequence[tuple[Any, Any, Any]], prior: RelationPrior
-) -> tuple[Float[np.ndarray, "e q"], Any]:
-    """Log-odds that a question has the best relation, those of the episode's relations first; and whether it has."""
-    scores, rights = [], []
-    for support, query, other in drawn:
-        center = normalize(x[torch.from_numpy(support)].mean(1), dim=-1)
-        rows = torch.from_numpy(np.concatenate([query[:, 0], other]))
-        own = torch.arange(len(support)).repeat_interleave(support.shape[1])
-        alike = likeness(x[torch.from_numpy(support.ravel())], own, center)
-        phi, best = evidence(x[rows] @ center.t(), float(support.shape[1]), alike=alike)
-        scores.append(prior.certainty.logit(phi).numpy())
-        truth = torch.cat([torch.arange(len(support)), torch.full((len(other),), -1)])
-        rights.append((best == truth).numpy())
-    return np.stack(scores), np.stack(rights)
-
-
-def auroc(score: Float[np.ndarray, "e q"], number: int) -> Estimate:
-    """How often a question with a relation scores above one without, in points, over all questions.
-
-    The interval is that of 200 draws of episodes with replacement (Efron's bootstrap).
-    """
-    half = score.shape[1] // 2
-
-    def area(chosen: Float[np.ndarray, "e q"]) -> float:
-        none = np.sort(chosen[:, half:].ravel())
-        below = np.searchsorted(none, chosen[:, :half].ravel(), "left")
-        upto = np.searchsorted(none, chosen[:, :half].ravel(), "right")
-        return 100 * float((below + upto).mean()) / 2 / len(none)
-
-    rng = np.random.default_rng(0)
-    draws = [area(score[rng.integers(len(score), size=len(score))]) for _ in range(200)]
-    mean = area(score)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Estimate(mean, float(high - low) / 2, number, (min(mean, float(low)), max(mean, float(high))))
 
 
 def _row(row: str, found: Estimate, unit: str, setting: Setting, seconds: float, note: str) -> dict[str, Any]:

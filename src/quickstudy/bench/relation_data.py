@@ -6,7 +6,7 @@ Where a data set writes a relation in both directions, pairs are turned so that 
 import ast
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -110,10 +110,15 @@ def fewrel(data: Path, part: str) -> Related:
     return Related(f"FewRel {part}", tuple(pairs), tuple(labels))
 
 
-def relation_names(data: Path) -> Mapping[str, str]:
-    """Names of FewRel's relations, by property id."""
+def relation_names(data: Path, labels: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Name and description of each label: Wikidata's where it is a property's id or name, else its own words."""
     content = json.loads(_text(data, "relations/fewrel/pid2name.json"))
-    return {key: value[0] for key, value in content.items()}
+    described: dict[str, str] = dict(content.values())
+    found = {}
+    for label in labels:
+        own = re.sub(r"^(org|per):", "", label).replace("/", " or ")
+        found[label] = tuple(content[label]) if label in content else (own, described.get(label, ""))
+    return found
 
 
 _MARK = re.compile(r"</?e[12]>")

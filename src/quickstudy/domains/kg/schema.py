@@ -1,5 +1,6 @@
 """What a field's graph is made of: types of entities, and of relations with the types that they may join."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -19,6 +20,11 @@ _LONGEST = 2**19
 """Characters of a schema's file: PyYAML takes seconds for that, and it holds thousands of types."""
 _DEPTH = 10
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+
+def words(name: str) -> str:
+    """A type's name as people say it: works_for and worksFor are "works for"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|[_\-]+", " ", name).strip().lower()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ A type's name and description, read by the same network, count as examples of th
 spoken to its states already: as features of their own they cost 2 points (CrossNER's dev part, politics, one seed).
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +25,7 @@ from quickstudy.domains.kg.document import Document
 from quickstudy.domains.kg.entities.tune import features
 from quickstudy.domains.kg.entities.words import split, states
 from quickstudy.domains.kg.schema import EntityType
+from quickstudy.domains.kg.schema import words as spoken
 from quickstudy.encoders.text import TextEncoder
 from quickstudy.learners import Gaussian, Logistic, ProtoMAML
 from quickstudy.nets.word_bert import WordBert
@@ -42,8 +42,7 @@ SURE = 2.0
 
 def told(name: str, kind: EntityType) -> list[str]:
     """Texts that say what a type is: its name in words, then its description, then names of such things."""
-    plain = re.sub(r"(?<=[a-z])(?=[A-Z])|[_\-]+", " ", name).strip().lower()
-    return [plain, *([kind.description] if kind.description else []), *kind.examples]
+    return [spoken(name), *([kind.description] if kind.description else []), *kind.examples]
 
 
 def read(network: WordBert, texts: Sequence[str], encoder: TextEncoder) -> list[Float[Tensor, " dim"] | None]:

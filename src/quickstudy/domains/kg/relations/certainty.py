@@ -80,10 +80,19 @@ def nearness(x: Float[Tensor, "n d"], unrelated: Float[Tensor, "m d"]) -> Float[
     return (x @ unrelated.t()).topk(min(NEAREST, len(unrelated)), -1).values.mean(-1)
 
 
-def prototypes(x: Float[Tensor, "n d"], y: Int[Tensor, " n"], ways: int) -> Float[Tensor, "ways d"]:
-    """The direction of each relation's mean."""
-    sums = torch.zeros(ways, x.shape[1], dtype=x.dtype).index_add(0, y, x)
-    return normalize(sums, dim=-1)
+def prototypes(
+    x: Float[Tensor, "n d"],
+    y: Int[Tensor, " n"],
+    ways: int,
+    named: Float[Tensor, "ways d"] | None = None,
+) -> Float[Tensor, "ways d"]:
+    """The direction of each relation's mean.
+
+    Args:
+        named: what stands for each relation's name, and as such for one more example, or for as many as it is long.
+    """
+    start = torch.zeros(ways, x.shape[1], dtype=x.dtype) if named is None else named
+    return normalize(start.index_add(0, y, x), dim=-1)
 
 
 def likeness(
@@ -97,6 +106,7 @@ def likeness(
 def learn_certainty(
     tasks: Sequence[Labelled],
     strangers: Sequence[Float[Tensor, "m d"]] = (),
+    named: Sequence[Float[Tensor, "ways d"] | None] = (),
     *,
     episodes: int = 400,
     seed: int = 0,
@@ -106,31 +116,35 @@ def learn_certainty(
     Args:
         tasks: features of pairs of length 1, with relation numbers from 0.
         strangers: of each task, features of pairs that aren't related, or none.
+        named: of each task, what stands for its relations' names, or None.
     """
     rng = np.random.default_rng(seed)
     usable = []
     for place, task in enumerate(tasks):
         rows = [np.flatnonzero(task.y.numpy() == c) for c in range(int(task.y.max()) + 1)]
-        rows = [r for r in rows if len(r) > 2]
-        if len(rows) > 2:
-            usable.append((task.x, rows, strangers[place] if place < len(strangers) else None))
+        often = [c for c, r in enumerate(rows) if len(r) > 2]
+        if len(often) > 2:
+            other = strangers[place] if place < len(strangers) else None
+            names = named[place] if place < len(named) else None
+            usable.append((task.x, [rows[c] for c in often], other, None if names is None else names[often]))
     if not usable:
         return Certainty()
     phis, rights = [], []
     for _ in range(episodes):
-        x, rows, other = usable[rng.integers(len(usable))]
+        x, rows, other, names = usable[rng.integers(len(usable))]
         ways = int(rng.integers(2, min(10, len(rows) - 1) + 1))
-        order = [rng.permutation(rows[c]) for c in rng.permutation(len(rows))]
+        mixed = rng.permutation(len(rows))
+        order = [rng.permutation(rows[c]) for c in mixed]
         shots = int(min(rng.integers(1, 11), min(map(len, order[:ways])) - 1))
         support = np.concatenate([r[:shots] for r in order[:ways]])
         own = torch.arange(ways).repeat_interleave(shots)
-        center = prototypes(x[support], own, ways)
+        center = prototypes(x[support], own, ways, None if names is None else names[mixed[:ways]])
         asked = np.array([r[shots] for r in order[:ways]])
         none = np.array([rng.choice(order[int(rng.integers(ways, len(order)))]) for _ in range(ways)])
         given, odd = None, x[none]
         if other is not None and len(other) > 2 * ways and rng.random() < 0.5:
-            mixed = torch.from_numpy(rng.permutation(len(other)))
-            given, odd = other[mixed[ways : ways + 30]], other[mixed[:ways]]
+            drawn = torch.from_numpy(rng.permutation(len(other)))
+            given, odd = other[drawn[ways : ways + 30]], other[drawn[:ways]]
         elif rng.random() < 0.5 and len(order) > ways + 1:
             rest = np.setdiff1d(np.concatenate([r[:3] for r in order[ways:-1]]), none)
             given = x[rest] if len(rest) else None
@@ -149,19 +163,20 @@ def own_certainty(
     y: Int[Tensor, " n"],
     unrelated: Float[Tensor, "m d"],
     ways: int,
+    named: Float[Tensor, "ways d"] | None = None,
 ) -> Certainty:
     """Moved by the task's own examples, each scored by the others; a relation's only example says nothing."""
     counts = torch.bincount(y, minlength=ways).float()
     sums = torch.zeros(ways, x.shape[1]).index_add(0, y, x)
-    means = normalize(sums, dim=-1)
+    means = prototypes(x, y, ways, named)
     rows, rest = torch.arange(len(x)), sums[y] - x
+    without = normalize(rest if named is None else rest + named[y], dim=-1)
     cosine, alike = x @ means.t(), likeness(x, y, means)
-    cosine[rows, y] = (x * normalize(rest, dim=-1)).sum(-1)
+    cosine[rows, y] = (x * without).sum(-1)
     judged = counts[y] > 1
     near = nearness(x, unrelated) if len(unrelated) else None
-    # The mean cosine of vectors of length 1 to their own mean is that mean's length.
     others = alike.repeat(len(x), 1)
-    others[rows, y] = rest.norm(dim=-1) / (counts[y] - 1).clamp(min=1)
+    others[rows, y] = (rest * without).sum(-1) / (counts[y] - 1).clamp(min=1)
     phi, best = evidence(cosine, counts - 1, near, alike=others)
     phis, rights = [phi[judged]], [(best == y)[judged]]
     if len(unrelated) > 1:

@@ -31,6 +31,7 @@ from quickstudy.domains.kg.relations.certainty import (
 )
 from quickstudy.domains.kg.relations.examples import Example, turned_round
 from quickstudy.domains.kg.relations.head import Head, learn_head
+from quickstudy.domains.kg.relations.names import named
 from quickstudy.domains.kg.relations.pairs import Candidate, Pair, PairEncoder, candidates
 from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.schema import Schema
@@ -76,6 +77,10 @@ class RelationClassifier:
     say."""
     head: Head | None = None
     """Tells pairs from those that are merely named together; None where nobody labelled such."""
+    names: Float[Tensor, "relations d"] | None = None
+    """Vectors of what the names and descriptions of all the schema's relations make; None where the prior knows of none
+    before.
+    """
 
     @property
     def labelled(self) -> int:
@@ -83,12 +88,16 @@ class RelationClassifier:
         return len(self.examples) + sum(not other.turned for other in self.others)
 
     def cosines(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n ways"]:
-        """How alike pairs are to each relation: to the direction of its examples' mean."""
-        return x @ prototypes(self.x, self.y, len(self.types)).t()
+        """How alike pairs are to each relation: to the direction of its examples' mean, its name among them."""
+        return x @ self._prototypes.t()
 
-    @property
+    @cached_property
+    def _prototypes(self) -> Float[Tensor, "ways d"]:
+        return prototypes(self.x, self.y, len(self.types), _named(self, self.types))
+
+    @cached_property
     def _alike(self) -> Float[Tensor, " ways"]:
-        return likeness(self.x, self.y, prototypes(self.x, self.y, len(self.types)))
+        return likeness(self.x, self.y, self._prototypes)
 
     def judge(
         self,
@@ -292,10 +301,21 @@ def learn_relations(
     pairs = prior.pair_encoder(encoder)
     kept, none = [*related, *unrelated], torch.empty(0, dtype=torch.long)
     x = prior.features(pairs.encode([e.pair for e in kept]))
+    names = None
+    if prior.naming is not None:
+        names = pairs.encode([named(name, kind.description) for name, kind in schema.relations.items()])
     nothing = RelationClassifier(
-        schema, prior, pairs, (), x[:0], none, (), x[:0], (), prior.certainty, precision, maml
+        schema, prior, pairs, (), x[:0], none, (), x[:0], (), prior.certainty, precision, maml, names=names
     )
     return _learned(nothing, kept, x)
+
+
+def _named(by: RelationClassifier, types: Sequence[str]) -> Float[Tensor, "ways d"] | None:
+    """What stands for the names of relations among their examples."""
+    if by.names is None:
+        return None
+    known = list(by.schema.relations)
+    return by.prior.names(by.names[[known.index(kind) for kind in types]])
 
 
 def _learned(
@@ -307,7 +327,7 @@ def _learned(
     present, said = {e.type for e in related}, {e.pair for e in related}
     types = tuple(kind for kind in like.schema.relations if kind in present)
     y = torch.tensor([types.index(e.type or "") for e in related])
-    own = own_certainty(like.prior.certainty, x, y, other, len(types))
+    own = own_certainty(like.prior.certainty, x, y, other, len(types), _named(like, types))
     maml = None if like.maml is None else maml_head(len(types), like.prior.dim, like.maml)
     ends = [(e.head_type, e.tail_type) for e in everything]
     head = learn_head(

@@ -50,17 +50,19 @@ def learn_relation_prior(
     made: dict[str, Any] = {"seeds": list(seeds), "relations": [len(_relations(one)) for one in earlier]}
     if not tune_encoder:
         pairs = PairEncoder(base)
-        return RelationPrior.estimate(pairs, *encoded(pairs, earlier, each), record=made)
+        known = encoded(pairs, earlier, each)
+        return RelationPrior.estimate(pairs, *known, encoded_names(pairs, earlier), record=made)
     tuning = tuning or RelationTuning()
     adapter = tune_relations(earlier, base, tuning, seeds=seeds, progress=progress)
     pairs = PairEncoder(base.with_adapter(adapter))
-    prior = RelationPrior.estimate(pairs, *encoded(pairs, earlier, each))
+    prior = RelationPrior.estimate(pairs, *encoded(pairs, earlier, each), encoded_names(pairs, earlier))
     seen, unseen = _held_out(earlier, seeds[0])
     if unseen:
         other = tune_relations(seen, base, tuning, seeds=seeds[:1], progress=progress)
         pairs = PairEncoder(base.with_adapter(other))
-        judge = RelationPrior.estimate(pairs, *encoded(pairs, seen, each))
-        prior = prior.with_certainty(judge.calibrated(*encoded(pairs, unseen, each)).certainty)
+        judge = RelationPrior.estimate(pairs, *encoded(pairs, seen, each), encoded_names(pairs, seen))
+        other = *encoded(pairs, unseen, each), encoded_names(pairs, unseen)
+        prior = prior.with_certainty(judge.calibrated(*other).certainty)
     made |= {"steps": tuning.steps, "CPU-s": round(time.process_time() - begin)}
     return prior.with_record(made)
 
@@ -87,6 +89,14 @@ def encoded(pairs: PairEncoder, earlier: Sequence[Earlier], each: int) -> tuple[
     return tasks, unrelated
 
 
+def encoded_names(pairs: PairEncoder, earlier: Sequence[Earlier]) -> list[Tensor | None]:
+    """Of each data set, vectors of what its relations' names make, in their order; None where they have none."""
+    return [
+        None if one.named is None else pairs.encode([one.named[name] for name in _relations(one)])
+        for one in earlier
+    ]
+
+
 def _relations(one: Earlier) -> list[str]:
     return sorted({label for label in one.labels if label is not None})
 
@@ -105,4 +115,4 @@ def _held_out(earlier: Sequence[Earlier], seed: int) -> tuple[list[Earlier], lis
 
 
 def _part(one: Earlier, rows: Sequence[int]) -> Earlier:
-    return Earlier([one.pairs[row] for row in rows], [one.labels[row] for row in rows], one.weight)
+    return Earlier([one.pairs[row] for row in rows], [one.labels[row] for row in rows], one.weight, one.named)

@@ -25,6 +25,7 @@ from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import CheckpointError, ModelError
 from quickstudy.core.spec import Spec
 from quickstudy.domains.kg.relations.certainty import PARTS, Certainty, learn_certainty
+from quickstudy.domains.kg.relations.names import WEIGHT
 from quickstudy.domains.kg.relations.pairs import Pair, PairEncoder
 from quickstudy.encoders.text import TextEncoder
 from quickstudy.learners.scatter import class_means, degrees, numbered
@@ -57,6 +58,8 @@ class RelationPrior:
     """How far the adapter goes: 0 is the frozen encoder."""
     record: Mapping[str, Any] = field(default_factory=dict)
     """How it was made, for people to read."""
+    naming: Float[Tensor, " d"] | None = None
+    """The mean of what earlier relations' names make (`names.py`); None doesn't use names."""
 
     @classmethod
     def estimate(
@@ -64,6 +67,7 @@ class RelationPrior:
         pairs: PairEncoder,
         tasks: Sequence[Labelled],
         strangers: Sequence[Tensor] = (),
+        named: Sequence[Tensor | None] = (),
         *,
         shrinkage: float = SHRINKAGE,
         directions: int = DIRECTIONS,
@@ -76,6 +80,7 @@ class RelationPrior:
             pairs: what made the vectors; an adapter that its encoder has goes into the prior.
             tasks: of each data set, vectors of pairs x [n, d] with relation numbers from 0.
             strangers: of each data set, vectors of pairs in one sentence that aren't related.
+            named: of each data set, vectors of what its relations' names make [ways, d], or None.
 
         Raises:
             DataError: no data set with two relations and two examples of one.
@@ -85,7 +90,7 @@ class RelationPrior:
         centred = [task._replace(x=normalize(task.x - center, dim=-1)) for task in numbers]
         values, vectors, total = _scatter(centred, directions)
         floor = shrinkage * total / len(center)
-        base = pairs.encoder.frozen
+        base, names = pairs.encoder.frozen, [x for x in named if x is not None]
         prior = cls(
             base.name,
             base.identity,
@@ -97,8 +102,9 @@ class RelationPrior:
             pairs.encoder.adapter,
             pairs.encoder.adapter_scale if pairs.encoder.adapter else 1.0,
             dict(record or {}),
+            torch.cat(names).mean(0) if names else None,
         )
-        return prior.calibrated(tasks, strangers, seed=seed)
+        return prior.calibrated(tasks, strangers, named, seed=seed)
 
     @classmethod
     def blank(
@@ -129,11 +135,17 @@ class RelationPrior:
         return replace(self, center=x.mean(0) if len(set(kinds)) > 1 else torch.zeros_like(self.center))
 
     def calibrated(
-        self, tasks: Sequence[Labelled], strangers: Sequence[Tensor] = (), *, seed: int = 0
+        self,
+        tasks: Sequence[Labelled],
+        strangers: Sequence[Tensor] = (),
+        named: Sequence[Tensor | None] = (),
+        *,
+        seed: int = 0,
     ) -> "RelationPrior":
         """The same, its certainty learned from these data sets; the arguments are those of `estimate`."""
         known = [task._replace(x=self.features(task.x.float())) for task in numbered(tasks)[0]]
-        learned = learn_certainty(known, [self.features(x) for x in strangers], seed=seed)
+        names = [None if x is None else self.names(x) for x in named]
+        learned = learn_certainty(known, [self.features(x) for x in strangers], names, seed=seed)
         return replace(self, certainty=learned)
 
     def with_certainty(self, certainty: Certainty) -> "RelationPrior":
@@ -150,6 +162,12 @@ class RelationPrior:
         """Vectors as `PairEncoder` makes them -> vectors of length 1 whose cosines compare relations."""
         y = normalize(x - self.center, dim=-1)
         return normalize(y - (y @ self.directions * self.damping) @ self.directions.t(), dim=-1)
+
+    def names(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"] | None:
+        """Vectors of what relations' names make -> features that stand beside those of pairs, as long as they count;
+        None where no earlier relation's name says what they have in common.
+        """
+        return None if self.naming is None else WEIGHT * self.features(x - self.naming + self.center)
 
     def pair_encoder(self, encoder: TextEncoder) -> PairEncoder:
         """The encoder of pairs that it goes with. Raises ModelError if it was learned on another encoder."""
@@ -175,6 +193,8 @@ class RelationPrior:
             "damping": self.damping,
             "certainty": self.certainty.weights,
         }
+        if self.naming is not None:
+            tensors["naming"] = self.naming
         record: dict[str, Any] = {
             "kind": "prior",
             "of": "relations",
@@ -218,7 +238,11 @@ class RelationPrior:
             damping, weights = tensors["damping"].float(), tensors["certainty"].float()
             if weights.shape == (PARTS - 1,):  # from before how alike examples are was a part of it
                 weights = torch.cat([weights, weights.new_zeros(1)])
-            if directions.shape != (len(center), len(damping)) or weights.shape != Certainty().weights.shape:
+            naming = tensors["naming"].float() if "naming" in tensors else None
+            fit = (
+                directions.shape == (len(center), len(damping)) and weights.shape == Certainty().weights.shape
+            )
+            if not fit or (naming is not None and naming.shape != center.shape):
                 raise CheckpointError(f"{folder}: the shapes of its tensors don't fit together.")
             return cls(
                 str(record["encoder"]),
@@ -231,6 +255,7 @@ class RelationPrior:
                 adapter,
                 float(record["blend"]),
                 dict(record.get("made") or {}),
+                naming,
             )
         except (KeyError, TypeError, ValueError) as problem:
             raise CheckpointError(

@@ -4,10 +4,11 @@
 
 with z a pair's vector, c_k the mean of a relation's pairs without z_i itself, μ the mean of the episode's: the GE2E
 loss of Wan et al. 2018, centred, as a classifier on these vectors is. Relations of one data set make harder episodes
-than those of several. A relation turned round may stand beside the relation as one of its own (`turned`).
+than those of several. A relation turned round may stand beside the relation as one of its own (`turned`). Where
+relations have names, each one's is among its pairs (`names.py`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,6 +40,8 @@ class Earlier(NamedTuple):
     """None says that a pair isn't related."""
     weight: float = 1.0
     """How often episodes come from it."""
+    named: Mapping[str, Pair] | None = None
+    """What the name of each relation makes (`names.named`); None where relations have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,8 @@ class RelationTuning:
     """s."""
     turned: float = 0.0
     """How often one of an episode's relations stands in both directions; not tried on held-out relations yet."""
+    naming: float = 1.0
+    """How often relations' names are among an episode's pairs."""
     most: int = 40
     """Pairs of a relation, at most."""
     context: int = 110
@@ -114,7 +119,9 @@ def tune_relations(
 class _Set(NamedTuple):
     x: Tensor
     rows: list[Int[np.ndarray, " m"]]
+    """Of each relation; where they have names, the name's first."""
     weight: float
+    named: bool
 
 
 def _network(base: TextEncoder, spec: LoRA, tuning: RelationTuning, seed: int) -> tuple[SpanBert, Meta]:
@@ -139,15 +146,19 @@ def _prepared(one: Earlier, net: SpanBert, base: TextEncoder, tuning: RelationTu
     seen = {label: rows for label, rows in seen.items() if len(rows) >= tuning.shots}
     if len(seen) < 2:
         return None
-    pairs = [_cropped(one.pairs[row], tuning.context) for rows in seen.values() for row in rows]
-    ends = np.cumsum([len(rows) for rows in seen.values()])
+    names = one.named or {}
+    pairs = []
+    for label, rows in seen.items():
+        pairs += [names[label]] if names else []
+        pairs += [_cropped(one.pairs[row], tuning.context) for row in rows]
+    ends = np.cumsum([bool(names) + len(rows) for rows in seen.values()])
     x = pack(base, pairs)
     lengths = (x[..., 0] > 0).sum(-1)
     states = torch.zeros(*x.shape[:2], base.dim + 1, dtype=torch.float16)
     for rows in lengths.argsort().split(32):
         width = int(lengths[rows].max())
         states[rows, :width] = net.below(x[rows, :width])
-    return _Set(states, np.split(np.arange(len(pairs)), ends[:-1]), one.weight)
+    return _Set(states, np.split(np.arange(len(pairs)), ends[:-1]), one.weight, bool(names))
 
 
 def _cropped(pair: Pair, context: int) -> Pair:
@@ -164,15 +175,20 @@ def _sampler(sets: Sequence[_Set], tuning: RelationTuning, seed: int) -> Callabl
         one = sets[rng.choice(len(sets), p=chance / chance.sum())]
         ways = min(tuning.ways, len(one.rows))
         relations = rng.choice(len(one.rows), ways, replace=False)
-        rows = np.concatenate([rng.choice(one.rows[c], tuning.shots, replace=False) for c in relations])
-        y = torch.arange(ways).repeat_interleave(tuning.shots)
+        names = int(one.named and rng.random() < tuning.naming)
+        drawn = [
+            [*own[:names], *rng.choice(own[one.named :], tuning.shots, replace=False)]
+            for own in (one.rows[c] for c in relations)
+        ]
+        rows, each = np.concatenate(drawn), tuning.shots + names
+        y = torch.arange(ways).repeat_interleave(each)
         x = one.x[torch.from_numpy(rows)]
         if tuning.turned and rng.random() < tuning.turned:
             # The last relation gives way to the first one turned round.
             x[y == ways - 1] = _turned(x[y == 0])
         width = int((x[..., -1] != 0).sum(-1).max())
         x = x[:, :width].float()
-        last = torch.arange(len(y)) % tuning.shots == tuning.shots - 1
+        last = torch.arange(len(y)) % each == each - 1
         episode = Episode(Labelled.of(x[~last], y[~last]), Labelled.of(x[last], y[last]))
         return stack([episode])
 
