@@ -4,8 +4,8 @@
 
 is read like a pair of a sentence, "subject" its head and "object" its tail. What all such texts have in common, which
 sentences don't, is taken off: their mean over earlier relations stands for the mean of pairs (`RelationPrior.naming`).
-One such example is worth most where there is one of the other kind: on FewRel's val_nyt, 5-way, an encoder tuned without
-names rises from 80.4 to 84.8 with 1 shot and from 92.1 to 92.4 with 5; one tuned with them to 86.7 and 93.2.
+One such example is worth most where there is one of the other kind: on FewRel's val_nyt, 5-way, an encoder tuned
+without names rises from 80.4 to 84.8 with 1 shot and from 92.1 to 92.4 with 5; one tuned with them to 86.7 and 93.2.
 Added to the prototype, as in Liu et al. 2022, arXiv:2205.09536; there, their own encoder makes a vector of the text.
 """
 
