@@ -73,9 +73,9 @@ six in ten new ids; the other names of the new abstracts are asked for.
 RELATIONS = RelationTuning(
     spec=LoRA(rank=8, targets=("query", "value"), layers=(3, 4, 5)), steps=40, rate=2e-3, naming=0.0
 )
-"""Less than the default, which was chosen with FewRel-80 among the sources: 64 relations more to learn from. Tuned on the
-eight relations of val_wiki that val_nyt doesn't have, and with names at use, 5-way 1-shot comes to 82.1 on val_nyt; with
-names in half of the episodes too, to 81.4.
+"""Less than the default, which was chosen with FewRel-80 among the sources: 64 relations more to learn from. Tuned on
+the eight relations of val_wiki that val_nyt doesn't have, and with names at use, 5-way 1-shot comes to 82.1 on val_nyt;
+with names in half of the episodes too, to 81.4.
 """
 
 
