@@ -10,7 +10,7 @@ from quickstudy.app import cli, kg_decide, kg_graph
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.document import Document, Span
 from quickstudy.domains.kg.graph.claims import Mention, Statement
-from quickstudy.domains.kg.graph.records import Entity
+from quickstudy.domains.kg.graph.records import Entity, Slice
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.linking import across, within
 from quickstudy.domains.kg.linking.across import linked, read_catalogue, settle
@@ -153,6 +153,17 @@ def graph(tmp_path):
             store.finish(store.claim(1)[0], mentions, said, model="m")
         settle(store)
     return tmp_path / "g.db"
+
+
+def test_decisions_say_what_they_are_about(graph, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "150")
+    with GraphStore(graph) as store:
+        text = store.document("a").text
+        store.whole("a", Slice(0, len(text), text))
+        store.split([("a", store.mentions("a")[1])], ("Corvo", "firm"))
+    assert cli.main(["kg", "decisions", str(graph)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "whole Acme plc bought Bolt." in shown and "split Bolt · Corvo" in shown
 
 
 def test_merges_are_evidence_and_can_be_undone(graph, capsys, monkeypatch):

@@ -363,7 +363,7 @@ def test_types_are_held_to_the_schema(write):
 def test_files_that_are_none_are_refused(write, tmp_path):
     refused(write(""), "empty")
     refused(write("\n \n"), "empty")
-    refused(write("just a sentence.\n"), "the format isn't known", "'just a sentence.'", "'conll'")
+    refused(write("just a sentence.\n"), "the format isn't known", "'just a sentence.'", " conll, ")
     refused(write('{"a": 1}\n{"b": 2}\n'), "isn't known")
     refused(write("[]"), "empty")
     refused(write(zlib.compress(b"\x81\xa6tokens"), "train.spacy"), "DocBin", "json.dumps")

@@ -35,7 +35,8 @@ def show(
 
     Args:
         store: file of the graph.
-        name: the entity's name; "name (type)" where several types have it. Upper and lower case don't count.
+        name: the entity's name; "name (type)" where several types have it. Upper and lower case don't count. Words of
+            it will do where one entity alone has them; where several do, they are named.
         relation: only triples of this relation.
         direction: out (triples that start from it), in (that lead to it), or both.
         status: only triples of this status: rejected, proposed, review, extracted, given or accepted; may be given

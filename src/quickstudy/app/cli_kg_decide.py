@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from quickstudy.app import kg_decide, kg_results, screen
 from quickstudy.app.cli_options import COMMON, Common
 from quickstudy.domains.kg.graph.decisions import Decision
+from quickstudy.files.source import shortened
 
 Word = Annotated[str, Parameter(allow_leading_hyphen=True)]
 
@@ -156,9 +157,11 @@ def _decisions(found: list[Decision]) -> None:
 def _body(one: Decision) -> str:
     """What a decision is about, in a line."""
     body = one.body
-    ends = [body.get(key) for key in ("one", "entity", "mention", "name", "head", "other", "tail", "into")]
+    places = ("one", "entity", "mention", "name", "sentence", "head", "other", "tail")
+    apart = [part["mention"] for part in body.get("mentions", ())[:1]] if one.kind == "split" else []
+    ends = [*(body.get(key) for key in places), *apart, body.get("into")]
     words = [
-        end[0] if isinstance(end, list) else end.get("text", "")
+        end[0] if isinstance(end, list) else shortened(end.get("text", ""))
         for end in ends
         if isinstance(end, list | dict)
     ]

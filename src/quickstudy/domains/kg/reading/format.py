@@ -15,8 +15,8 @@ from quickstudy.files.source import TextSource, files_below, shortened
 
 _MARK = re.compile(r"\[[^\[\]{}\\\n]{1,100}\]\{")
 _UNKNOWN = (
-    "Name it: format='jsonl', 'inline', 'conll', 'brat', 'spacy', 'prodigy', 'doccano', 'label-studio', 'fewrel', "
-    "'conll04', 'pubtator' or 'marked'."
+    "Expected is one of: jsonl, inline, conll, brat, spacy, prodigy, doccano, label-studio, fewrel, conll04, pubtator, "
+    'marked (docs/kg-files.md shows each); in Python, format="conll" names one.'
 )
 
 
