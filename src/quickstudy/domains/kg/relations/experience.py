@@ -61,8 +61,8 @@ def learn_relation_prior(
         other = tune_relations(seen, base, tuning, seeds=seeds[:1], progress=progress)
         pairs = PairEncoder(base.with_adapter(other))
         judge = RelationPrior.estimate(pairs, *encoded(pairs, seen, each), encoded_names(pairs, seen))
-        other = *encoded(pairs, unseen, each), encoded_names(pairs, unseen)
-        prior = prior.with_certainty(judge.calibrated(*other).certainty)
+        apart = *encoded(pairs, unseen, each), encoded_names(pairs, unseen)
+        prior = prior.with_certainty(judge.calibrated(*apart).certainty)
     made |= {"steps": tuning.steps, "CPU-s": round(time.process_time() - begin)}
     return prior.with_record(made)
 
