@@ -5,8 +5,10 @@
     quickstudy bench kg_relations --quick               see that it works; nothing is written
 
 Nothing is learned from the reported part: not its sentences, not its relations (nor those of the same meaning in other
-data sets), not the mean of its features. FewRel-80's sentences have no marks; which names their relations join is
-guessed (`relation_marks.py`). Settings were chosen with val_nyt as the target, never with val_wiki: kg.2 isn't blind.
+data sets), not the mean of its features. Beside the examples a method has the relations' names and descriptions, as
+Wikidata has them, and a user's schema would; what it does without them stands beside it. FewRel-80's sentences have no
+marks; which names their relations join is guessed (`relation_marks.py`). Settings were chosen with val_nyt as the
+target, never with val_wiki: kg.2 isn't blind.
 """
 
 import argparse
