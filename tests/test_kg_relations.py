@@ -539,6 +539,17 @@ def test_nothing_to_tune_on_is_said(encoder):
         tune_relations([Earlier([sentence("sued", 0)], ["sued"])], encoder)
 
 
+def test_a_relation_without_a_name_beside_others_that_have_one_is_said(encoder):
+    kinds = ["sued", "founded"]
+    pairs, labels = [sentence(k, i) for k in kinds for i in range(4)], [k for k in kinds for _ in range(4)]
+    for names in ({"sued": named("sued")}, {}):
+        earlier = Earlier(pairs, labels, named=names)
+        with pytest.raises(DataError, match="has no '(founded|sued)'.*or none"):
+            tune_relations([earlier], encoder)
+        with pytest.raises(DataError, match="or none"):
+            learn_relation_prior([earlier], encoder, tune_encoder=False)
+
+
 def test_the_shipped_prior_fits_its_encoder_and_learns_from_two_examples():
     prior, minilm = RelationPrior.shipped(), load_encoder("minilm", cache=False)
     assert prior is RelationPrior.shipped()

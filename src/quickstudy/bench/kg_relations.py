@@ -130,7 +130,7 @@ def names_of(found: Related, data: Path) -> dict[str, Pair]:
 
 def methods(setting: Setting, target: Related, learned: Sequence[RelationPrior]) -> list[Method]:
     """Frozen and tuned features of the reported pairs, each centred on the sources, without and with covariance; and
-    with the relations' names.
+    with the relations' names. How sure one is, each has from sources with names: a threshold without would be another.
     """
     found = []
     for titles, prior in zip(((FROZEN, COVARIANCE), (TUNED, UNNAMED)), learned, strict=True):

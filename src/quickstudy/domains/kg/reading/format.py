@@ -16,7 +16,7 @@ from quickstudy.files.source import TextSource, files_below, shortened
 _MARK = re.compile(r"\[[^\[\]{}\\\n]{1,100}\]\{")
 _UNKNOWN = (
     "Expected is one of: jsonl, inline, conll, brat, spacy, prodigy, doccano, label-studio, fewrel, conll04, pubtator, "
-    'marked (docs/kg-files.md shows each); in Python, format="conll" names one.'
+    'marked; in Python, format="conll" names one.'
 )
 
 

@@ -91,10 +91,8 @@ def encoded(pairs: PairEncoder, earlier: Sequence[Earlier], each: int) -> tuple[
 
 def encoded_names(pairs: PairEncoder, earlier: Sequence[Earlier]) -> list[Tensor | None]:
     """Of each data set, vectors of what its relations' names make, in their order; None where they have none."""
-    return [
-        None if one.named is None else pairs.encode([one.named[name] for name in _relations(one)])
-        for one in earlier
-    ]
+    known = [one.names(_relations(one)) for one in earlier]
+    return [pairs.encode(names) if names else None for names in known]
 
 
 def _relations(one: Earlier) -> list[str]:

@@ -8,7 +8,7 @@ than those of several. A relation turned round may stand beside the relation as 
 relations have names, each one's is among its pairs (`names.py`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,6 +42,17 @@ class Earlier(NamedTuple):
     """How often episodes come from it."""
     named: Mapping[str, Pair] | None = None
     """What the name of each relation makes (`names.named`); None where relations have none."""
+
+    def names(self, relations: Iterable[str]) -> list[Pair]:
+        """What the names of these relations make, or nothing. Raises DataError where one of them alone has none."""
+        if self.named is None:
+            return []
+        relations = list(relations)
+        if lost := [relation for relation in relations if relation not in self.named]:
+            raise DataError(
+                f"named={{…}} has no {lost[0]!r}, which is a label. Name every relation, or none: named=None."
+            )
+        return [self.named[relation] for relation in relations]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,10 +157,10 @@ def _prepared(one: Earlier, net: SpanBert, base: TextEncoder, tuning: RelationTu
     seen = {label: rows for label, rows in seen.items() if len(rows) >= tuning.shots}
     if len(seen) < 2:
         return None
-    names = one.named or {}
+    names = one.names(seen)
     pairs = []
-    for label, rows in seen.items():
-        pairs += [names[label]] if names else []
+    for number, rows in enumerate(seen.values()):
+        pairs += names[number : number + 1]
         pairs += [_cropped(one.pairs[row], tuning.context) for row in rows]
     ends = np.cumsum([bool(names) + len(rows) for rows in seen.values()])
     x = pack(base, pairs)
