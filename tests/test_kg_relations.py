@@ -544,7 +544,7 @@ def test_a_relation_without_a_name_beside_others_that_have_one_is_said(encoder):
     pairs, labels = [sentence(k, i) for k in kinds for i in range(4)], [k for k in kinds for _ in range(4)]
     for names in ({"sued": named("sued")}, {}):
         earlier = Earlier(pairs, labels, named=names)
-        with pytest.raises(DataError, match="has no '(founded|sued)'.*or none"):
+        with pytest.raises(DataError, match=r"has no '(founded|sued)'.*or none"):
             tune_relations([earlier], encoder)
         with pytest.raises(DataError, match="or none"):
             learn_relation_prior([earlier], encoder, tune_encoder=False)
