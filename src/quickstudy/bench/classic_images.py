@@ -52,7 +52,7 @@ class Protocol(NamedTuple):
     paper: float
     zero_head: bool = False
     more: bool = False
-    """Whether it trains on mirrored classes and distorted images, too."""
+    """Whether it trains on mirrored classes, turned ones and distorted images, too."""
     settling: int = 0
     """Steps after those, at rates from a tenth to a hundredth: the loss is still noisy at a tenth. The mean of what the
     second half of them learned is judged."""
@@ -119,11 +119,12 @@ def maml(split: Split, run: Run, ways: int = 5) -> Rows:
         zero_head=protocol.zero_head,
     )
     shots = Shots(ways=ways, shots=1, queries=QUERIES, tasks=2 if run.quick else protocol.tasks)
-    sample = (
-        distorted(mirrored(split.train).sampler(shots, run.seed), seed=run.seed)
-        if protocol.more
-        else split.train.sampler(shots, run.seed)
-    )
+    sample = split.train.sampler(shots, run.seed)
+    if protocol.more:
+        turned = distorted(
+            mirrored(split.train).sampler(shots, run.seed), turn=45.0, shift=0.0, whole=True, seed=run.seed
+        )
+        sample = distorted(turned, seed=run.seed)
     meta = train(f"maml{ways}", learner, sample, run, steps=steps, rate=RATE, decay=True, shots=shots)
     if settling := min(steps, protocol.settling):
         meta = train(
@@ -156,7 +157,7 @@ def maml(split: Split, run: Run, ways: int = 5) -> Rows:
 def _other(protocol: Protocol) -> str:
     """What else isn't as in the paper."""
     head = ", a last layer of 0 before each task (the paper: 5 of .1, its last layer learned)"
-    more = ", trained on mirrored classes and distorted images too (the paper: on neither)"
+    more = ", trained on mirrored classes, on turned ones and on distorted images too (the paper: on none of these)"
     end = (
         f", then {protocol.settling:,} steps from a tenth of the outer rate to a hundredth, of which the mean over the "
         "last half is judged"
