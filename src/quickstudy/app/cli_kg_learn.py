@@ -32,6 +32,7 @@ def learn(
     schema: Path,
     examples: Annotated[list[Path], Parameter(consume_multiple=True, negative="")],
     to: Annotated[Path, Parameter(name=["--to", "--out", "-o"])],
+    documents: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     encoder: str = "minilm",
     experience: bool = True,
     judge: bool = True,
@@ -48,6 +49,8 @@ def learn(
         schema: .yaml or .json; `quickstudy kg new` writes one.
         examples: files with labelled sentences: our own, or as other tools export them.
         to: folder for the model. It will hold the examples' texts.
+        documents: files or folders of your documents, without labels: some are read, so that it knows which pairs of
+            names are usual there. Tells what is no relation better.
         encoder: name or folder of the encoder; see `quickstudy encoders`.
         experience: start from what past corpora and relations taught.
         judge: see what that is worth on examples held out, and leave it out where it does harm.
@@ -61,8 +64,8 @@ def learn(
     common.start()
     with screen.bar("learn") as move:
         result = kg_actions.learn(
-            schema, examples, to, encoder=encoder, experience=experience, judge=judge, bank=bank,
-            precision=precision, across=across, seed=seed, progress=move,
+            schema, examples, to, documents=documents or (), encoder=encoder, experience=experience, judge=judge,
+            bank=bank, precision=precision, across=across, seed=seed, progress=move,
         )  # fmt: skip
     if keep:
         kept = bank_actions.add(to, domain="kg", consent=bank_actions.KEPT)

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 from quickstudy.app.kg_results import Begun, Judged, KgLearned
@@ -16,14 +17,18 @@ from quickstudy.core.atomic import folder_for
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.banked import learn_with
 from quickstudy.domains.kg.document import Annotated
+from quickstudy.domains.kg.reading.documents import read_documents
 from quickstudy.domains.kg.reading.examples import read_annotated
 from quickstudy.domains.kg.reading.odd import once
+from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.schema import Schema
 from quickstudy.domains.kg.starter import write_starter, write_starter_examples
 from quickstudy.domains.kg.use import EXAMPLES, GraphModel
 from quickstudy.domains.kg.worth import LEAST
 from quickstudy.encoders.text import TextEncoder, load_encoder
 
+MOST_READ = 2_000
+"""Documents of a file or folder that a model may be placed by; some of them are read."""
 FEW = 5
 """A type with fewer examples than this is named in the report."""
 
@@ -49,6 +54,7 @@ def learn(
     examples: Sequence[str | Path],
     to: str | Path,
     *,
+    documents: Sequence[str | Path] = (),
     encoder: str = "minilm",
     experience: bool = True,
     judge: bool = True,
@@ -61,6 +67,8 @@ def learn(
     """Learn a schema's entities and relations from labelled files, and save the model to a folder.
 
     Args:
+        documents: of the field, without labels, as `kg extract` takes them: what earlier relations taught is placed by
+            the names that stand together in some of them.
         experience: start from what past corpora and relations taught; else from the frozen encoder.
         judge: see what that was worth on examples held out, and leave it out where it does harm.
         bank: start from the fields of the user's bank too, where that helps on examples held out.
@@ -91,6 +99,9 @@ def learn(
         raise DataError(
             f"the encoder {encoder!r} has no word states, which finding entities needs; minilm has."
         )
+    unlabelled = list(chain.from_iterable(islice(read_documents(path), MOST_READ) for path in documents))
+    if unlabelled and not experience:
+        said.append("documents say something on top of experience alone; without it they weren't used.")
     move("learning entities and relations", 0, 0)
 
     def judged(done: int, parts: int) -> None:
@@ -103,14 +114,16 @@ def learn(
     if bank:
         with TaskBank(create=False) as opened:
             model, asked = learn_with(
-                opened, labelled, types, loaded, prior=past, relation_prior=past, precision=precision, across=across,
-                seed=seed, progress=step,
+                opened, labelled, types, loaded, prior=past, relation_prior=past, documents=unlabelled,
+                precision=precision, across=across, seed=seed, progress=step,
             )  # fmt: skip
     else:
         model = GraphModel.learn(
-            labelled, types, loaded, prior=past, relation_prior=past, precision=precision, across=across,
-            judge=judge and experience, seed=seed, judging=judged, progress=step,
+            labelled, types, loaded, prior=past, relation_prior=past, documents=unlabelled, precision=precision,
+            across=across, judge=judge and experience, seed=seed, judging=judged, progress=step,
         )  # fmt: skip
+    if unlabelled and (prior := model.relation_prior) is not None and model.relations is not None:
+        said.append(_placed(prior, len(unlabelled)))
     model.save(to)
     place = shlex.quote(str(to))
     return KgLearned(
@@ -120,6 +133,15 @@ def learn(
         [f"quickstudy kg extract graph.db DOCUMENTS --model {place}"],
         asked.to_json() if asked else None, asked.text() if asked else "",
     )  # fmt: skip
+
+
+def _placed(prior: RelationPrior, read: int) -> str:
+    if prior.cohort is None:
+        return (
+            f"too few names that a relation may join stand in a sentence of the {read} documents; relations are "
+            "learned as without these. Give more documents, or more examples of names."
+        )
+    return f"relations are placed by {len(prior.cohort)} pairs of names in your documents."
 
 
 def _notes(

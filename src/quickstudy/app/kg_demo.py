@@ -67,7 +67,7 @@ def demo(
     assert isinstance(encoder, TextEncoder)
     move("learning from ten abstracts", 0, 0)
     model = GraphModel.learn(
-        examples, schema, encoder, precision=PRECISION, seed=seed,
+        examples, schema, encoder, documents=[one.document for one in truth], precision=PRECISION, seed=seed,
         progress=lambda step, _: move("learning from ten abstracts", step, 0),
     )  # fmt: skip
     model.save(folder / "model")

@@ -13,7 +13,7 @@ from typing import Any
 
 from quickstudy.bank.near import Neighbour
 from quickstudy.bank.store import TaskBank
-from quickstudy.domains.kg.document import Annotated
+from quickstudy.domains.kg.document import Annotated, Document
 from quickstudy.domains.kg.entities.prior import Prior
 from quickstudy.domains.kg.experience import Experience, Seen, chosen, learned
 from quickstudy.domains.kg.kept import ENTITIES, RELATIONS
@@ -93,6 +93,7 @@ def learn_with(
     *,
     prior: Prior | Shipped | None = "shipped",
     relation_prior: RelationPrior | Shipped | None = "shipped",
+    documents: Sequence[Document] = (),
     precision: float = 0.9,
     across: int = 0,
     without: str | None = None,
@@ -103,6 +104,7 @@ def learn_with(
 
     Args:
         prior, relation_prior: what it is learned on top of: what comes with quickstudy; None is the frozen encoder.
+        documents: of the field, without labels; as `GraphModel.learn` takes them.
         without: the id of an entry that isn't asked, such as this field's own.
 
     Raises:
@@ -116,8 +118,8 @@ def learn_with(
         bank, given, schema, encoder, base=base, relation_base=related, without=without, seed=seed
     )
     model = GraphModel.learn(
-        given, schema, encoder, prior=told.entities, relation_prior=told.relations, precision=precision, across=across,
-        seed=seed, progress=progress,
+        given, schema, encoder, prior=told.entities, relation_prior=told.relations, documents=documents,
+        precision=precision, across=across, seed=seed, progress=progress,
     )  # fmt: skip
     return model, worth
 

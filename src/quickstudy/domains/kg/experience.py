@@ -29,6 +29,7 @@ from quickstudy.domains.kg.entities.prior import LONGEST, Prior, labelled
 from quickstudy.domains.kg.entities.tune import Labelled, features, with_one
 from quickstudy.domains.kg.entities.words import states
 from quickstudy.domains.kg.kept import ENTITIES, RELATIONS, entity_part, field_of, relation_part
+from quickstudy.domains.kg.relations.certainty import Certainty
 from quickstudy.domains.kg.relations.pairs import PairEncoder
 from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.schema import Schema
@@ -263,14 +264,17 @@ def _joined(base: RelationPrior, own: RelationPrior, share: float) -> RelationPr
     stacked = torch.cat(roots, 1)
     left, root, _ = torch.linalg.svd(stacked, full_matrices=False)
     kept = slice(0, base.directions.shape[1] or own.directions.shape[1])
+
+    def between(one: Certainty, other: Certainty) -> Certainty:
+        return Certainty(torch.lerp(one.weights, other.weights, share))
+
     return replace(
         base,
         center=torch.lerp(base.center, own.center, share),
         directions=left[:, kept].half().float().contiguous(),
         damping=(1 - (1 + root[kept].pow(2)).rsqrt()).float(),
-        certainty=replace(
-            base.certainty, weights=torch.lerp(base.certainty.weights, own.certainty.weights, share)
-        ),
+        certainty=between(base.certainty, own.certainty),
+        in_field=between(base.in_field, own.in_field) if base.in_field and own.in_field else base.in_field,
     )
 
 

@@ -173,6 +173,10 @@ class Schema:
         kind = self.relations[relation]
         return (not kind.head or head in kind.head) and (not kind.tail or tail in kind.tail)
 
+    def possible(self, head: str, tail: str) -> bool:
+        """Whether any relation may."""
+        return any(self.admits(relation, head, tail) for relation in self.relations)
+
     def misfit(self, relation: str, head: str, tail: str) -> str:
         """What is wrong with a relation between entities of two types; '' if nothing is."""
         if relation not in self.relations:

@@ -27,6 +27,7 @@ from quickstudy.domains.kg.document import Annotated, Document, Span, holding, s
 from quickstudy.domains.kg.entities import recogniser as entities
 from quickstudy.domains.kg.entities.prior import Prior
 from quickstudy.domains.kg.entities.recogniser import Recogniser
+from quickstudy.domains.kg.field import field_pairs
 from quickstudy.domains.kg.graph.claims import Claim, Mention, Statement
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.labelled import as_record, from_record
@@ -91,6 +92,7 @@ class GraphModel:
         *,
         prior: "Prior | Shipped | None" = "shipped",
         relation_prior: "RelationPrior | Shipped | None" = "shipped",
+        documents: Sequence[Document] = (),
         precision: float = 0.9,
         across: int = 0,
         judge: bool = False,
@@ -104,6 +106,8 @@ class GraphModel:
             prior: what past corpora taught about entities; None starts from the frozen encoder. By default the one that
                 comes with quickstudy, or None where that is of another encoder.
             relation_prior: the same of earlier relations.
+            documents: of the field, without labels: some are read, and earlier relations' prior is placed by the pairs
+                in them (`RelationPrior.of_field`). Without a prior they say nothing.
             across: how many sentence ends may lie between the two ends of a relation: 1 looks in neighbouring
                 sentences too.
             judge: see first what priors are worth on examples held out, and leave out the one that does harm there.
@@ -121,18 +125,20 @@ class GraphModel:
         named = [example for example in given if not example.partial]
         worth: list[Worth] = []
         tuned = None
-        if judge:
-            if told_of := of_entities(named, schema, past, encoder, seed=seed, progress=judging):
-                past, tuned = (past, None) if told_of.keeps else (None, False)
-                worth.append(told_of)
-
-            def again(some: Sequence[Annotated], kept: RelationPrior | None) -> RelationClassifier | None:
-                return learn_related(some, schema, encoder, kept, precision, across, seed)
-
-            if told_of := of_relations(given, schema, told, again, across=across, seed=seed):
-                told = told if told_of.keeps else None
-                worth.append(told_of)
+        if judge and (told_of := of_entities(named, schema, past, encoder, seed=seed, progress=judging)):
+            past, tuned = (past, None) if told_of.keeps else (None, False)
+            worth.append(told_of)
         recogniser = entities.learn(named, schema, past, encoder, tuned=tuned, seed=seed, progress=progress)
+        if documents and told is not None:
+            pairs = field_pairs(documents, recogniser, schema, across=across, labelled=given, seed=seed)
+            told = told.of_field(told.pair_encoder(encoder).encode(pairs))
+
+        def again(some: Sequence[Annotated], kept: RelationPrior | None) -> RelationClassifier | None:
+            return learn_related(some, schema, encoder, kept, precision, across, seed)
+
+        if judge and (told_of := of_relations(given, schema, told, again, across=across, seed=seed)):
+            told = told if told_of.keeps else None
+            worth.append(told_of)
         return cls(
             schema, given, recogniser, learn_related(given, schema, encoder, told, precision, across, seed),
             told, precision, across, tuple(worth), seed,
@@ -159,6 +165,8 @@ class GraphModel:
         if (prior := self.relation_prior) is not None:
             kept.append({"center": prior.center, "directions": prior.directions, "damping": prior.damping})
             kept.append({"certainty": prior.certainty.weights})
+            # Left out where there is none: models from before they were have their version still.
+            kept += [{"more": more} for more in (prior.naming, prior.cohort) if more is not None]
             kept.append(dict(prior.adapter.tensors) if prior.adapter else {})
             digest.update(repr((prior.layers, prior.blend)).encode())
         for tensors in kept:

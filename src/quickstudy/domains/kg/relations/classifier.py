@@ -131,7 +131,7 @@ class RelationClassifier:
             chosen = torch.where(possible, _adapted(self.maml, self.x, self.y, x), -torch.inf).argmax(-1)
         counts = torch.bincount(self.y, minlength=len(self.types)).float()
         near = nearness(x, self.unrelated) if len(self.unrelated) else None
-        phi, best = evidence(cosine, counts, near, chosen, self._alike)
+        phi, best = evidence(cosine, counts, near, chosen, self._alike, self.prior.usual(x))
         probability = self.certainty.logit(phi).sigmoid()
         if admitted is not None:
             probability = probability * admitted[torch.arange(len(x)), best]
@@ -177,7 +177,8 @@ class RelationClassifier:
         cosine = cosine if admitted is None else torch.where(admitted, cosine, -1.0)
         counts = torch.bincount(self.y, minlength=len(self.types)).float()
         near = nearness(x, self.unrelated) if len(self.unrelated) else None
-        return self.certainty.logit(evidence(cosine, counts, near, chosen, self._alike)[0])
+        phi, _ = evidence(cosine, counts, near, chosen, self._alike, self.prior.usual(x))
+        return self.certainty.logit(phi)
 
     def without(self, origin: int) -> "RelationClassifier | None":
         """What would have been learned without a labelled document: the same to the last digit, as the encoder learns
@@ -327,8 +328,9 @@ def _learned(
     present, said = {e.type for e in related}, {e.pair for e in related}
     types = tuple(kind for kind in like.schema.relations if kind in present)
     y = torch.tensor([types.index(e.type or "") for e in related])
-    own = own_certainty(like.prior.certainty, x, y, other, len(types), _named(like, types))
-    maml = None if like.maml is None else maml_head(len(types), like.prior.dim, like.maml)
+    prior, cohort = like.prior, like.prior.placed
+    own = own_certainty(prior.certainty, x, y, other, len(types), _named(like, types), cohort)
+    maml = None if like.maml is None else maml_head(len(types), prior.dim, like.maml)
     ends = [(e.head_type, e.tail_type) for e in everything]
     head = learn_head(
         features,

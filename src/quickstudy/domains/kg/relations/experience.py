@@ -62,7 +62,7 @@ def learn_relation_prior(
         pairs = PairEncoder(base.with_adapter(other))
         judge = RelationPrior.estimate(pairs, *encoded(pairs, seen, each), encoded_names(pairs, seen))
         apart = *encoded(pairs, unseen, each), encoded_names(pairs, unseen)
-        prior = prior.with_certainty(judge.calibrated(*apart).certainty)
+        prior = prior.with_certainty(judge.calibrated(*apart))
     made |= {"steps": tuning.steps, "CPU-s": round(time.process_time() - begin)}
     return prior.with_record(made)
 

@@ -5,11 +5,13 @@
    values v, and λ = `shrinkage` times the mean of v, features become  normalise(x - μ) (Σ + λ)^(-1/2) √λ  =
    y - Σ_u (1 - √(λ / (v + λ))) (y · u) u.
 3. Which scores of a pair mean that it has the relation of the best score (`certainty.py`).
+
+`of_field` places it in a field of which pairs are known that nobody labelled: their mean is μ, and they are the cohort.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
 from os import PathLike
 from pathlib import Path
@@ -24,7 +26,14 @@ from quickstudy.core.checkpoint import load_folder, save_folder
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import CheckpointError, ModelError
 from quickstudy.core.spec import Spec
-from quickstudy.domains.kg.relations.certainty import PARTS, Certainty, learn_certainty
+from quickstudy.domains.kg.relations.certainty import (
+    COHORT,
+    FEWEST,
+    PARTS,
+    Certainty,
+    learn_certainty,
+    usual,
+)
 from quickstudy.domains.kg.relations.names import WEIGHT
 from quickstudy.domains.kg.relations.pairs import Pair, PairEncoder
 from quickstudy.encoders.text import TextEncoder
@@ -47,8 +56,8 @@ class RelationPrior:
     """Which files these were, without adapter."""
     layers: tuple[int, ...]
     center: Float[Tensor, " d"]
-    """The mean of pairs over earlier data sets, one vote each: never that of the pairs that it is used on. Only a
-    `blank` one, which has none, takes it of these, or 0."""
+    """The mean of pairs over earlier data sets, one vote each: never that of the pairs that it is used on, but for one
+    `of_field`, whose pairs nobody labelled, and for a `blank` one, which has no other."""
     directions: Float[Tensor, "d r"]
     damping: Float[Tensor, " r"]
     """1 - √(λ / (v + λ)) of each direction: 0 leaves it, 1 removes it."""
@@ -60,6 +69,10 @@ class RelationPrior:
     """How it was made, for people to read."""
     naming: Float[Tensor, " d"] | None = None
     """The mean of what earlier relations' names make (`names.py`); None doesn't use names."""
+    in_field: Certainty | None = None
+    """What `certainty` is `of_field`; None where that wasn't learned, and for the blank one."""
+    cohort: Float[Tensor, "m d"] | None = None
+    """Vectors of a field's pairs that nobody labelled; None if it isn't `of_field`."""
 
     @classmethod
     def estimate(
@@ -143,13 +156,43 @@ class RelationPrior:
         seed: int = 0,
     ) -> "RelationPrior":
         """The same, its certainty learned from these data sets; the arguments are those of `estimate`."""
-        known = [task._replace(x=self.features(task.x.float())) for task in numbered(tasks)[0]]
-        names = [None if x is None else self.names(x) for x in named]
-        learned = learn_certainty(known, [self.features(x) for x in strangers], names, seed=seed)
-        return replace(self, certainty=learned)
+        tasks, names = numbered(tasks)[0], [None if x is None else self.names(x) for x in named]
 
-    def with_certainty(self, certainty: Certainty) -> "RelationPrior":
-        return replace(self, certainty=certainty)
+        def learned(priors: Sequence[RelationPrior], before: Certainty | None) -> Certainty:
+            known = [t._replace(x=p.features(t.x.float())) for p, t in zip(priors, tasks, strict=True)]
+            apart = [p.features(x) for p, x in zip(priors, strangers, strict=False)]
+            return learn_certainty(known, apart, names, before=before, seed=seed)
+
+        certainty = learned([self] * len(tasks), None)
+        # Each data set is a field, too: its pairs, whatever they say, have a centre of their own.
+        placed = [replace(self, center=task.x.float().mean(0)) for task in tasks]
+        return replace(self, certainty=certainty, in_field=learned(placed, certainty))
+
+    def of_field(self, x: Float[Tensor, "m d"]) -> "RelationPrior":
+        """Placed in a field: centred on pairs of it that nobody labelled, and sure by comparing with them.
+
+        On val_nyt, 5-way, 5-shot, 200 such pairs take AUROC of strangers from 89.7 to 93.6, accuracy with half of the
+        questions of none from 80.7 to 83.1, and of 1-shot from 86.6 to 87.0.
+
+        Args:
+            x: vectors as `pair_encoder` makes them; fewer than `FEWEST` say too little, and leave it as it is.
+        """
+        if self.in_field is None or len(x) < FEWEST:
+            return self
+        return replace(self, center=x.mean(0), certainty=self.in_field, cohort=x[:COHORT].half().float())
+
+    @cached_property
+    def placed(self) -> Float[Tensor, "m d"] | None:
+        """Features of the cohort."""
+        return None if self.cohort is None else self.features(self.cohort)
+
+    def usual(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n 2"] | None:
+        """How alike pairs are to the field's, whatever these say (`certainty.usual`), from features; None without."""
+        return None if self.placed is None else usual(x, self.placed)
+
+    def with_certainty(self, of: "RelationPrior") -> "RelationPrior":
+        """As sure as another one."""
+        return replace(self, certainty=of.certainty, in_field=of.in_field)
 
     def with_record(self, record: Mapping[str, Any]) -> "RelationPrior":
         return replace(self, record=dict(record))
@@ -193,8 +236,9 @@ class RelationPrior:
             "damping": self.damping,
             "certainty": self.certainty.weights,
         }
-        if self.naming is not None:
-            tensors["naming"] = self.naming
+        tensors |= {"naming": self.naming} if self.naming is not None else {}
+        tensors |= {"in_field": self.in_field.weights} if self.in_field is not None else {}
+        tensors |= {"cohort": self.cohort.half()} if self.cohort is not None else {}
         record: dict[str, Any] = {
             "kind": "prior",
             "of": "relations",
@@ -238,11 +282,18 @@ class RelationPrior:
             damping, weights = tensors["damping"].float(), tensors["certainty"].float()
             if weights.shape == (PARTS - 1,):  # from before how alike examples are was a part of it
                 weights = torch.cat([weights, weights.new_zeros(1)])
-            naming = tensors["naming"].float() if "naming" in tensors else None
-            fit = (
-                directions.shape == (len(center), len(damping)) and weights.shape == Certainty().weights.shape
+            naming, placed, cohort = (
+                tensors[name].float() if name in tensors else None
+                for name in ("naming", "in_field", "cohort")
             )
-            if not fit or (naming is not None and naming.shape != center.shape):
+            fit = (
+                directions.shape == (len(center), len(damping))
+                and weights.shape == (PARTS + (cohort is not None),)
+                and (naming is None or naming.shape == center.shape)
+                and (placed is None or placed.shape == (PARTS + 1,))
+                and (cohort is None or (cohort.shape[1:] == center.shape and len(cohort) >= FEWEST))
+            )
+            if not fit:
                 raise CheckpointError(f"{folder}: the shapes of its tensors don't fit together.")
             return cls(
                 str(record["encoder"]),
@@ -256,6 +307,8 @@ class RelationPrior:
                 float(record["blend"]),
                 dict(record.get("made") or {}),
                 naming,
+                None if placed is None else Certainty(placed),
+                cohort,
             )
         except (KeyError, TypeError, ValueError) as problem:
             raise CheckpointError(
