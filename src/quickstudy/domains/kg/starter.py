@@ -26,8 +26,8 @@ entities:
     examples: [$3.5 million]
 
 # What may be said of two of them. head and tail are the types that it leads from and to: one, a list, or none of them
-# for any. In an example, [head]{{…}} and [tail]{{…}} stand around the two; it counts as one more labelled sentence. A
-# description is for people.
+# for any. In an example, [head]{{…}} and [tail]{{…}} stand around the two; it counts as one more labelled sentence, and
+# so do name and description together.
 relations:
   works_for:
     head: person
