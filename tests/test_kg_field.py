@@ -26,6 +26,8 @@ from quickstudy.domains.kg.relations.certainty import (
     prototypes,
     usual,
 )
+from quickstudy.domains.kg.relations.classifier import learn_relations
+from quickstudy.domains.kg.relations.examples import labelled_pairs
 from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.schema import Schema
 from quickstudy.domains.kg.use import GraphModel, extract
@@ -73,7 +75,7 @@ def test_z_is_the_best_cosine_in_deviations_of_those_to_the_cohort():
     plain, same = evidence(cosine, 1.0)
     others = x @ cohort.t()
     assert torch.equal(phi[:, :-1], plain) and torch.equal(best, same)
-    torch.testing.assert_close(phi[:, -1], (cosine.amax(-1) - others.mean(1)) / others.std(1))
+    torch.testing.assert_close(phi[:, -1], (cosine.amax(-1) - others.mean(1)) / others.std(1) / 5)
 
 
 def test_without_pairs_that_are_left_the_cohort_counts_for_nothing():
@@ -174,6 +176,27 @@ def test_a_model_keeps_the_field_that_it_was_placed_in(tmp_path):
     assert new.relation_prior is not None and torch.equal(
         new.relation_prior.cohort, model.relation_prior.cohort
     )
+
+
+def test_a_tasks_own_examples_move_what_the_cohort_counts_for_little():
+    """Related pairs turned round, which are never asked for, don't make a pair unsure for being unlike the field's."""
+    read = relation_prior().pair_encoder(encoder())
+    placed = relation_prior().of_field(read.encode(field_pairs(UNLABELLED, taught().recogniser, SCHEMA)))
+    placed = replace(placed, certainty=Certainty(torch.tensor([-3.0, 4.0, 4.0, 0.0, 0.0, 0.0, 0.0, 3.0])))
+    examples = [pair for i in range(8) for pair in labelled_pairs(document(i))]
+    assert all(one.type for one in examples)
+    model = learn_relations(examples, SCHEMA, placed, encoder())
+    assert 2 < model.certainty.weights[7] < 4 and len(model.unrelated) == 8
+
+
+def test_one_kind_of_pair_alone_makes_no_noise():
+    """A symmetric relation leaves no unrelated pair at all."""
+    content = {"entities": ["person", "firm"], "relations": {"works_for": {"symmetric": True}}}
+    read = relation_prior().pair_encoder(encoder())
+    placed = relation_prior().of_field(read.encode(field_pairs(UNLABELLED, taught().recogniser, SCHEMA)))
+    examples = [pair for i in (0, 2, 4) for pair in labelled_pairs(document(i))]
+    model = learn_relations(examples, Schema.of(content), placed, encoder())
+    assert not len(model.unrelated) and bool(model.certainty.weights.isfinite().all())
 
 
 def test_documents_say_nothing_without_experience():

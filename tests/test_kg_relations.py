@@ -295,9 +295,10 @@ def test_a_symmetric_relation_is_said_once(prior, encoder):
 def test_turned_examples_are_negatives(prior, encoder):
     classifier = learned(prior, encoder)
     assert len(classifier.unrelated) == 12
-    pair = sentence("works for", 6)
-    _, probability = classifier.judge([pair, pair.turned()])
-    assert probability[0] > probability[1]
+    pairs = [sentence(kind, number) for kind in classifier.types for number in range(4, 8)]
+    _, probability = classifier.judge(pairs)
+    _, back = classifier.judge([pair.turned() for pair in pairs])
+    assert probability.mean() > back.mean() and (probability > back).float().mean() > 0.7
 
 
 def test_what_is_related_the_other_way_round_is_no_negative(prior, encoder):
@@ -519,7 +520,8 @@ def test_names_are_examples_where_earlier_relations_had_names(prior, encoder):
     pairs = prior.pair_encoder(encoder)
     examples = [Example(sentence(kind, 0), kind, "Person", "Firm") for kind in ("works for", "founded")]
     plain = learn_relations(examples, SCHEMA, prior, encoder)
-    assert plain.names is None and torch.equal(plain.cosines(plain.x), plain.x @ plain.x.t())
+    assert plain.names is None
+    torch.testing.assert_close(plain.cosines(plain.x), plain.x @ plain.x.t())
     prior = replace(prior, naming=pairs.encode([named("likes"), named("hates"), named("meets")]).mean(0))
     model = learn_relations(examples, SCHEMA, prior, encoder)
     said = prior.names(pairs.encode([named(kind) for kind in model.types]))

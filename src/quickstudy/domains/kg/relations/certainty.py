@@ -11,7 +11,7 @@ Calibration by logistic regression: Platt 1999.
 
 Where pairs of the same field are known that nobody labelled, a cohort, φ has one more,
 
-    z = (s₁ - m) / d,   m and d the mean and the standard deviation of the pair's cosines to the cohort:
+    z = (s₁ - m) / 5 d,   m and d the mean and the standard deviation of the pair's cosines to the cohort:
 
 a pair that is like everything is no sign of anything. It is the T-norm of speaker verification (Auckenthaler, Carey &
 Lloyd-Thomas 2000, "Score Normalization for Text-Independent Speaker Verification Systems"), whose cohort is of models.
@@ -33,6 +33,8 @@ NEAREST = 3
 STRENGTH = 30.0
 """How many own examples it takes until they count as much as earlier relations."""
 PARTS = 7
+DEVIATIONS = 5.0
+"""z is in so many: it differs as much as a cosine then, and what draws w to the learned one holds both alike."""
 COHORT, FEWEST = 200, 40
 """So many pairs make a cohort, at most and at least. AUROC of strangers on val_nyt: 92.0 with 50 pairs, 93.1 with 100,
 93.6 with 200, 93.7 with 500; 91.8 with 100 that are the centre alone, and 89.7 without any."""
@@ -73,7 +75,7 @@ def evidence(
         unrelated: s₀.
         chosen: the relation that another learner holds for the best.
         alike: of each relation, how near its examples are to its prototype (`likeness`), [ways] or, where it differs
-            from row to row, [n, ways]; 1 where there is one example.
+            from row to row, [n, ways]; 1 where there is one example, and no name.
         usual: m and d of each pair (`usual`); then φ has z.
     """
     number = cosine.argmax(-1) if chosen is None else chosen
@@ -86,7 +88,7 @@ def evidence(
     near = one if alike is None else alike.expand_as(cosine).gather(1, number.unsqueeze(1)).squeeze(1)
     parts = [one, best, best - rival, count, apart, there, near]
     if usual is not None:
-        parts.append((best - usual[:, 0]) / usual[:, 1])
+        parts.append((best - usual[:, 0]) / (DEVIATIONS * usual[:, 1]))
     return torch.stack(parts, -1), number
 
 
@@ -210,13 +212,14 @@ def own_certainty(
     near = nearness(x, unrelated) if len(unrelated) else None
     others = alike.repeat(len(x), 1)
     others[rows, y] = (rest * without).sum(-1) / (counts[y] - 1).clamp(min=1)
-    often, seldom = (None if cohort is None else usual(some, cohort) for some in (x, unrelated))
+    often = None if cohort is None else usual(x, cohort)
     phi, best = evidence(cosine, counts - 1, near, alike=others, usual=often)
     phis, rights = [phi[judged]], [(best == y)[judged]]
     if len(unrelated) > 1:
         apart = (unrelated @ unrelated.t()).fill_diagonal_(-1.0)
         near = apart.topk(min(NEAREST, len(unrelated) - 1), -1).values.mean(-1)
-        phi, _ = evidence(unrelated @ means.t(), counts, near, alike=alike, usual=seldom)
+        often = None if cohort is None else usual(unrelated, cohort)
+        phi, _ = evidence(unrelated @ means.t(), counts, near, alike=alike, usual=often)
         phis.append(phi)
         rights.append(torch.zeros(len(phi), dtype=torch.bool))
     return learned.refined(torch.cat(phis), torch.cat(rights))

@@ -329,7 +329,12 @@ def _learned(
     types = tuple(kind for kind in like.schema.relations if kind in present)
     y = torch.tensor([types.index(e.type or "") for e in related])
     prior, cohort = like.prior, like.prior.placed
-    own = own_certainty(prior.certainty, x, y, other, len(types), _named(like, types), cohort)
+    # Related pairs turned round are like what is asked for in all but types that no relation admits: of these it is
+    # never asked, and to be unsure of them would be to be unsure of the related ones.
+    asked = torch.tensor(
+        [like.schema.possible(e.head_type, e.tail_type) for e in unrelated], dtype=torch.bool
+    )
+    own = own_certainty(prior.certainty, x, y, other[asked], len(types), _named(like, types), cohort)
     maml = None if like.maml is None else maml_head(len(types), prior.dim, like.maml)
     ends = [(e.head_type, e.tail_type) for e in everything]
     head = learn_head(

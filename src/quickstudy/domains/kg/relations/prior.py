@@ -41,8 +41,8 @@ from quickstudy.learners.scatter import class_means, degrees, numbered
 from quickstudy.nets.lora import Adapter, LoRA
 
 SHRINKAGE = 20.0
-"""λ, in mean eigenvalues. On val_nyt with 10 / 20 / 30 / 100, names at use: 5-way 1-shot 87.0 / 87.5 / 87.6 / 87.6, 10-way
-5-shot 86.0 / 86.1 / 85.9 / 85.4, AUROC of strangers 89.7 / 89.6 / 89.4 / 88.8."""
+"""λ, in mean eigenvalues. On val_nyt with 10 / 20 / 30 / 100, names at use: 5-way 1-shot 87.0 / 87.5 / 87.6 / 87.6,
+10-way 5-shot 86.0 / 86.1 / 85.9 / 85.4, AUROC of strangers 89.7 / 89.6 / 89.4 / 88.8."""
 DIRECTIONS = 256
 """So many directions are damped: those in which examples scatter most."""
 
