@@ -14,6 +14,7 @@ from quickstudy.domains.kg.reading.conll import spans_of
 from quickstudy.domains.kg.reading.examples import FORMATS, read_annotated
 from quickstudy.domains.kg.reading.format import format_of
 from quickstudy.domains.kg.reading.rows import joined
+from quickstudy.domains.kg.relations.examples import labelled_pairs
 from quickstudy.domains.kg.schema import Schema
 
 SCHEMA = Schema.of(
@@ -209,8 +210,17 @@ def test_entities_and_relations_are_read(write, kind, name):
         (one,) = found
         assert set(mentions(one)) >= {("Jo", "person"), ("Acme plc", "company")}
         assert [(a, kind, b.rstrip(".")) for a, kind, b in facts(one)] == FACTS
-        assert one.complete == (format in ("conll04", "pubtator"))
+        assert one.complete == (format in ("conll04", "pubtator", "inline"))
         assert one.document.source == str(path)
+
+
+def test_marked_words_without_a_relation_are_unrelated_where_a_file_has_relations(write):
+    met = "[person]{Jo} passed by [company]{Acme plc} today.\nNobody came.\n"
+    path = write(met + "[person]{Al} joined [company]{Bolt}.\n    works_for: Al -> Bolt\n", "x.txt")
+    first, bare, last = read_annotated(path, SCHEMA)
+    assert (first.complete, bare.complete, last.complete) == (True, False, True)
+    assert [pair.type for pair in labelled_pairs(first)] == [None, None]
+    assert not any(one.complete for one in read_annotated(write(met, "names.txt"), SCHEMA))
 
 
 @pytest.mark.parametrize("kind", SPANS_ONLY)

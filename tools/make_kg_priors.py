@@ -52,8 +52,9 @@ Learned by `python tools/make_kg_priors.py relations` from two parts of FewRel: 
 of Wikipedia) and val_nyt (25 relations, 2,500 sentences of the New York Times), published by their authors under the
 MIT licence: Han et al. 2018, arXiv:1810.10147; Gao et al. 2019, arXiv:1910.07124. Sentences in both count once.
 
-It fits the encoder all-MiniLM-L6-v2. It holds a low-rank adapter for the encoder, the mean of all pairs, the directions
-in which examples of one relation scatter, and how scores become probabilities; none of the sentences. Pairs that aren't
+It fits the encoder all-MiniLM-L6-v2. It holds a low-rank adapter for the encoder, the mean of all pairs, that of what
+relations' names make, the directions in which examples of one relation scatter, and how scores become probabilities,
+with pairs of a field that nobody labelled and without; none of the sentences. Pairs that aren't
 related were made of other names in the same sentences.
 
 Figures on FewRel (kg.1 to kg.3 in docs/benchmarks.md) aren't of this prior, which knows those sentences: each is of one

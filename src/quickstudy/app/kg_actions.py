@@ -7,7 +7,7 @@ import shlex
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -16,15 +16,15 @@ from quickstudy.bank.store import TaskBank
 from quickstudy.core.atomic import folder_for
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.banked import learn_with
-from quickstudy.domains.kg.document import Annotated
+from quickstudy.domains.kg.document import Annotated, Document
 from quickstudy.domains.kg.reading.documents import read_documents
 from quickstudy.domains.kg.reading.examples import read_annotated
 from quickstudy.domains.kg.reading.odd import once
-from quickstudy.domains.kg.relations.prior import RelationPrior
+from quickstudy.domains.kg.relations.certainty import FEWEST
 from quickstudy.domains.kg.schema import Schema
 from quickstudy.domains.kg.starter import write_starter, write_starter_examples
 from quickstudy.domains.kg.use import EXAMPLES, GraphModel
-from quickstudy.domains.kg.worth import LEAST
+from quickstudy.domains.kg.worth import DOCUMENTS, LEAST
 from quickstudy.encoders.text import TextEncoder, load_encoder
 
 MOST_READ = 2_000
@@ -99,9 +99,7 @@ def learn(
         raise DataError(
             f"the encoder {encoder!r} has no word states, which finding entities needs; minilm has."
         )
-    unlabelled = list(chain.from_iterable(islice(read_documents(path), MOST_READ) for path in documents))
-    if unlabelled and not experience:
-        said.append("documents say something on top of experience alone; without it they weren't used.")
+    unlabelled = list(chain.from_iterable(islice(_some(path, said), MOST_READ) for path in documents))
     move("learning entities and relations", 0, 0)
 
     def judged(done: int, parts: int) -> None:
@@ -121,27 +119,55 @@ def learn(
         model = GraphModel.learn(
             labelled, types, loaded, prior=past, relation_prior=past, documents=unlabelled, precision=precision,
             across=across, judge=judge and experience, seed=seed, judging=judged, progress=step,
+            placing=lambda read: move("reading documents", read, 0),
         )  # fmt: skip
-    if unlabelled and (prior := model.relation_prior) is not None and model.relations is not None:
-        said.append(_placed(prior, len(unlabelled)))
+    if unlabelled:
+        said.append(_placed(model, len(unlabelled)))
     model.save(to)
     place = shlex.quote(str(to))
     return KgLearned(
         str(to), model.version, encoder, len(labelled), *counted(model.examples, types),
-        [Judged(one.part, one.experienced.f1, one.frozen.f1, one.gain, one.keeps) for one in model.worth],
+        [
+            Judged(one.part, one.experienced.f1, one.frozen.f1, one.gain, one.keeps)
+            for one in model.worth
+            if one.part != DOCUMENTS
+        ],
         _notes(labelled, types, model, said), time.perf_counter() - began,
         [f"quickstudy kg extract graph.db DOCUMENTS --model {place}"],
         asked.to_json() if asked else None, asked.text() if asked else "",
     )  # fmt: skip
 
 
-def _placed(prior: RelationPrior, read: int) -> str:
+def _some(path: str | Path, said: list[str]) -> Iterator[Document]:
+    """Documents of which some are read: one that can't be says nothing, and `said` is told."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield from read_documents(path, bad="warn")
+    said += [str(one.message) for one in caught]
+
+
+def _placed(model: GraphModel, read: int) -> str:
+    """What came of documents."""
+    prior, judged = model.relation_prior, next((one for one in model.worth if one.part == DOCUMENTS), None)
+    texts = "1 document" if read == 1 else f"{read:,} documents"
+    if model.relations is None:
+        return f"no example has a relation, so the {texts} say nothing."
+    if prior is None:
+        return f"relations start from the frozen encoder, so the {texts} say nothing: they add to experience alone."
+    worth = ""
+    if judged is not None:
+        worth = (
+            f" (F1 of relations on labels held out: {judged.experienced.f1.text(1)}, without them "
+            f"{judged.frozen.f1.text(1)}; gain {judged.gain.text(1, sign=True)})"
+        )
+        if not judged.keeps:
+            return f"the {texts} do harm here{worth}; left out."
     if prior.cohort is None:
         return (
-            f"too few names that a relation may join stand in a sentence of the {read} documents; relations are "
-            "learned as without these. Give more documents, or more examples of names."
+            f"in the {texts} stand fewer than {FEWEST} pairs of names, in one sentence, that a relation may join, so "
+            "they say nothing. Give more documents, or more examples of names."
         )
-    return f"relations are placed by {len(prior.cohort)} pairs of names in your documents."
+    return f"relations are placed by {len(prior.cohort)} pairs of names in the {texts}{worth}."
 
 
 def _notes(

@@ -47,6 +47,8 @@ def demo(
 ) -> KgDemonstrated:
     """Learn from ten labelled abstracts, read thirty others into a graph, and judge it by their labels.
 
+    Relations are placed by names in the thirty, as those of a user would be; by none of their labels.
+
     The folder then holds schema, labelled and read abstracts, model, graph, report and pictures, to go on with.
 
     Args:

@@ -41,8 +41,9 @@ from quickstudy.domains.kg.experience import Experience, Seen
 from quickstudy.domains.kg.kept import field_entry
 from quickstudy.domains.kg.learning import score
 from quickstudy.domains.kg.reading.rows import UNTYPED
+from quickstudy.domains.kg.relations.related import learn_related
 from quickstudy.domains.kg.schema import Schema
-from quickstudy.domains.kg.use import GraphModel, learn_related
+from quickstudy.domains.kg.use import GraphModel
 from quickstudy.encoders.text import TextEncoder, load_encoder
 
 SUITE, COMMAND = "kg_bank", "quickstudy bench kg_bank"

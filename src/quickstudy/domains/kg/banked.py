@@ -18,8 +18,9 @@ from quickstudy.domains.kg.entities.prior import Prior
 from quickstudy.domains.kg.experience import Experience, Seen, chosen, learned
 from quickstudy.domains.kg.kept import ENTITIES, RELATIONS
 from quickstudy.domains.kg.relations.prior import RelationPrior
+from quickstudy.domains.kg.relations.related import learn_related
 from quickstudy.domains.kg.schema import Schema
-from quickstudy.domains.kg.use import GraphModel, Shipped, learn_related, shipped_prior
+from quickstudy.domains.kg.use import GraphModel, Shipped, shipped_prior
 from quickstudy.domains.kg.worth import LEAST, Worth, of_entities, of_relations
 from quickstudy.encoders.text import TextEncoder
 

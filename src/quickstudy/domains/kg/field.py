@@ -8,6 +8,7 @@ from quickstudy.domains.kg.entities.recogniser import Recogniser
 from quickstudy.domains.kg.parts import parts
 from quickstudy.domains.kg.relations.certainty import COHORT
 from quickstudy.domains.kg.relations.pairs import Pair, candidates
+from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.schema import Schema
 
 PIECE = 2_000
@@ -15,8 +16,30 @@ PIECE = 2_000
 READ = 240
 """So many pieces are read, at most."""
 EACH = 4
-"""So many pairs of a piece count: those of one sentence are much alike."""
+"""So many pairs of a piece count, if others have enough: those of one sentence are much alike."""
 AT_ONCE = 24
+
+
+def placed_by(
+    prior: RelationPrior,
+    documents: Sequence[Document],
+    recogniser: Recogniser,
+    schema: Schema,
+    *,
+    across: int = 0,
+    labelled: Sequence[Annotated] = (),
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> RelationPrior:
+    """A prior placed in the field of these documents; as it was where no labelled one has a relation, and where pairs
+    are too few. The arguments are those of `field_pairs`.
+    """
+    if not any(one.relations for one in labelled):
+        return prior
+    pairs = field_pairs(
+        documents, recogniser, schema, across=across, labelled=labelled, seed=seed, progress=progress
+    )
+    return prior.of_field(prior.pair_encoder(recogniser.encoder).encode(pairs))
 
 
 def field_pairs(
@@ -27,7 +50,7 @@ def field_pairs(
     across: int = 0,
     labelled: Sequence[Annotated] = (),
     seed: int = 0,
-    progress: Callable[[], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Pair]:
     """Pairs of the names that are found, of types that a relation admits; at most `COHORT`, from as many places as can
     be.
@@ -35,15 +58,16 @@ def field_pairs(
     Args:
         labelled: documents whose texts are left out, also where they are sentences of others.
         seed: which pieces are read, and which of their pairs are taken.
-        progress: is called before pieces are read.
+        progress: is told how many pieces were read.
     """
     draw, known = random.Random(seed), {one.text for one in labelled}
     pieces = [piece for one in documents if one.text not in known for _, piece in parts(one, PIECE)]
     draw.shuffle(pieces)
     found: dict[Pair, None] = {}
+    more: list[Pair] = []
     for begin in range(0, min(len(pieces), READ), AT_ONCE):
         if progress is not None:
-            progress()
+            progress(begin)
         some = pieces[begin : begin + AT_ONCE]
         for piece, entities in zip(some, recogniser.find_all(some), strict=True):
             marked = Annotated(piece, tuple(one.span for one in entities))
@@ -55,6 +79,8 @@ def field_pairs(
             ]
             draw.shuffle(possible)
             found |= dict.fromkeys(possible[:EACH])
+            more += possible[EACH:]
         if len(found) >= COHORT:
             break
-    return list(found)[:COHORT]
+    draw.shuffle(more)  # where there are few places, more of each
+    return list(dict.fromkeys([*found, *more]))[:COHORT]

@@ -27,18 +27,18 @@ from quickstudy.domains.kg.document import Annotated, Document, Span, holding, s
 from quickstudy.domains.kg.entities import recogniser as entities
 from quickstudy.domains.kg.entities.prior import Prior
 from quickstudy.domains.kg.entities.recogniser import Recogniser
-from quickstudy.domains.kg.field import field_pairs
+from quickstudy.domains.kg.field import placed_by
 from quickstudy.domains.kg.graph.claims import Claim, Mention, Statement
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.labelled import as_record, from_record
 from quickstudy.domains.kg.linking.within import entity_names
 from quickstudy.domains.kg.parts import TOGETHER, together
-from quickstudy.domains.kg.relations.classifier import RelationClassifier, Said, learn_relations
-from quickstudy.domains.kg.relations.examples import labelled_pairs
+from quickstudy.domains.kg.relations.classifier import RelationClassifier, Said
 from quickstudy.domains.kg.relations.prior import RelationPrior
+from quickstudy.domains.kg.relations.related import learn_related
 from quickstudy.domains.kg.relations.told import told_by
 from quickstudy.domains.kg.schema import Schema
-from quickstudy.domains.kg.worth import Worth, of_entities, of_relations
+from quickstudy.domains.kg.worth import DOCUMENTS, Worth, of_entities, of_relations
 from quickstudy.encoders.text import TextEncoder, load_encoder
 
 EXAMPLES, ENTITIES, RELATIONS = "examples.json", "entities", "relation_prior"
@@ -99,6 +99,7 @@ class GraphModel:
         seed: int = 0,
         progress: Callable[[int, float], None] | None = None,
         judging: Callable[[int, int], None] | None = None,
+        placing: Callable[[int], None] | None = None,
     ) -> "GraphModel":
         """Learn from labelled documents, and from the examples of relations in the schema.
 
@@ -106,13 +107,14 @@ class GraphModel:
             prior: what past corpora taught about entities; None starts from the frozen encoder. By default the one that
                 comes with quickstudy, or None where that is of another encoder.
             relation_prior: the same of earlier relations.
-            documents: of the field, without labels: some are read, and earlier relations' prior is placed by the pairs
-                in them (`RelationPrior.of_field`). Without a prior they say nothing.
+            documents: of the field, without labels: some are read for pairs (`RelationPrior.of_field`). Without a prior
+                they say nothing.
             across: how many sentence ends may lie between the two ends of a relation: 1 looks in neighbouring
                 sentences too.
-            judge: see first what priors are worth on examples held out, and leave out the one that does harm there.
-                Learns each part three times more, and the frozen encoder's.
-            progress, judging: are told the steps and loss of tuning; and how many parts were judged, of how many.
+            judge: see first what priors and documents are worth on examples held out, and leave out what does harm
+                there. Learns each part three times more, and the frozen encoder's.
+            progress, judging, placing: are told the steps and loss of tuning; how many parts were judged, of how many;
+                and how many pieces of documents were read.
 
         Raises:
             DataError: offsets, types or relations that can't be, no example with a span, or a precision that is none.
@@ -129,9 +131,6 @@ class GraphModel:
             past, tuned = (past, None) if told_of.keeps else (None, False)
             worth.append(told_of)
         recogniser = entities.learn(named, schema, past, encoder, tuned=tuned, seed=seed, progress=progress)
-        if documents and told is not None:
-            pairs = field_pairs(documents, recogniser, schema, across=across, labelled=given, seed=seed)
-            told = told.of_field(told.pair_encoder(encoder).encode(pairs))
 
         def again(some: Sequence[Annotated], kept: RelationPrior | None) -> RelationClassifier | None:
             return learn_related(some, schema, encoder, kept, precision, across, seed)
@@ -139,6 +138,29 @@ class GraphModel:
         if judge and (told_of := of_relations(given, schema, told, again, across=across, seed=seed)):
             told = told if told_of.keeps else None
             worth.append(told_of)
+        if documents and told is not None:
+            placed = placed_by(
+                told,
+                documents,
+                recogniser,
+                schema,
+                across=across,
+                labelled=given,
+                seed=seed,
+                progress=placing,
+            )
+            if (
+                judge
+                and placed is not told
+                and (
+                    told_of := of_relations(
+                        given, schema, placed, again, against=told, across=across, part=DOCUMENTS, seed=seed
+                    )
+                )
+            ):
+                worth.append(told_of)
+                placed = placed if told_of.keeps else told
+            told = placed
         return cls(
             schema, given, recogniser, learn_related(given, schema, encoder, told, precision, across, seed),
             told, precision, across, tuple(worth), seed,
@@ -366,24 +388,3 @@ def shipped_prior(kind: Any, encoder: TextEncoder) -> Any:
     """The prior that comes with quickstudy, if it was learned on this encoder."""
     found = kind.shipped() if hasattr(kind, "shipped") else None
     return found if found is not None and found.identity == encoder.frozen.identity else None
-
-
-def learn_related(
-    examples: Sequence[Annotated],
-    schema: Schema,
-    encoder: TextEncoder,
-    prior: RelationPrior | None,
-    precision: float,
-    across: int,
-    seed: int,
-) -> RelationClassifier | None:
-    """Relations from labelled documents; None where these have none. Without a prior, from the frozen encoder."""
-    if not any(example.relations for example in examples):
-        return None
-    pairs = [
-        pair._replace(origin=number)
-        for number, example in enumerate(examples)
-        for pair in labelled_pairs(example, across=across)
-    ]
-    prior = prior or RelationPrior.blank(encoder, [p.pair for p in pairs], [p.type for p in pairs])
-    return learn_relations(pairs, schema, prior, encoder, precision=precision, seed=seed)

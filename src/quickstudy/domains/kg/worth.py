@@ -26,6 +26,8 @@ from quickstudy.encoders.text import TextEncoder
 PARTS = 3
 FOUR_OF_FIVE = 0.84
 """Standard deviations below which a fifth of a normal distribution lies."""
+DOCUMENTS = "documents"
+"""The part of a `Worth` that says what documents without labels add to relations."""
 LEAST = 9
 """Fewer labelled documents than this say nothing."""
 
@@ -98,6 +100,7 @@ def of_relations(
     *,
     against: RelationPrior | None = None,
     across: int = 0,
+    part: str = "relations between given entities",
     seed: int = 0,
 ) -> Worth | None:
     """The same for the relations between the entities that are labelled, of pairs that were judged.
@@ -121,7 +124,7 @@ def of_relations(
             for said, one in zip(learned.extract_all(asked, across=across), held, strict=True):
                 found = replace(one, relations=tuple(_judged(said, one, across)))
                 into.append(counted(*(score.triples(x, score.places(x), symmetric) for x in (found, one))))
-    return _worth("relations between given entities", counts)
+    return _worth(part, counts)
 
 
 def _judged(said: Sequence[Said], one: Annotated, across: int) -> Iterator[Relation]:

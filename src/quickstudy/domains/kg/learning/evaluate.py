@@ -21,8 +21,9 @@ from quickstudy.domains.kg.entities.recogniser import learn
 from quickstudy.domains.kg.learning import score
 from quickstudy.domains.kg.learning.labels import DECISIONS
 from quickstudy.domains.kg.learning.score import Count, Score, counted
+from quickstudy.domains.kg.relations.related import learn_related
 from quickstudy.domains.kg.schema import Schema
-from quickstudy.domains.kg.use import GraphModel, Reading, learn_related
+from quickstudy.domains.kg.use import GraphModel, Reading
 
 BY_PLACE, BY_NAME, BY_ID = "by place", "by name", "by id"
 REVIEWED = "with those for review"

@@ -22,7 +22,8 @@ from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning import score
 from quickstudy.domains.kg.learning.labels import DECISIONS, labels
 from quickstudy.domains.kg.relations.examples import Example, labelled_pairs
-from quickstudy.domains.kg.use import GraphModel, learn_related
+from quickstudy.domains.kg.relations.related import learn_related
+from quickstudy.domains.kg.use import GraphModel
 
 FAINT = 0.01
 """Relations less probable than this say nothing of calibration."""

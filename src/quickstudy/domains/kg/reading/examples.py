@@ -72,7 +72,7 @@ def read_annotated(
         entities (fewrel, marked) take them from a relation that has one type at that end.
     format: one of `FORMATS`; by default found by looking at the content.
     complete: whether sentences without a span were labelled too, and hold none. By default what the format says: conll,
-        conll04 and pubtator do, jsonl may, the others don't.
+        conll04 and pubtator do, jsonl may, marked sentences of ours do if one has a relation, the others don't.
     bad: 'raise' at rows that can't be used, naming the first and how many more; or 'warn' and leave them out.
     Spans may stand within others, but not run across their ends. Raises DataError and warns as the module says.
     """

@@ -3,7 +3,8 @@
     [company]{Acme plc} named [person]{Jo Ray} its head.
         works_for: Jo Ray -> Acme plc
 
-A line that begins with # is a comment; empty lines don't count. Marks: marks.py.
+A line that begins with # is a comment; empty lines don't count. Marks: marks.py. In a file that has relations, what is
+marked in a sentence with none below it isn't related.
 """
 
 from pathlib import Path
@@ -17,6 +18,7 @@ from quickstudy.files.source import TextSource, quoted, shortened
 
 def rows(path: Path, notes: Notes) -> Rows:
     """Read as the module's docstring says."""
+    related = any(line[:1].isspace() and line.strip() for line in TextSource(path, ROW_LIMIT).lines())
     source = TextSource(path, ROW_LIMIT)
     sentence, below, first = "", [], 0
     for line in source.lines():
@@ -27,14 +29,14 @@ def rows(path: Path, notes: Notes) -> Rows:
                     raise source.error("a relation, as the line is indented, with no sentence above it.")
             else:
                 if sentence:
-                    yield first, lambda s=sentence, b=below, r=first: _annotated(path, r, s, b)
+                    yield first, lambda s=sentence, b=below, r=first: _annotated(path, r, s, b, related)
                 sentence, below, first = line.strip(), [], source.row
         source.row += 1
     if sentence:
-        yield first, lambda: _annotated(path, first, sentence, below)
+        yield first, lambda: _annotated(path, first, sentence, below, related)
 
 
-def _annotated(path: Path, row: int, sentence: str, below: list[tuple[int, str]]) -> Annotated:
+def _annotated(path: Path, row: int, sentence: str, below: list[tuple[int, str]], related: bool) -> Annotated:
     text, marks = unmarked(sentence)
     spans = [Span(*mark) for mark in marks]
     found = Annotated(document(path, row, text), tuple(spans))
@@ -50,7 +52,7 @@ def _annotated(path: Path, row: int, sentence: str, below: list[tuple[int, str]]
             )
         first, second = (_number(found, end, path, at) for end in (head, tail))
         relations.append(Relation(first, second, kind.strip()))
-    return Annotated(found.document, found.spans, tuple(relations))
+    return Annotated(found.document, found.spans, tuple(relations), complete=related and bool(spans))
 
 
 def _number(found: Annotated, wanted: str, path: Path, row: int) -> int:

@@ -141,8 +141,8 @@ def learn_certainty(
         tasks: features of pairs of length 1, with relation numbers from 0.
         strangers: of each task, features of pairs that aren't related, or none.
         named: of each task, what stands for its relations' names, or None.
-        before: w without a cohort, to start from when learning it with one: pairs of the task that aren't in the
-            episode. Where there are no such pairs, z counts for nothing.
+        before: w without a cohort, to start from when learning it with one: related pairs of the task that aren't in
+            the episode. Where there are no such pairs, z counts for nothing.
     """
     rng, also = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     usable = []

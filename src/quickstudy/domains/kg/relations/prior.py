@@ -292,7 +292,7 @@ class RelationPrior:
                 and weights.shape == (PARTS + (cohort is not None),)
                 and (naming is None or naming.shape == center.shape)
                 and (placed is None or placed.shape == (PARTS + 1,))
-                and (cohort is None or (cohort.shape[1:] == center.shape and len(cohort) >= FEWEST))
+                and (cohort is None or (cohort.shape[1:] == center.shape and FEWEST <= len(cohort) <= COHORT))
             )
             if not fit:
                 raise CheckpointError(f"{folder}: the shapes of its tensors don't fit together.")
@@ -311,6 +311,8 @@ class RelationPrior:
                 None if placed is None else Certainty(placed),
                 cohort,
             )
+        except CheckpointError:  # a ValueError, too
+            raise
         except (KeyError, TypeError, ValueError) as problem:
             raise CheckpointError(
                 f"{folder}: the prior's record or tensors lack something: {problem}."
