@@ -65,7 +65,7 @@ MAMLS = {
     # 130, 80.2 ± 1.1. With mirrored classes and distorted images, after 500 steps: 85.9 ± 1.0 when five steps of 1
     # judge, 87.5 ± 1.0 with ten of .5; with neither 86.3 ± .9 when five judge.
     20: Protocol(
-        3, 1.0, (10, 0.5), SMALL // 2, 10_000, "learners.6.4", 95.8, zero_head=True, more=True, settling=4_000
+        3, 1.0, (10, 0.5), SMALL // 2, 10_000, "learners.6.4", 95.8, zero_head=True, more=True, settling=2_000
     ),
 }
 
