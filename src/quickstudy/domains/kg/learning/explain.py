@@ -39,7 +39,7 @@ class Spoke(NamedTuple):
     text: str
     """Of it the two names most alike, in brackets, with what stands around them."""
     says: str
-    """The relation that these two were labelled with; empty for none."""
+    """The relation that these two were labelled with; empty for none; for one turned round that it is."""
     effect: float
     """In log-odds; above 0 it spoke for the answer. Infinite for the only example of a relation."""
     without: float
@@ -208,7 +208,8 @@ def spoken(
         alike = [i for i in own if (labelled[i].type == kind) == (before > after)] or own
         best = labelled[max(alike, key=lambda row: float(cosines[row]))]
         id = model.examples[number].document.id if number >= 0 else ""
-        found.append(Spoke(number, id, bracketed(best.pair), best.type or "", before - after, whole(after)))
+        says = best.type or ("not the other way round" if best.turned else "")
+        found.append(Spoke(number, id, bracketed(best.pair), says, before - after, whole(after)))
     return whole(before), sorted(found, key=lambda one: -abs(one.effect))
 
 
