@@ -172,8 +172,8 @@ class RelationPrior:
     def of_field(self, x: Float[Tensor, "m d"]) -> "RelationPrior":
         """Placed in a field: centred on pairs of it that nobody labelled, and sure by comparing with them.
 
-        On val_nyt, 5-way, 5-shot, 200 such pairs take AUROC of strangers from 89.7 to 93.6, accuracy with half of the
-        questions of none from 80.7 to 83.1, and of 1-shot from 86.6 to 87.0.
+        On val_nyt, 5-way 5-shot, 200 such pairs take AUROC of strangers from 89.6 to 93.5, accuracy with half of the
+        questions of none from 80.6 to 82.2, and that of 1-shot from 87.5 to 88.0.
 
         Args:
             x: vectors as `pair_encoder` makes them; fewer than `FEWEST` say too little, and leave it as it is.
