@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from quickstudy.core.dataset import MetaDataset, Shots
-from quickstudy.core.episode import Episode
 from quickstudy.core.errors import DataError
 from quickstudy.domains.vision import (
     distorted,
@@ -264,39 +263,6 @@ def test_distorted_tasks_are_drawn_again_the_same_and_each_image_apart(data):
     drawn = distorted(alike.sampler(Shots(ways=2, shots=1, queries=1, tasks=1)), chance=1)(0)
     images = torch.cat([drawn.support.x[0], drawn.query.x[0]])
     assert all(not torch.equal(images[i], images[j]) for i in range(4) for j in range(i))
-
-
-def test_a_class_distorted_as_a_whole_is_one_class(data):
-    image = data.only([0])
-    same = MetaDataset(
-        image.x[:1].expand(8, -1, -1, -1), torch.arange(8) // 2, tuple("abcd"), decode=image.decode
-    )
-    plain = same.sampler(Shots(ways=(3, 4), shots=1, queries=1, tasks=2))
-    sample = distorted(plain, turn=45, chance=1, whole=True)
-    drawn, asked = sample(0), plain(0)
-    classes = []
-    for task in range(2):
-        for way in range(int(asked.support.y[task].max()) + 1):
-            images = torch.cat([part.x[task][part.mask[task] & (part.y[task] == way)] for part in drawn])
-            assert len(images) == 2 and torch.equal(images[0], images[1])
-            classes.append(images[0])
-    assert len(classes) > 5 and all(
-        not torch.allclose(classes[i], classes[j], atol=0.01) for i in range(len(classes)) for j in range(i)
-    )
-    assert torch.equal(sample(0).query.x, drawn.query.x) and not torch.equal(sample(1).query.x, drawn.query.x)
-    empty = distorted(same.sampler(Shots(ways=3, shots=1, queries=0, tasks=2)), whole=True)(0)
-    assert empty.query.x.shape[:2] == (2, 0)
-
-
-def test_targets_that_are_numbers_have_no_class_to_distort(data):
-    sample = data.sampler(SHOTS)
-
-    def numbers(step):
-        return Episode(*(part._replace(y=part.y.float()) for part in sample(step)))
-
-    assert distorted(numbers)(0).support.x.shape == sample(0).support.x.shape
-    with pytest.raises(DataError, match=r"`whole`.*expected classes"):
-        distorted(numbers, whole=True)(0)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
-"""More images than there are: classes mirrored, drawings and classes distorted anew each time a task draws them."""
+"""More images than there are: classes mirrored, drawings distorted anew each time that a task draws them."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch.nn import functional
 
 from quickstudy.core.dataset import MetaDataset
 from quickstudy.core.engine import Sample
-from quickstudy.core.episode import Episode, Labelled
+from quickstudy.core.episode import Episode
 from quickstudy.core.errors import DataError
 
 
@@ -35,7 +34,6 @@ def distorted(
     scale: float = 0.2,
     shift: float = 2 / 28,
     chance: float = 0.5,
-    whole: bool = False,
     seed: int = 0,
 ) -> Sample:
     """The tasks of `sample` with every image, support and query, turned, sheared, scaled and shifted by chance.
@@ -52,12 +50,10 @@ def distorted(
         scale: each axis by at most this part, larger or smaller.
         shift: along each axis by at most this part of its length.
         chance: of each of these that an image has it.
-        whole: all images of a task's class alike, which makes another class of it (Liu, Chao & Lin 2020,
-            arXiv:2003.00804, by quarter turns): `turn` may then be larger. Images distorted alone can follow.
 
     Raises:
         DataError: a data set in place of its sampler, a bound that is none; and when tasks are drawn, inputs that
-            aren't images, and for `whole` answers that aren't classes.
+            aren't images.
     """
     if not callable(sample):
         raise DataError(
@@ -73,12 +69,20 @@ def distorted(
             raise DataError(f"{name}={value}; expected 0 or more, and below 1.")
 
     def drawn(step: int) -> Episode:
-        episode, draw = sample(step), np.random.default_rng([seed, step, 0xC1A5 if whole else 0xD15])
+        episode, draw = sample(step), np.random.default_rng([seed, step, 0xD15])
 
         def by(bound: float, n: int) -> Float[Tensor, "n"]:
             return torch.from_numpy(draw.uniform(-bound, bound, n) * (draw.random(n) < chance))
 
-        def maps(n: int, height: int, width: int) -> Float[Tensor, "n 2 3"]:
+        def changed(x: Tensor) -> Tensor:
+            if x.ndim != 5 or not x.is_floating_point():
+                raise DataError(
+                    f"`distorted` got inputs {list(x.shape)}, {x.dtype}; expected images, [tasks, n, channels, height, "
+                    "width], of floating point."
+                )
+            n, (height, width) = x.shape[0] * x.shape[1], x.shape[-2:]
+            if n == 0:
+                return x
             angle, one = by(math.radians(turn), n), torch.ones(n, dtype=torch.float64)
             turned = _matrix(angle.cos(), -angle.sin(), angle.sin(), angle.cos())
             sheared = _matrix(one, by(shear, n), by(shear, n), one)
@@ -87,45 +91,13 @@ def distorted(
             moved = 2 * torch.stack([by(shift, n), by(shift, n)], -1)
             # A turn is one of pixels, which are as wide as high, and a grid is of shares of each axis.
             aspect = torch.tensor([[1.0, height / width], [width / height, 1.0]], dtype=torch.float64)
-            return torch.cat([turned @ sheared @ scaled * aspect, moved[:, :, None]], -1)
+            theta = torch.cat([turned @ sheared @ scaled * aspect, moved[:, :, None]], -1).to(x)
+            grid = functional.affine_grid(theta, [n, *x.shape[2:]], align_corners=False)
+            return functional.grid_sample(x.flatten(0, 1), grid, align_corners=False).view_as(x)
 
-        for x, _, _ in episode:
-            if x.ndim != 5 or not x.is_floating_point():
-                raise DataError(
-                    f"`distorted` got inputs {list(x.shape)}, {x.dtype}; expected images, [tasks, n, channels, height, "
-                    "width], of floating point."
-                )
-        size, of_class = episode.support.x.shape[-2:], None
-        if whole:
-            of_class = _each_class(episode, lambda n: maps(n, *size))
-
-        def changed(part: Labelled) -> Labelled:
-            x = part.x
-            n = x.shape[0] * x.shape[1]
-            if n == 0:
-                return part
-            if of_class is None:
-                theta = maps(n, *size)
-            else:  # padding may have any number
-                theta = of_class[torch.arange(len(x)).unsqueeze(1), part.y.clamp(min=0)].flatten(0, 1)
-            grid = functional.affine_grid(theta.to(x), [n, *x.shape[2:]], align_corners=False)
-            seen = functional.grid_sample(x.flatten(0, 1), grid, align_corners=False)
-            return part._replace(x=seen.view_as(x))
-
-        return Episode(*map(changed, episode))
+        return Episode(*(part._replace(x=changed(part.x)) for part in episode))
 
     return drawn
-
-
-def _each_class(
-    episode: Episode, maps: Callable[[int], Float[Tensor, "n 2 3"]]
-) -> Float[Tensor, "tasks ways 2 3"]:
-    """A map for each class of each task, which support and query share."""
-    answers = [part.y for part in episode]
-    if any(y.is_floating_point() for y in answers):
-        raise DataError("`distorted` with `whole` got targets that are numbers; expected classes, int64.")
-    tasks, ways = len(answers[0]), 1 + max([0, *(int(y.max()) for y in answers if y.numel())])
-    return maps(tasks * ways).view(tasks, ways, 2, 3)
 
 
 def need_images(data: MetaDataset, caller: str) -> None:
