@@ -8,6 +8,7 @@ from kg_field import FIRMS, PEOPLE, SCHEMA, document, encoder, past, relation_pr
 from kg_field import model as taught
 from torch.nn.functional import normalize
 
+from quickstudy.app import kg_actions
 from quickstudy.core.checkpoint import load_folder, save_folder
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import CheckpointError
@@ -210,3 +211,19 @@ def test_documents_say_nothing_without_experience():
     )
     assert bare.relation_prior is None and bare.relations is not None
     assert bare.relations.certainty.weights.shape == Certainty().weights.shape
+
+
+def test_of_very_many_documents_the_first_are_taken_and_what_is_wrong_with_them_is_told(
+    tmp_path, monkeypatch
+):
+    for name, text in (
+        ("a.txt", "Ada came ."),
+        ("b.pdf", "none"),
+        ("c.txt", "Bo came ."),
+        ("d.txt", "Cy came ."),
+    ):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(kg_actions, "MOST_READ", 2)
+    said = []
+    assert [one.id for one in kg_actions._some(tmp_path, said)] == ["a.txt", "c.txt"]
+    assert len(said) == 1 and "b.pdf" in said[0]

@@ -7,8 +7,8 @@ import shlex
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from quickstudy.app.kg_results import Begun, Judged, KgLearned
@@ -99,7 +99,7 @@ def learn(
         raise DataError(
             f"the encoder {encoder!r} has no word states, which finding entities needs; minilm has."
         )
-    unlabelled = list(chain.from_iterable(islice(_some(path, said), MOST_READ) for path in documents))
+    unlabelled = [one for path in documents for one in _some(path, said)]
     move("learning entities and relations", 0, 0)
 
     def judged(done: int, parts: int) -> None:
@@ -138,12 +138,13 @@ def learn(
     )  # fmt: skip
 
 
-def _some(path: str | Path, said: list[str]) -> Iterator[Document]:
+def _some(path: str | Path, said: list[str]) -> list[Document]:
     """Documents of which some are read: one that can't be says nothing, and `said` is told."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        yield from read_documents(path, bad="warn")
+        found = list(islice(read_documents(path, bad="warn"), MOST_READ))
     said += [str(one.message) for one in caught]
+    return found
 
 
 def _placed(model: GraphModel, read: int) -> str:
