@@ -1,5 +1,6 @@
 """Pairs of a field that nobody labelled: what they are taken from, how relations are placed by them, what stays."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -12,8 +13,8 @@ from quickstudy.app import kg_actions
 from quickstudy.core.checkpoint import load_folder, save_folder
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import CheckpointError
-from quickstudy.domains.kg.document import Document
-from quickstudy.domains.kg.field import EACH, field_pairs
+from quickstudy.domains.kg.document import Annotated, Document
+from quickstudy.domains.kg.field import EACH, field_pairs, some_pieces
 from quickstudy.domains.kg.graph.decisions import accept
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.learning.relearn import relearn
@@ -225,5 +226,36 @@ def test_of_very_many_documents_the_first_are_taken_and_what_is_wrong_with_them_
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(kg_actions, "MOST_READ", 2)
     said = []
-    assert [one.id for one in kg_actions._some(tmp_path, said)] == ["a.txt", "c.txt"]
+    pieces, count = kg_actions._some(tmp_path, [], said, 0)
+    assert sorted(one.id for one in pieces) == ["a.txt", "c.txt"] and count == 2
     assert len(said) == 1 and "b.pdf" in said[0]
+
+
+def test_a_table_that_is_cut_tells_what_was_wrong_before(tmp_path, monkeypatch):
+    table = tmp_path / "rows.jsonl"
+    table.write_text('{"text": "Ada came."}\n{"text": 3}\n{"text": "Bo came."}\n{"text": "Cy came."}\n')
+    monkeypatch.setattr(kg_actions, "MOST_READ", 2)
+    said = []
+    _, count = kg_actions._some(table, [], said, 0)
+    assert count == 2 and len(said) == 1 and "left out 1" in said[0]
+
+
+def test_pieces_of_documents_are_drawn_evenly_and_labelled_ones_never():
+    def documents():
+        yield from (Document(str(number), f"Text number {number}.") for number in range(50))
+
+    labelled = [Annotated(Document("x", "Text number 7."))]
+    drawn = Counter(
+        one.id for seed in range(400) for one in some_pieces(documents(), labelled, most=10, seed=seed)
+    )
+    assert sum(drawn.values()) == 4000 and len(drawn) == 49 and "7" not in drawn
+    assert min(drawn.values()) > 40 and max(drawn.values()) < 130  # 81.6 each are expected, give or take 8
+
+
+def test_no_sentence_of_a_labelled_text_is_a_fields_pair():
+    labelled = " ".join(document(number).text for number in range(3))
+    inside = Document("long", f"It began so.  {labelled}\n\nIt ended so.")
+    recogniser = taught().recogniser
+    whole = Annotated(Document("whole", labelled.replace(" ", "  ")), (), complete=True)
+    assert field_pairs([inside], recogniser, SCHEMA) != []
+    assert field_pairs([inside], recogniser, SCHEMA, labelled=[whole]) == []

@@ -7,7 +7,7 @@ import shlex
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from quickstudy.core.atomic import folder_for
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.banked import learn_with
 from quickstudy.domains.kg.document import Annotated, Document
+from quickstudy.domains.kg.field import some_pieces
 from quickstudy.domains.kg.reading.documents import read_documents
 from quickstudy.domains.kg.reading.examples import read_annotated
 from quickstudy.domains.kg.reading.odd import once
@@ -99,7 +100,11 @@ def learn(
         raise DataError(
             f"the encoder {encoder!r} has no word states, which finding entities needs; minilm has."
         )
-    unlabelled = [one for path in documents for one in _some(path, said)]
+    unlabelled, read = [], 0
+    for path in documents:
+        pieces, count = _some(path, labelled, said, seed)
+        unlabelled += pieces
+        read += count
     move("learning entities and relations", 0, 0)
 
     def judged(done: int, parts: int) -> None:
@@ -108,21 +113,24 @@ def learn(
     def step(number: int, _: float) -> None:
         move("learning entities and relations", number, 0)
 
+    def placed(pieces: int) -> None:
+        move("reading documents", pieces, 0)
+
     past, asked = "shipped" if experience else None, None
     if bank:
         with TaskBank(create=False) as opened:
             model, asked = learn_with(
                 opened, labelled, types, loaded, prior=past, relation_prior=past, documents=unlabelled,
-                precision=precision, across=across, seed=seed, progress=step,
+                precision=precision, across=across, judge_documents=judge, seed=seed, progress=step, placing=placed,
             )  # fmt: skip
     else:
         model = GraphModel.learn(
             labelled, types, loaded, prior=past, relation_prior=past, documents=unlabelled, precision=precision,
             across=across, judge=judge and experience, seed=seed, judging=judged, progress=step,
-            placing=lambda read: move("reading documents", read, 0),
+            placing=placed,
         )  # fmt: skip
-    if unlabelled:
-        said.append(_placed(model, len(unlabelled)))
+    if read:
+        said.append(_placed(model, read))
     model.save(to)
     place = shlex.quote(str(to))
     return KgLearned(
@@ -138,13 +146,23 @@ def learn(
     )  # fmt: skip
 
 
-def _some(path: str | Path, said: list[str]) -> list[Document]:
-    """Documents of which some are read: one that can't be says nothing, and `said` is told."""
+def _some(
+    path: str | Path, labelled: Sequence[Annotated], said: list[str], seed: int
+) -> tuple[list[Document], int]:
+    """Pieces of some documents, and how many these were: one that can't be read says nothing, and `said` is told."""
+    count = 0
+
+    def told(read: Iterator[Document]) -> Iterator[Document]:
+        nonlocal count
+        for one in islice(read, MOST_READ):
+            count += 1
+            yield one
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = list(islice(read_documents(path, bad="warn"), MOST_READ))
+        pieces = some_pieces(told(read_documents(path, bad="warn")), labelled, seed=seed)
     said += [str(one.message) for one in caught]
-    return found
+    return pieces, count
 
 
 def _placed(model: GraphModel, read: int) -> str:

@@ -97,15 +97,17 @@ def learn_with(
     documents: Sequence[Document] = (),
     precision: float = 0.9,
     across: int = 0,
+    judge_documents: bool = False,
     without: str | None = None,
     seed: int = 0,
     progress: Callable[[int, float], None] | None = None,
+    placing: Callable[[int], None] | None = None,
 ) -> tuple[GraphModel, BankWorth]:
     """Learn a field, starting from what a bank's fields taught, where that helps.
 
     Args:
         prior, relation_prior: what it is learned on top of: what comes with quickstudy; None is the frozen encoder.
-        documents: of the field, without labels; as `GraphModel.learn` takes them.
+        documents, judge_documents, placing: as `GraphModel.learn` takes them; what a bank taught is judged in any case.
         without: the id of an entry that isn't asked, such as this field's own.
 
     Raises:
@@ -120,7 +122,8 @@ def learn_with(
     )
     model = GraphModel.learn(
         given, schema, encoder, prior=told.entities, relation_prior=told.relations, documents=documents,
-        precision=precision, across=across, seed=seed, progress=progress,
+        precision=precision, across=across, judge_documents=judge_documents, seed=seed, progress=progress,
+        placing=placing,
     )  # fmt: skip
     return model, worth
 

@@ -255,7 +255,8 @@ def relation_prior(
 def _joined(base: RelationPrior, own: RelationPrior, share: float) -> RelationPrior:
     """Centres, scatters and certainty averaged, with `share` of our own; both see the same encoder's vectors.
 
-    A prior keeps the scatter of a direction as damping alone, 1 - √(λ / (v + λ)); so scatters are added in units of λ.
+    A base that is placed in a field stays there: its centre is the cohort's, and its certainty one with a cohort. A
+    prior keeps the scatter of a direction as damping alone, 1 - √(λ / (v + λ)); so scatters are added in units of λ.
     """
     roots = []
     for prior, weight in ((base, 1 - share), (own, share)):
@@ -268,12 +269,13 @@ def _joined(base: RelationPrior, own: RelationPrior, share: float) -> RelationPr
     def between(one: Certainty, other: Certainty) -> Certainty:
         return Certainty(torch.lerp(one.weights, other.weights, share))
 
+    told = own.in_field if base.cohort is not None and own.in_field else own.certainty
     return replace(
         base,
-        center=torch.lerp(base.center, own.center, share),
+        center=base.center if base.cohort is not None else torch.lerp(base.center, own.center, share),
         directions=left[:, kept].half().float().contiguous(),
         damping=(1 - (1 + root[kept].pow(2)).rsqrt()).float(),
-        certainty=between(base.certainty, own.certainty),
+        certainty=between(base.certainty, told),
         in_field=between(base.in_field, own.in_field) if base.in_field and own.in_field else base.in_field,
     )
 

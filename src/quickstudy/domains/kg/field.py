@@ -1,9 +1,9 @@
 """Pairs of a field that nobody labelled, from its documents; relations are placed by them (`RelationPrior`)."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from quickstudy.domains.kg.document import Annotated, Document
+from quickstudy.domains.kg.document import Annotated, Document, sentences
 from quickstudy.domains.kg.entities.recogniser import Recogniser
 from quickstudy.domains.kg.parts import parts
 from quickstudy.domains.kg.relations.certainty import COHORT
@@ -18,6 +18,30 @@ READ = 240
 EACH = 4
 """So many pairs of a piece count, if others have enough: those of one sentence are much alike."""
 AT_ONCE = 24
+
+
+def _plain(text: str) -> set[str]:
+    """Sentences, whatever their blanks."""
+    return {" ".join(text[one.start : one.end].split()) for one in sentences(text)}
+
+
+def some_pieces(
+    documents: Iterable[Document], labelled: Sequence[Annotated] = (), *, most: int = READ, seed: int = 0
+) -> list[Document]:
+    """So many pieces of documents that aren't labelled, each as likely; what is held at once is these and one document.
+
+    Source: Vitter 1985, "Random Sampling with a Reservoir", algorithm R; which place one has is left to chance too.
+    """
+    draw, kept, known = random.Random(seed), list[Document](), {one.text for one in labelled}
+    pieces = (piece for one in documents if one.text not in known for _, piece in parts(one, PIECE))
+    for number, piece in enumerate(pieces):
+        place = draw.randrange(number + 1)
+        if len(kept) < most:
+            kept.append(piece)
+            kept[place], kept[-1] = kept[-1], kept[place]
+        elif place < most:
+            kept[place] = piece
+    return kept
 
 
 def placed_by(
@@ -56,16 +80,16 @@ def field_pairs(
     be.
 
     Args:
-        labelled: documents whose texts are left out, also where they are sentences of others.
+        labelled: documents none of whose sentences is read, wherever else it stands.
         seed: which pieces are read, and which of their pairs are taken.
         progress: is told how many pieces were read.
     """
-    draw, known = random.Random(seed), {one.text for one in labelled}
-    pieces = [piece for one in documents if one.text not in known for _, piece in parts(one, PIECE)]
-    draw.shuffle(pieces)
+    draw = random.Random(seed)
+    known = {plain for one in labelled for plain in _plain(one.text)}
+    pieces = some_pieces(documents, labelled, seed=seed)
     found: dict[Pair, None] = {}
     more: list[Pair] = []
-    for begin in range(0, min(len(pieces), READ), AT_ONCE):
+    for begin in range(0, len(pieces), AT_ONCE):
         if progress is not None:
             progress(begin)
         some = pieces[begin : begin + AT_ONCE]
@@ -74,7 +98,7 @@ def field_pairs(
             possible = [
                 pair
                 for place, pair in candidates(marked, across=across)
-                if pair.text not in known
+                if known.isdisjoint(_plain(pair.text))
                 and schema.possible(marked.spans[place.head].type, marked.spans[place.tail].type)
             ]
             draw.shuffle(possible)

@@ -96,6 +96,7 @@ class GraphModel:
         precision: float = 0.9,
         across: int = 0,
         judge: bool = False,
+        judge_documents: bool | None = None,
         seed: int = 0,
         progress: Callable[[int, float], None] | None = None,
         judging: Callable[[int, int], None] | None = None,
@@ -113,6 +114,7 @@ class GraphModel:
                 sentences too.
             judge: see first what priors and documents are worth on examples held out, and leave out what does harm
                 there. Learns each part three times more, and the frozen encoder's.
+            judge_documents: the same for documents alone; None does as `judge`.
             progress, judging, placing: are told the steps and loss of tuning; how many parts were judged, of how many;
                 and how many pieces of documents were read.
 
@@ -150,7 +152,7 @@ class GraphModel:
                 progress=placing,
             )
             if (
-                judge
+                (judge if judge_documents is None else judge_documents)
                 and placed is not told
                 and (
                     told_of := of_relations(

@@ -114,8 +114,9 @@ def _documents(
             if not forgive:
                 raise
             wrong.add(problem)
-        empty.warn()
-        wrong.warn()
+        finally:  # also where no more is asked for
+            empty.warn()
+            wrong.warn()
     if not seen and not forgive:  # forgiving, each thing that was left out has been told of
         raise DataError("holds no document with words in it.", file=path)
 

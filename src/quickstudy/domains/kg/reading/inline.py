@@ -7,6 +7,7 @@ A line that begins with # is a comment; empty lines don't count. Marks: marks.py
 marked in a sentence with none below it isn't related.
 """
 
+from itertools import permutations
 from pathlib import Path
 
 from quickstudy.core.errors import DataError
@@ -52,7 +53,8 @@ def _annotated(path: Path, row: int, sentence: str, below: list[tuple[int, str]]
             )
         first, second = (_number(found, end, path, at) for end in (head, tail))
         relations.append(Relation(first, second, kind.strip()))
-    return Annotated(found.document, found.spans, tuple(relations), complete=related and bool(spans))
+    apart = tuple(permutations(range(len(spans)), 2)) if related and not below else ()
+    return Annotated(found.document, found.spans, tuple(relations), unrelated=apart)
 
 
 def _number(found: Annotated, wanted: str, path: Path, row: int) -> int:

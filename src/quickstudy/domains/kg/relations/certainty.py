@@ -141,8 +141,9 @@ def learn_certainty(
         tasks: features of pairs of length 1, with relation numbers from 0.
         strangers: of each task, features of pairs that aren't related, or none.
         named: of each task, what stands for its relations' names, or None.
-        before: w without a cohort, to start from when learning it with one: related pairs of the task that aren't in
-            the episode. Where there are no such pairs, z counts for nothing.
+        before: w without a cohort, to start from when learning it with one: pairs of the task that aren't in the
+            episode, some related and others named together, in any mixture, as a field's documents have them. Where
+            there are too few, z counts for nothing.
     """
     rng, also = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     usable = []
@@ -166,10 +167,12 @@ def learn_certainty(
         center = prototypes(x[support], own, ways, None if names is None else names[mixed[:ways]])
         asked = np.array([r[shots] for r in order[:ways]])
         none = np.array([rng.choice(order[int(rng.integers(ways, len(order)))]) for _ in range(ways)])
-        given, odd = None, x[none]
+        given, odd, together = None, x[none], x[:0] if other is None else other
         if other is not None and len(other) > 2 * ways and rng.random() < 0.5:
             drawn = torch.from_numpy(rng.permutation(len(other)))
-            given, odd = other[drawn[ways : ways + 30]], other[drawn[:ways]]
+            given, odd, together = (
+                other[drawn[part]] for part in (slice(ways, ways + 30), slice(ways), slice(ways + 30, None))
+            )
         elif rng.random() < 0.5 and len(order) > ways + 1:
             rest = np.setdiff1d(np.concatenate([r[:3] for r in order[ways:-1]]), none)
             given = x[rest] if len(rest) else None
@@ -179,9 +182,10 @@ def learn_certainty(
         often = None
         if before is not None:
             left = np.setdiff1d(np.arange(len(x)), np.concatenate([support, asked, none]))
-            if len(left) < FEWEST:
+            some = together[also.permutation(len(together))[: int(also.integers(COHORT + 1))]]
+            cohort = torch.cat([some, x[also.permutation(left)[: COHORT - len(some)]]])
+            if len(cohort) < FEWEST:
                 continue
-            cohort = x[also.permutation(left)[:COHORT]]
             often = usual(query, cohort)
         phi, best = evidence(query @ center.t(), float(shots), near, alike=alike, usual=often)
         phis.append(phi)

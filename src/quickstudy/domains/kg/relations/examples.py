@@ -37,8 +37,8 @@ def turned_round(related: Sequence[Example], schema: Schema) -> list[Example]:
 def labelled_pairs(annotated: Annotated, *, across: int = 0) -> list[Example]:
     """All pairs of a labelled document: related as it says; unrelated where their sentence says something else.
 
-    A sentence without any relation says nothing, unless the document is `complete`; of a `partial` one, only pairs that
-    it names.
+    A sentence without any relation says nothing but of pairs that the document calls unrelated, unless it is
+    `complete`; of a `partial` one, only pairs that it names.
     """
     said: dict[Candidate, list[str]] = {}
     for head, tail, kind in annotated.relations:
@@ -57,11 +57,8 @@ def labelled_pairs(annotated: Annotated, *, across: int = 0) -> list[Example]:
             examples.append(Example(pair, kind, *kinds))
         if place in said or Candidate(place.tail, place.head) in said:
             continue
-        if annotated.partial:
-            if place in annotated.unrelated:
-                examples.append(Example(pair, None, *kinds))
-            continue
         where = holding(found, annotated.spans[place.head].start, annotated.spans[place.head].end)
-        if annotated.complete or any(number in touched for number in where):
+        whole = annotated.complete or any(number in touched for number in where)
+        if place in annotated.unrelated or (whole and not annotated.partial):
             examples.append(Example(pair, None, *kinds))
     return examples

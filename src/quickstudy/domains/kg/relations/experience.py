@@ -16,7 +16,7 @@ from quickstudy.domains.kg.relations.tune import Earlier, Progress, RelationTuni
 from quickstudy.encoders.text import TextEncoder
 
 FOUND = 300
-"""So many unrelated pairs are looked for in a data set that marks none."""
+"""So many unrelated pairs of a data set, at most; they are looked for where it marks none."""
 HELD, LEAST = 7, 14
 """So many relations of a data set with at least `LEAST` are kept from the tuning that certainty is learned after."""
 
@@ -74,7 +74,7 @@ def encoded(pairs: PairEncoder, earlier: Sequence[Earlier], each: int) -> tuple[
         number = {name: i for i, name in enumerate(_relations(one))}
         rows: dict[str | None, list[int]] = {}
         for row, label in enumerate(one.labels):
-            if len(rows.setdefault(label, [])) < each:
+            if len(rows.setdefault(label, [])) < (FOUND if label is None else each):
                 rows[label].append(row)
         chosen = [row for own in rows.values() for row in own]
         x = pairs.encode([one.pairs[row] for row in chosen])

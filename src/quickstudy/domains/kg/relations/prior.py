@@ -166,14 +166,15 @@ class RelationPrior:
 
         certainty = learned([self] * len(tasks), None)
         # Each data set is a field, too: its pairs, whatever they say, have a centre of their own.
-        placed = [replace(self, center=task.x.float().mean(0)) for task in tasks]
+        apart = [*strangers, *(task.x[:0] for task in tasks[len(strangers) :])]
+        pools = [torch.cat([task.x, x]).float() for task, x in zip(tasks, apart, strict=True)]
+        placed = [replace(self, center=pool.mean(0)) for pool in pools]
         return replace(self, certainty=certainty, in_field=learned(placed, certainty))
 
     def of_field(self, x: Float[Tensor, "m d"]) -> "RelationPrior":
         """Placed in a field: centred on pairs of it that nobody labelled, and sure by comparing with them.
 
-        On val_nyt, 5-way 5-shot, 200 such pairs take AUROC of strangers from 89.6 to 93.5, accuracy with half of the
-        questions of none from 80.6 to 82.2, and that of 1-shot from 87.5 to 88.0.
+        What that is worth: kg.3 in docs/benchmarks.md.
 
         Args:
             x: vectors as `pair_encoder` makes them; fewer than `FEWEST` say too little, and leave it as it is.
