@@ -18,7 +18,7 @@ from quickstudy.domains.kg.learning.score import Count, Score
 from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.schema import Schema
 from quickstudy.domains.kg.use import GraphModel
-from quickstudy.domains.kg.worth import DOCUMENTS, Worth
+from quickstudy.domains.kg.worth import Worth
 from quickstudy.encoders.text import load_encoder
 from quickstudy.learners import Gaussian
 from quickstudy.learners.scatter import joined
@@ -215,18 +215,6 @@ def test_on_top_of_a_prior_its_scatter_and_the_fields_are_averaged(bank, encoder
     assert both is not None and placed.cohort is not None
     assert torch.equal(both.center, placed.center) and torch.equal(both.cohort, placed.cohort)
     torch.testing.assert_close(both.certainty.weights, placed.certainty.weights)
-
-
-def test_documents_are_judged_beside_a_bank(bank, encoder, monkeypatch):
-    monkeypatch.setattr("quickstudy.domains.kg.relations.prior.FEWEST", 5)
-    told = experience.relation_prior([(bank.entry("towns"), 1.0)], encoder)
-    given, *others = documents("firms", 12), *documents("firms", 20, start=12)
-    read = [one.document for one in others]
-    for judge in (False, True):
-        model, _ = learn_with(
-            bank, given, schema("firms"), encoder, relation_prior=told, documents=read, judge_documents=judge
-        )
-        assert [one.part for one in model.worth] == [DOCUMENTS] * judge
 
 
 def test_two_gaussian_priors_are_joined():

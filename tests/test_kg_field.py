@@ -10,9 +10,11 @@ from kg_field import model as taught
 from torch.nn.functional import normalize
 
 from quickstudy.app import kg_actions
+from quickstudy.bank.store import TaskBank
 from quickstudy.core.checkpoint import load_folder, save_folder
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import CheckpointError
+from quickstudy.domains.kg.banked import learn_with
 from quickstudy.domains.kg.document import Annotated, Document
 from quickstudy.domains.kg.field import EACH, field_pairs, some_pieces
 from quickstudy.domains.kg.graph.decisions import accept
@@ -33,6 +35,7 @@ from quickstudy.domains.kg.relations.examples import labelled_pairs
 from quickstudy.domains.kg.relations.prior import RelationPrior
 from quickstudy.domains.kg.schema import Schema
 from quickstudy.domains.kg.use import GraphModel, extract
+from quickstudy.domains.kg.worth import DOCUMENTS
 
 UNLABELLED = [Document(f"u{i}", f"{document(i, firms=i % 3).text[:-1]}in {i} .") for i in range(120)]
 """No two alike."""
@@ -203,6 +206,17 @@ def test_one_kind_of_pair_alone_makes_no_noise():
     examples = [pair for i in (0, 2, 4) for pair in labelled_pairs(document(i))]
     model = learn_relations(examples, Schema.of(content), placed, encoder())
     assert not len(model.unrelated) and bool(model.certainty.weights.isfinite().all())
+
+
+@pytest.mark.parametrize("judge", [False, True])
+def test_documents_are_judged_beside_a_bank(tmp_path, judge):
+    examples = [document(i) for i in range(18)]
+    with TaskBank(tmp_path / "bank.sqlite") as bank:
+        model, _ = learn_with(
+            bank, examples, SCHEMA, encoder(), prior=past(), relation_prior=relation_prior(), documents=UNLABELLED,
+            judge_documents=judge,
+        )  # fmt: skip
+    assert [one.part for one in model.worth] == [DOCUMENTS] * judge
 
 
 def test_documents_say_nothing_without_experience():
