@@ -50,7 +50,7 @@ def learn(
         examples: files with labelled sentences: our own, or as other tools export them.
         to: folder for the model. It will hold the examples' texts.
         documents: files or folders of your documents, without labels: some are read, so that it knows which pairs of
-            names are usual there. Tells what is no relation better.
+            names are usual there. Helps where you label no unrelated pairs, else hardly.
         encoder: name or folder of the encoder; see `quickstudy encoders`.
         experience: start from what past corpora and relations taught.
         judge: see what that is worth on examples held out, and leave it out where it does harm.

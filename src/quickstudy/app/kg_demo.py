@@ -92,7 +92,8 @@ def demo(
         rows["frozen encoder"] = evaluate(frozen(model, seed), truth, seed=seed)
         made = report(
             rows, title="Side effects from ten labelled abstracts", baselines=["frozen encoder"], triples=REVIEWED,
-            learned=f"{EXAMPLES} abstracts of BC5CDR's training part",
+            learned=f"{EXAMPLES} abstracts of BC5CDR's training part; relations placed by pairs of names in the "
+            "others, without their labels",
             judged=f"{TEXTS} abstracts of its development part (US Government work)",
             command=f"quickstudy kg demo --seed {seed}",
         )  # fmt: skip

@@ -4,9 +4,9 @@
 
 with h and t the probabilities of head and tail (`entities.sure` sees to these, so a = 0 and b = 1), r that of the
 relation if both are right, and n the number of labelled pairs that relations were learned from: from few of them, it
-is less probable than it seems. c₀, c₁ and d are learned on triples of other fields (`learn_law`); where a field has
-answers of its own, such as a reviewer's, they move a to d, and from `MANY` on an isotonic step function follows them
-where no such law can.
+is less probable than it seems. c₀, c₁ and d are learned on triples of BC5CDR's and CoNLL04's dev parts (`learn_law`),
+so kg.10, on their test parts, doesn't say how well they hold elsewhere. Where a field has answers of its own, such as a
+reviewer's, they move a to d, and from `MANY` on an isotonic step function follows them where no such law can.
 
 Platt 1999; isotonic regression for probabilities: Zadrozny & Elkan 2002, by pool adjacent violators (Ayer et al. 1955).
 """
