@@ -21,7 +21,8 @@ from quickstudy.core.engine import adapt, evaluate, meta_gradient, outputs, pred
 from quickstudy.core.episode import Episode, Labelled, stack
 from quickstudy.core.errors import DataError, ModelError
 from quickstudy.core.forms import choose_form
-from quickstudy.core.net import initial, last_linear
+from quickstudy.core.head import last_linear
+from quickstudy.core.net import initial
 from quickstudy.core.objective import Classify, Regress
 from quickstudy.core.spec import Spec
 from quickstudy.learners import ANIL, MAML, FineTune, Prototypical, Reptile, Ridge

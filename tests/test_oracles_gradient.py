@@ -16,8 +16,9 @@ from toy import blob_sampler, blobs, whole, with_garbage
 from quickstudy.core.engine import adapt, meta_gradient, meta_train, outputs, predict, task_losses
 from quickstudy.core.episode import Episode, Labelled, stack
 from quickstudy.core.errors import DataError, ModelError
+from quickstudy.core.head import last_linear
 from quickstudy.core.learner import inner_gradient, part
-from quickstudy.core.net import last_linear, parameters_of
+from quickstudy.core.net import parameters_of
 from quickstudy.core.objective import Classify, Regress
 from quickstudy.core.spec import Spec
 from quickstudy.learners import (

@@ -6,6 +6,7 @@ of tasks of one shape (`quickstudy.core.compiled`).
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -326,6 +327,14 @@ def meta_train(
             with training(), torch.no_grad():
                 losses = task_losses(learner, meta, episodes, form=form, seed=own)
             raise diverged(learner, number + 1, losses)
+        if number == 0 and not any(slope.any() for slope in gradient.values()):
+            warnings.warn(
+                f"The first meta-gradient of {type(learner).__name__} is 0 everywhere, so nothing was learned by it. "
+                "Look for round, sign, floor or another step function in the network's forward pass, whose derivative "
+                "is 0, or for a unit that says nothing on any input.",
+                UserWarning,
+                stacklevel=2,
+            )
         for leaf, name in zip(leaves, names, strict=True):
             leaf.grad = gradient[name]
         if clip is not None:

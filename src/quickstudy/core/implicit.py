@@ -48,6 +48,8 @@ def proximal_minimiser(
 
     def product(v: Tensor) -> Tensor:
         """(I + H/λ) v."""
+        if not slope.requires_grad:  # the loss has no curvature that torch knows of
+            return v
         # Tasks share nothing, so the derivative of the sum holds each task's own.
         curved = torch.autograd.grad(
             (slope * v).sum(), list(at.values()), retain_graph=True, materialize_grads=True

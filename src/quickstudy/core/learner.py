@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -71,9 +71,10 @@ class MetaLearner(Spec, ABC):
                 advice = (
                     "The loss is the objective's: Classify(ways=5) for classes, Regress(dim=1) for numbers."
                 )
-            name = getattr(wanted, "__name__", str(wanted))
+            names = [f"{getattr(one, '__name__', one)}(…)" for one in get_args(wanted) or (wanted,)]
             raise DataError(
-                f"{type(self).__name__}.objective is {str(self.objective)[:80]}; expected {name}(…). {advice}"
+                f"{type(self).__name__}.objective is {str(self.objective)[:80]}; expected {' or '.join(names)}. "
+                f"{advice}"
             )
 
     @abstractmethod

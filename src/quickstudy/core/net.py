@@ -136,6 +136,10 @@ def apply(net: Net, params: dict[str, Tensor], x: Tensor) -> Tensor:
             "meta-gradient would be wrong, and nothing would say so. Take quickstudy.core.learner.inner_gradient or "
             "descend, and write inner_loop = True into the learner's class."
         )
+    if is_batchedtensor(x) and _watched(module):
+        raise Unmappable(
+            f"{_named(net)} has backward hooks, which aren't called where tasks are mapped over."
+        )
     buffers = _buffers(module)
     before = [buffer._version for _, _, buffer in buffers]
     try:
@@ -221,8 +225,13 @@ def _skeleton_of_spec(net: Any, training: bool) -> nn.Module:
 
 
 def _skeleton_of_module(net: nn.Module, training: bool) -> nn.Module:
-    # A copy, for its own train/eval flag, that shares every tensor with the original.
+    # A copy, for its own train/eval flag, that shares every tensor with the original, but for what a run of it left
+    # behind, such as an activation: that belongs to a graph, and can't be copied.
     shared = {id(t): t for t in [*net.parameters(), *net.buffers()]}
+    left = [
+        t for part in net.modules() for t in vars(part).values() if isinstance(t, Tensor) and not t.is_leaf
+    ]
+    shared |= {id(t): t.detach() for t in left}
     return _checked(copy.deepcopy(net, shared)).train(training)
 
 
@@ -238,6 +247,11 @@ def _buffers(skeleton: nn.Module) -> tuple[tuple[nn.Module, str, Tensor], ...]:
         for name, buffer in owner._buffers.items()
         if buffer is not None and not buffer.is_inference()
     )
+
+
+@lru_cache(maxsize=128)
+def _watched(skeleton: nn.Module) -> bool:
+    return any(part._backward_hooks or part._backward_pre_hooks for part in skeleton.modules())
 
 
 def _checked(module: nn.Module) -> nn.Module:
@@ -261,18 +275,6 @@ def _checked(module: nn.Module) -> nn.Module:
 def has(net: Net, *kinds: type[nn.Module]) -> bool:
     """Whether any layer of the net is of one of these kinds."""
     return any(isinstance(part, kinds) for part in skeleton(net).modules())
-
-
-def last_linear(net: Net) -> str:
-    """The name of the last linear layer, with its final dot: parameters whose names begin with it are the head.
-
-    Raises:
-        ModelError: the net has no linear layer.
-    """
-    linear = [name for name, layer in skeleton(net).named_modules() if isinstance(layer, nn.Linear)]
-    if not linear:
-        raise ModelError(f"The head is a network's last linear layer, and {net} has none; add one.")
-    return f"{linear[-1]}." if linear[-1] else ""  # the net may be one linear layer and nothing else
 
 
 def parameters_of(net: Net, *kinds: type[nn.Module]) -> set[str]:
@@ -313,7 +315,13 @@ def _flat(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    of = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    return any(of)
 
 
 def _does_what_it_says(part: nn.Module) -> bool:

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import ModelError
+from quickstudy.core.head import last_linear, split_head
 from quickstudy.core.learner import Fast, Meta, NetLearner, descend
-from quickstudy.core.net import last_linear
 from quickstudy.core.spec import Rate, Steps
 
 
@@ -33,13 +33,12 @@ class ANIL(NetLearner):
     symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        last = last_linear(self.net)
-        body = {name: weight for name, weight in meta.items() if not name.startswith(last)}
-        head = {name: weight for name, weight in meta.items() if name.startswith(last)}
+        body, head = split_head(self.net, meta)
         if not head:
+            last = last_linear(self.net).rstrip(".") or "the network"
             raise ModelError(
-                f"ANIL adapts the last linear layer ({last.rstrip('.') or 'the network'}), which is frozen. Let its "
-                "parameters require grad, or make a linear layer that does the last one of the module."
+                f"ANIL adapts the last linear layer ({last}), which is frozen. Let its parameters require grad, or "
+                "make a linear layer that does the last one of the module."
             )
         # The body is bound, not moved: its gradient is never computed in the inner loop.
         head = descend(

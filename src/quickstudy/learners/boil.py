@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import ModelError
+from quickstudy.core.head import split_head
 from quickstudy.core.learner import Fast, Meta, NetLearner, descend
-from quickstudy.core.net import last_linear
 from quickstudy.core.spec import Rate, Steps
 
 
@@ -33,9 +33,7 @@ class BOIL(NetLearner):
     symmetric: ClassVar[frozenset[str]] = frozenset({"order"})
 
     def adapt(self, meta: Meta, support: Labelled) -> Fast:
-        last = last_linear(self.net)
-        body = {name: weight for name, weight in meta.items() if not name.startswith(last)}
-        head = {name: weight for name, weight in meta.items() if name.startswith(last)}
+        body, head = split_head(self.net, meta)
         if not body:
             raise ModelError(
                 f"BOIL adapts the layers below the last linear one, and {self.net} has none that "

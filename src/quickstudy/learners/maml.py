@@ -15,8 +15,9 @@ from torch import nn
 
 from quickstudy.core.episode import Labelled
 from quickstudy.core.errors import ModelError
+from quickstudy.core.head import last_linear
 from quickstudy.core.learner import Fast, Meta, NetLearner, PlainSGD, descend
-from quickstudy.core.net import last_linear, parameters_of
+from quickstudy.core.net import parameters_of
 from quickstudy.core.spec import Rate, Steps
 
 

@@ -22,7 +22,7 @@ from quickstudy.core.episode import Episode, Labelled
 from quickstudy.core.errors import DataError
 from quickstudy.core.learner import Fast, Meta, part, prefixed
 from quickstudy.core.net import Net, apply, initial, skeleton
-from quickstudy.core.objective import Classify, count, mean
+from quickstudy.core.objective import Classify, Rank, Regress, count, mean
 from quickstudy.core.spec import Positive, Steps
 from quickstudy.learners.embedding import EmbeddingLearner, with_one
 from quickstudy.learners.ridge import least_squares
@@ -33,6 +33,7 @@ from quickstudy.learners.softmax import fit
 class Pretrained(EmbeddingLearner):
     """Multi-task pre-training and a linear probe: ridge regression, or logistic regression for classes."""
 
+    objective: Classify | Regress | Rank
     head: Net | None = None
     """A head for all past tasks, from f's features to their answers: as many outputs as there are past classes, which
     are then numbered across tasks in training (`TaskDataset((Labelled.of(x, y),))` draws such batches). None: each
