@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import kg_field
@@ -285,3 +286,37 @@ def test_a_process_that_fails_says_why(model, tmp_path):
     (tmp_path / "broken").mkdir()
     with GraphStore(tmp_path / "g.db") as store, pytest.raises(ValueError, match="holds no graph model"):
         kg_extract._in_processes(store, tmp_path / "broken", 2, 4, 4, lambda *_: None)
+
+
+def test_a_document_never_replaces_another_whose_file_is_there(call, model, tmp_path):
+    for week, number in (("week1", 18), ("week2", 19)):
+        (tmp_path / week).mkdir()
+        (tmp_path / week / "report.txt").write_text(document(number).text)
+    assert call("extract", "g.db", "week1", "--model", model)[0] == 0
+    code, _, err = call("extract", "g.db", "week2", "--model", model)
+    err = " ".join(err.split())
+    assert code == 2 and "another document called 'report.txt'" in err and "week1" in err
+    with GraphStore(tmp_path / "g.db", create=False) as store:
+        assert store.document("report.txt").text == document(18).text
+    # A file that was moved, and one that is changed where it lies, are the same document.
+    (tmp_path / "week1" / "report.txt").unlink()
+    assert call("extract", "g.db", "week2", "--model", model)[0] == 0
+    (tmp_path / "week2" / "report.txt").write_text(document(20).text)
+    assert call("extract", "g.db", "week2", "--model", model)[0] == 0
+    with GraphStore(tmp_path / "g.db", create=False) as store:
+        assert store.document("report.txt").text == document(20).text
+
+
+def test_a_graph_of_which_nothing_is_sure_says_so(call, tmp_path):
+    replace(kg_field.model(), precision=0.9999).save(tmp_path / "sure")
+    code, out, err = call("extract", "g.db", texts(tmp_path / "d.jsonl", 3), "--model", "sure")
+    assert code == 0 and "no triple is as sure as this model asks" in " ".join((out + err).split())
+    code, out, _ = call("export", "g.db", "g.nt")
+    assert code == 0 and "0 triples" in out and "wait for review" in out
+
+
+def test_marks_of_labelled_examples_are_no_documents(call, model, tmp_path):
+    line = "[person]{Ada} is employed as a clerk by [firm]{acme} .\n    works_for: Ada -> acme\n"
+    (tmp_path / "marked.txt").write_text(line * 3)
+    code, out, err = call("extract", "g.db", "marked.txt", "--model", model)
+    assert code == 0 and "'[person]{Ada}'" in " ".join((out + err).split())

@@ -1,5 +1,7 @@
 """Labels that can be learned from and look like mistakes."""
 
+from dataclasses import replace
+
 import pytest
 from kg_field import document
 
@@ -40,3 +42,11 @@ def test_labels_that_cut_words_or_differ_at_one_place_are_pointed_out():
 def test_a_precision_is_a_share(precision):
     with pytest.raises(DataError, match="expected a share between 0 and 1"):
         check_precision(precision)
+
+
+def test_copies_that_differ_in_what_is_not_labelled_count_once():
+    plain = Annotated(Document("a", "Jo saw Acme"), (Span(0, 2, "person"), Span(7, 11, "company")))
+    whole, apart = replace(plain, complete=True), replace(plain, unrelated=((0, 1), (1, 0)))
+    found, notes = once([plain, apart, whole])
+    assert found == [whole] and "stand there twice with the same labels" in notes[0]
+    assert once([apart, plain])[0] == [apart]

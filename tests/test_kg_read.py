@@ -787,3 +787,27 @@ def test_relations_by_hand_name_what_is_marked(write):
     refused(write("[p]{Jo} and [p]{Jo}\n r: Jo -> Jo\n"), "is marked 2 times", row=2)
     refused(write("  r: a -> b\n[p]{Jo}\n"), "no sentence above it", row=1, format="inline")
     refused(write("[p]{Jo ran\n[p]{Bo} ran\n"), "never closed", row=1)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "doccano"])
+def test_names_of_a_text_without_a_relation_are_unrelated_beside_others_that_have_some(write, kind):
+    rows = {
+        "jsonl": [
+            {"marked": "[person]{Jo} runs [company]{Acme}", "relations": [{"head": 0, "tail": 1, "type": "works_for"}]},
+            {"marked": "[person]{Jo} saw [company]{Acme}"},
+        ],
+        "doccano": [
+            {"id": 1, "text": "Jo runs Acme", "Comments": [],
+             "entities": [{"id": 1, "label": "person", "start_offset": 0, "end_offset": 2},
+                          {"id": 2, "label": "company", "start_offset": 8, "end_offset": 12}],
+             "relations": [{"id": 3, "from_id": 1, "to_id": 2, "type": "works_for"}]},
+            {"id": 2, "text": "Jo saw Acme", "Comments": [],
+             "entities": [{"id": 4, "label": "person", "start_offset": 0, "end_offset": 2},
+                          {"id": 5, "label": "company", "start_offset": 7, "end_offset": 11}], "relations": []},
+        ],
+    }[kind]  # fmt: skip
+    both = read_annotated(write("\n".join(map(json.dumps, rows)), "x.jsonl"), SCHEMA, kind)
+    assert [one.unrelated for one in both] == [(), ((0, 1), (1, 0))]
+    assert [pair.type for pair in labelled_pairs(both[1])] == [None, None]
+    [alone] = read_annotated(write(json.dumps(rows[1]), "y.jsonl"), SCHEMA, kind)
+    assert alone.unrelated == ()

@@ -24,7 +24,12 @@ def export(
     common.start()
     settings = {"status": tuple(status)} if status else {}
     count = kg_graph.export(store, file, format, provenance=provenance, **settings)
-    common.show({"file": str(file), "triples": count}, lambda _: screen.say(f"{count:,} triples: {file}"))
+    waiting = 0 if status else kg_graph.status(store).counts["triples review"]
+    more = f"; {waiting:,} more wait for review (--status review)" if waiting else ""
+    common.show(
+        {"file": str(file), "triples": count, "waiting": waiting},
+        lambda _: screen.say(f"{count:,} triples: {file}{more}"),
+    )
     return 0
 
 

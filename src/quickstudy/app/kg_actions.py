@@ -13,6 +13,7 @@ from pathlib import Path
 
 from quickstudy.app.kg_results import Begun, Judged, KgLearned
 from quickstudy.bank.store import TaskBank
+from quickstudy.bank.tables import default_path
 from quickstudy.core.atomic import folder_for
 from quickstudy.core.errors import DataError
 from quickstudy.domains.kg.banked import learn_with
@@ -20,6 +21,8 @@ from quickstudy.domains.kg.document import Annotated, Document
 from quickstudy.domains.kg.field import some_pieces
 from quickstudy.domains.kg.reading.documents import read_documents
 from quickstudy.domains.kg.reading.examples import read_annotated
+from quickstudy.domains.kg.reading.format import format_of
+from quickstudy.domains.kg.reading.judged import FORMATS, judged
 from quickstudy.domains.kg.reading.odd import once
 from quickstudy.domains.kg.relations.certainty import FEWEST
 from quickstudy.domains.kg.schema import Schema
@@ -27,6 +30,7 @@ from quickstudy.domains.kg.starter import write_starter, write_starter_examples
 from quickstudy.domains.kg.use import EXAMPLES, GraphModel
 from quickstudy.domains.kg.worth import DOCUMENTS, LEAST
 from quickstudy.encoders.text import TextEncoder, load_encoder
+from quickstudy.files.source import existing
 
 MOST_READ = 2_000
 """Documents of a file or folder that a model may be placed by; some of them are read."""
@@ -89,9 +93,9 @@ def learn(
     types = Schema.read(schema)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        labelled = [one for path in examples for one in read_annotated(path, types)]
+        parts = [(path, read_annotated(path, types)) for path in examples]
     said = [str(one.message) for one in caught]
-    labelled, odd = once(labelled)
+    labelled, odd = once(_together(parts, said))
     said += odd
     if (Path(to) / EXAMPLES).exists():
         said.append(f"the model that was in {to} gives way to this one.")
@@ -117,6 +121,11 @@ def learn(
         move("reading documents", pieces, 0)
 
     past, asked = "shipped" if experience else None, None
+    if bank and not default_path().exists():
+        bank = False
+        said.append(
+            f"there is no bank yet ({default_path()}), so no earlier field was asked; --keep begins one."
+        )
     if bank:
         with TaskBank(create=False) as opened:
             model, asked = learn_with(
@@ -144,6 +153,20 @@ def learn(
         [f"quickstudy kg extract graph.db DOCUMENTS --model {place}"],
         asked.to_json() if asked else None, asked.text() if asked else "",
     )  # fmt: skip
+
+
+def _together(parts: Sequence[tuple[str | Path, list[Annotated]]], said: list[str]) -> list[Annotated]:
+    """The examples of all files; where one has relations, those of others that could have some are judged, too."""
+    may = [one for path, found in parts if format_of(existing(path)) in FORMATS for one in found]
+    rest = [one for path, found in parts if format_of(existing(path)) not in FORMATS for one in found]
+    known = judged(may)
+    silent = sum(bool(one.unrelated) and not one.relations for one in known)
+    if silent:
+        said.append(
+            f"texts with several names and no relation: {silent}. Their names are taken to be unrelated; leave out "
+            "those whose relations nobody labelled."
+        )
+    return [*known, *rest]
 
 
 def _some(

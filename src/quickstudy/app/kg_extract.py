@@ -20,6 +20,7 @@ from quickstudy.core.errors import DataError
 from quickstudy.domains.kg import use
 from quickstudy.domains.kg.graph.facts import Link
 from quickstudy.domains.kg.graph.records import Entity
+from quickstudy.domains.kg.graph.settle import REVIEW
 from quickstudy.domains.kg.graph.store import GraphStore
 from quickstudy.domains.kg.linking import across
 from quickstudy.domains.kg.linking import ranker as ranking
@@ -103,11 +104,27 @@ def extract(
             ask = None if entries is None or not rank else _ranking(graph, learned, entries, notes, move)
             merged = across.settle(graph, entries, merge=merge, rank=ask, precision=learned.precision)
         place, counts = shlex.quote(str(store)), graph.counts()
+        if (
+            done["done"]
+            and counts["triples review"]
+            and not counts["triples extracted"] + counts["triples accepted"]
+        ):
+            notes.append(_none_sure(graph, learned.precision))
         review = [f"quickstudy kg review {place}"] if counts["triples review"] or merged.suggested else []
         return Extracted(
             str(store), learned.version, done["done"], done["failed"], *merged, counts, notes,
             time.perf_counter() - began, [f"quickstudy kg show {place}", *review],
         )  # fmt: skip
+
+
+def _none_sure(graph: GraphStore, precision: float) -> str:
+    """What to do about a graph of which nothing was sure enough."""
+    [(most,)] = graph.rows("SELECT max(score) FROM triples WHERE status = ?", (REVIEW,))
+    return (
+        f"no triple is as sure as this model asks, {precision:g}: the surest is at {most:.2f}, and all wait for a "
+        "reviewer. Few labels make no sure model: label more, review, or learn again with --precision 0.5, say, and "
+        "extract with --again."
+    )
 
 
 def _ranking(

@@ -68,7 +68,7 @@ def add(
         sources = _sources(graph)
         moved: list[str] = []
         texts: dict[str, set[str]] = {}
-        done = graph.put_all(_watched(chain(first, coming), sources, moved, texts, progress))
+        done = graph.put_all(_watched(graph, chain(first, coming), sources, moved, texts, progress))
         gone = _outdated(sources, texts)
         for one in gone:
             graph.withdraw(one)
@@ -105,22 +105,40 @@ def _sources(graph: GraphStore) -> dict[str, str]:
 
 
 def _watched(
+    graph: GraphStore,
     documents: Iterable[Document],
     sources: dict[str, str],
     moved: list[str],
     texts: dict[str, set[str]],
     progress: Callable[[int], None] | None,
 ) -> Iterator[Document]:
-    """The documents, while it is noted what had come from another place, and what files of one text gave."""
+    """The documents, while it is noted what had come from another place, and what files of one text gave.
+
+    Raises:
+        DataError: one would replace another whose file is there still.
+    """
     for count, document in enumerate(documents, 1):
         before = sources.get(document.id, document.source)
         if before != document.source:
+            if _another(before, document.source) and graph.document(document.id).text != document.text:
+                raise DataError(
+                    f"the graph has another document called {document.id!r}, from {before}, which is there still; it "
+                    "stays. Give the folder that holds both, so that each is called by its path, or give each an id of "
+                    "its own, by a table.",
+                    file=document.source,
+                )
             moved.append(f"{document.id!r}, from {before}, now from {document.source}")
         if document.source and suffix_of(Path(document.source)) in TEXTS:
             texts.setdefault(document.source, set()).add(document.id)
         if progress is not None:
             progress(count)
         yield document
+
+
+def _another(before: str, now: str) -> bool:
+    """Whether both are files that are there, and not one and the same."""
+    old, new = Path(before), Path(now)
+    return old.is_file() and new.is_file() and not old.samefile(new)
 
 
 def withdraw(store: Graph, ids: Sequence[str]) -> State:

@@ -150,9 +150,18 @@ def _refuse_unknown(files: list[Path]) -> None:
         )
 
 
+_MARKS = re.compile(r"\[\w[\w -]{0,40}\]\{[^{}.#\n][^{}\n]{0,200}\}")
+
+
 def _whole(file: Path, name: str, longest: int) -> Iterator[Document]:
     pieces = _pieces(TEXTS[suffix_of(file)](file), longest)
     first = next(pieces, "")
+    if len(marks := _MARKS.findall(first)) > 2:
+        warnings.warn(
+            f"{file}: it has marks such as {marks[0]!r}, which are read as words here. Are these labelled examples?",
+            UserWarning,
+            stacklevel=2,
+        )
     second = next(pieces, None)
     if second is None:
         yield Document(name, first, str(file))

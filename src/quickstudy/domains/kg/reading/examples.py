@@ -26,6 +26,7 @@ from quickstudy.domains.kg.reading import (
     fewrel,
     inline,
     jsonl,
+    judged,
     label_studio,
     marked,
     prodigy,
@@ -72,9 +73,11 @@ def read_annotated(
         entities (fewrel, marked) take them from a relation that has one type at that end.
     format: one of `FORMATS`; by default found by looking at the content.
     complete: whether sentences without a span were labelled too, and hold none. By default what the format says: conll,
-        conll04 and pubtator do, jsonl may, marked sentences of ours do if one has a relation, the others don't.
+        conll04 and pubtator do, jsonl may, the others don't.
     bad: 'raise' at rows that can't be used, naming the first and how many more; or 'warn' and leave them out.
-    Spans may stand within others, but not run across their ends. Raises DataError and warns as the module says.
+    If a text has a relation, names in texts of the same file that have none are unrelated, in formats that have
+    relations where somebody labels them (`judged.py`). Spans may stand within others, but not run across their ends.
+    Raises DataError and warns as the module says.
     """
     path = existing(path)
     if format is not None and format not in FORMATS:
@@ -85,7 +88,8 @@ def read_annotated(
     found: list[Annotated] = []
     row_of: dict[str, int | str] = {}
     problems: list[DataError] = []
-    for row, make in _rows(FORMATS[format or format_of(path)], path, notes):
+    format = format or format_of(path)
+    for row, make in _rows(FORMATS[format], path, notes):
         try:
             one = _checked(make(), schema, row)
             if one.document.id in row_of:
@@ -107,7 +111,7 @@ def read_annotated(
         warnings.warn(f"{path}: {said}", UserWarning, stacklevel=2)
     if not found:
         raise DataError("holds no labelled example.", file=path)
-    return found
+    return judged.judged(found) if format in judged.FORMATS else found
 
 
 def _rows(read: Callable[[Path, Notes], Rows], path: Path, notes: Notes) -> Rows:

@@ -3,11 +3,9 @@
     [company]{Acme plc} named [person]{Jo Ray} its head.
         works_for: Jo Ray -> Acme plc
 
-A line that begins with # is a comment; empty lines don't count. Marks: marks.py. In a file that has relations, what is
-marked in a sentence with none below it isn't related.
+A line that begins with # is a comment; empty lines don't count. Marks: marks.py.
 """
 
-from itertools import permutations
 from pathlib import Path
 
 from quickstudy.core.errors import DataError
@@ -19,7 +17,6 @@ from quickstudy.files.source import TextSource, quoted, shortened
 
 def rows(path: Path, notes: Notes) -> Rows:
     """Read as the module's docstring says."""
-    related = any(line[:1].isspace() and line.strip() for line in TextSource(path, ROW_LIMIT).lines())
     source = TextSource(path, ROW_LIMIT)
     sentence, below, first = "", [], 0
     for line in source.lines():
@@ -30,14 +27,14 @@ def rows(path: Path, notes: Notes) -> Rows:
                     raise source.error("a relation, as the line is indented, with no sentence above it.")
             else:
                 if sentence:
-                    yield first, lambda s=sentence, b=below, r=first: _annotated(path, r, s, b, related)
+                    yield first, lambda s=sentence, b=below, r=first: _annotated(path, r, s, b)
                 sentence, below, first = line.strip(), [], source.row
         source.row += 1
     if sentence:
-        yield first, lambda: _annotated(path, first, sentence, below, related)
+        yield first, lambda: _annotated(path, first, sentence, below)
 
 
-def _annotated(path: Path, row: int, sentence: str, below: list[tuple[int, str]], related: bool) -> Annotated:
+def _annotated(path: Path, row: int, sentence: str, below: list[tuple[int, str]]) -> Annotated:
     text, marks = unmarked(sentence)
     spans = [Span(*mark) for mark in marks]
     found = Annotated(document(path, row, text), tuple(spans))
@@ -53,8 +50,7 @@ def _annotated(path: Path, row: int, sentence: str, below: list[tuple[int, str]]
             )
         first, second = (_number(found, end, path, at) for end in (head, tail))
         relations.append(Relation(first, second, kind.strip()))
-    apart = tuple(permutations(range(len(spans)), 2)) if related and not below else ()
-    return Annotated(found.document, found.spans, tuple(relations), unrelated=apart)
+    return Annotated(found.document, found.spans, tuple(relations))
 
 
 def _number(found: Annotated, wanted: str, path: Path, row: int) -> int:

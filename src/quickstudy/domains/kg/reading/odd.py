@@ -8,11 +8,14 @@ from quickstudy.domains.kg.document import Annotated, words
 def once(labelled: Sequence[Annotated]) -> tuple[list[Annotated], list[str]]:
     """The labelled texts, each with the same labels once, and what is odd about them.
 
-    A text that stands there twice counts twice, and the copy tells what is right where the other is held out.
+    A text that stands there twice counts twice, and the copy tells what is right where the other is held out. Of copies
+    that differ in what wasn't labelled alone, the one that says most counts.
     """
     kept: dict[tuple, Annotated] = {}
     for one in labelled:
-        kept.setdefault(_key(one), one)
+        key = _key(one)
+        if key not in kept or _says(one) > _says(kept[key]):
+            kept[key] = one
     found, notes = list(kept.values()), []
     if again := len(labelled) - len(found):
         notes.append(f"labelled texts that stand there twice with the same labels, and count once: {again}.")
@@ -37,9 +40,13 @@ def _key(one: Annotated) -> tuple:
     """What it says, in whatever order."""
     spans = one.spans
     related = [(spans[head], spans[tail], kind) for head, tail, kind in one.relations]
-    apart = [(spans[head], spans[tail]) for head, tail in one.unrelated]
     links = [(spans[number], id) for number, id in one.links.items()]
-    return (one.text, *map(frozenset, (spans, related, apart, links)), one.complete, one.partial)
+    return (one.text, *map(frozenset, (spans, related, links)), one.partial)
+
+
+def _says(one: Annotated) -> tuple[bool, int]:
+    """How much it says of what isn't labelled."""
+    return one.complete, len(one.unrelated)
 
 
 def _cutting(one: Annotated) -> list:
