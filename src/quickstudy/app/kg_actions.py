@@ -111,8 +111,8 @@ def learn(
         read += count
     move("learning entities and relations", 0, 0)
 
-    def judged(done: int, parts: int) -> None:
-        move("seeing what experience is worth", done, parts)
+    def seen(done: int, of: int) -> None:
+        move("seeing what experience is worth", done, of)
 
     def step(number: int, _: float) -> None:
         move("learning entities and relations", number, 0)
@@ -135,7 +135,7 @@ def learn(
     else:
         model = GraphModel.learn(
             labelled, types, loaded, prior=past, relation_prior=past, documents=unlabelled, precision=precision,
-            across=across, judge=judge and experience, seed=seed, judging=judged, progress=step,
+            across=across, judge=judge and experience, seed=seed, judging=seen, progress=step,
             placing=placed,
         )  # fmt: skip
     if read:
@@ -157,8 +157,10 @@ def learn(
 
 def _together(parts: Sequence[tuple[str | Path, list[Annotated]]], said: list[str]) -> list[Annotated]:
     """The examples of all files; where one has relations, those of others that could have some are judged, too."""
-    may = [one for path, found in parts if format_of(existing(path)) in FORMATS for one in found]
-    rest = [one for path, found in parts if format_of(existing(path)) not in FORMATS for one in found]
+    may: list[Annotated] = []
+    rest: list[Annotated] = []
+    for path, found in parts:
+        (may if format_of(existing(path)) in FORMATS else rest).extend(found)
     known = judged(may)
     silent = sum(bool(one.unrelated) and not one.relations for one in known)
     if silent:

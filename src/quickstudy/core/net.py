@@ -136,7 +136,7 @@ def apply(net: Net, params: dict[str, Tensor], x: Tensor) -> Tensor:
             "meta-gradient would be wrong, and nothing would say so. Take quickstudy.core.learner.inner_gradient or "
             "descend, and write inner_loop = True into the learner's class."
         )
-    if is_batchedtensor(x) and _watched(module):
+    if _watched(module) and any(map(is_batchedtensor, (x, *params.values()))):
         raise Unmappable(
             f"{_named(net)} has backward hooks, which aren't called where tasks are mapped over."
         )

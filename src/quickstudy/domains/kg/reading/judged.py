@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import permutations
 
 from quickstudy.domains.kg.document import Annotated
+from quickstudy.domains.kg.relations.pairs import candidates
 
 FORMATS = ("inline", "jsonl", "brat", "doccano", "label-studio")
 """Those that have relations where somebody labels them. Others say of all texts that they were labelled whole, or of
@@ -13,12 +13,14 @@ none."""
 
 def judged(labelled: Sequence[Annotated]) -> list[Annotated]:
     """Texts of one file, or of several that belong together: if any has a relation, the names of those that have none
-    are unrelated.
+    are unrelated, as far as they stand in one sentence or in two that follow each other.
     """
     if not any(one.relations for one in labelled):
         return list(labelled)
     return [
-        replace(one, unrelated=tuple(permutations(range(len(one.spans)), 2))) if _silent(one) else one
+        replace(one, unrelated=tuple(tuple(place) for place, _ in candidates(one, across=1)))
+        if _silent(one)
+        else one
         for one in labelled
     ]
 

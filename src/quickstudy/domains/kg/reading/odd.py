@@ -40,8 +40,9 @@ def _key(one: Annotated) -> tuple:
     """What it says, in whatever order."""
     spans = one.spans
     related = [(spans[head], spans[tail], kind) for head, tail, kind in one.relations]
+    apart = [(spans[head], spans[tail]) for head, tail in one.unrelated if one.partial]  # else see `_says`
     links = [(spans[number], id) for number, id in one.links.items()]
-    return (one.text, *map(frozenset, (spans, related, links)), one.partial)
+    return (one.text, *map(frozenset, (spans, related, apart, links)), one.partial)
 
 
 def _says(one: Annotated) -> tuple[bool, int]:

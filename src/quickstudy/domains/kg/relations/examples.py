@@ -43,7 +43,7 @@ def labelled_pairs(annotated: Annotated, *, across: int = 0) -> list[Example]:
     said: dict[Candidate, list[str]] = {}
     for head, tail, kind in annotated.relations:
         said.setdefault(Candidate(head, tail), []).append(kind)
-    found = list(sentences(annotated.text))
+    found, apart = list(sentences(annotated.text)), set(annotated.unrelated)
     touched = {
         place
         for ends in said
@@ -59,6 +59,6 @@ def labelled_pairs(annotated: Annotated, *, across: int = 0) -> list[Example]:
             continue
         where = holding(found, annotated.spans[place.head].start, annotated.spans[place.head].end)
         whole = annotated.complete or any(number in touched for number in where)
-        if place in annotated.unrelated or (whole and not annotated.partial):
+        if place in apart or (whole and not annotated.partial):
             examples.append(Example(pair, None, *kinds))
     return examples
